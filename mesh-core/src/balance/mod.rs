@@ -1,0 +1,192 @@
+//! Choosing an endpoint: policies, and the pickers they build.
+//!
+//! A [`Picker`] is a value. It is built on the configuration thread from the candidates of one cluster, again whenever the
+//! candidates or their states change, and read by requests without a lock. State that must survive a rebuild (how many
+//! requests are outstanding) lives in the [`Candidate`], which is shared.
+
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::model::{Endpoint, Locality};
+
+/// The decoded configuration of a balancing policy, as its registration made it.
+pub trait PolicyConfig: Any + Send + Sync + fmt::Debug {
+    /// Builds the picker for `candidates`. `previous` is the picker it replaces, for state worth keeping (a ring, a
+    /// position).
+    fn build(&self, candidates: &[Arc<Candidate>], previous: Option<&Arc<dyn Picker>>, seed: u64) -> Arc<dyn Picker>;
+
+    /// Whether it needs every endpoint connected (round robin) or connects on demand (ring hash, pick first).
+    fn connects_all(&self) -> bool {
+        true
+    }
+}
+
+/// Chooses among the candidates it was built from.
+pub trait Picker: Any + Send + Sync + fmt::Debug {
+    /// Chooses a candidate that can take a request now.
+    fn pick(&self, input: &PickInput<'_>) -> Pick;
+}
+
+/// What a pick may depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct PickInput<'a> {
+    /// The request's hash; policies that need one and get none draw one.
+    pub hash: Option<u64>,
+    /// Indices of candidates that this call has tried, to be avoided where another will do.
+    pub tried: &'a [usize],
+    /// The endpoint the request asks for (session affinity).
+    pub override_host: Option<SocketAddr>,
+    /// Values that the endpoint's `envoy.lb` metadata must have (subsets).
+    pub metadata: Option<&'a crate::model::Metadata>,
+    /// 64 random bits: all the randomness the pick may use, so that a decision can be replayed.
+    pub random: u64,
+}
+
+/// The result of a pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pick {
+    /// This candidate, by its index in the list the picker was built from.
+    Candidate(usize),
+    /// None is connected yet, but one may be soon; if `connect` names one, it should be connected.
+    Wait {
+        /// A candidate to connect.
+        connect: Option<usize>,
+    },
+    /// None can take a request, and waiting for the same picker is no use.
+    Fail,
+}
+
+/// An endpoint as a policy sees it: what the configuration says of it, and its state now.
+pub struct Candidate {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Where it is.
+    pub locality: Arc<Locality>,
+    /// Its priority; 0 is tried first.
+    pub priority: u32,
+    /// Its locality's weight.
+    pub locality_weight: u32,
+    /// Its live state, shared by all pickers over time.
+    pub state: Arc<CandidateState>,
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Candidate")
+            .field("address", &self.endpoint.address)
+            .field("priority", &self.priority)
+            .field("state", &self.state)
+            .finish()
+    }
+}
+
+/// The live state of an endpoint: the same object for as long as the endpoint is known.
+#[derive(Debug, Default)]
+pub struct CandidateState {
+    ready: AtomicBool,
+    failed: AtomicBool,
+    ejected: AtomicBool,
+    outstanding: AtomicU32,
+}
+
+impl CandidateState {
+    /// Whether it is connected and not ejected.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether its last connection attempt failed and none has succeeded since.
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire) || self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Says that it is connected.
+    pub fn set_ready(&self) {
+        self.failed.store(false, Ordering::Release);
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Says that it is connecting, or idle.
+    pub fn set_not_ready(&self) {
+        self.ready.store(false, Ordering::Release);
+    }
+
+    /// Says that a connection attempt failed; it stays so until one succeeds (gRFC A62).
+    pub fn set_failed(&self) {
+        self.ready.store(false, Ordering::Release);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Ejects it, or lets it back in (outlier detection); its connection stays.
+    pub fn set_ejected(&self, ejected: bool) {
+        self.ejected.store(ejected, Ordering::Release);
+    }
+
+    /// Requests that were sent to it and are not over.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+}
+
+/// Held from the pick to the end of the response: counts the request as outstanding, and is told how it goes.
+///
+/// What a policy or a report wants to learn of a request arrives here: [`Observer`] is the seam.
+#[derive(Debug)]
+pub struct PickGuard {
+    state: Arc<CandidateState>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl PickGuard {
+    /// Counts a request to the candidate of `state`.
+    pub fn new(state: Arc<CandidateState>, observer: Option<Arc<dyn Observer>>) -> Self {
+        state.outstanding.fetch_add(1, Ordering::Relaxed);
+        Self { state, observer }
+    }
+
+    /// The response's head arrived.
+    pub fn on_headers(&self, status: http::StatusCode, headers: &http::HeaderMap) {
+        if let Some(observer) = &self.observer {
+            observer.on_headers(status, headers);
+        }
+    }
+
+    /// The response's trailers arrived; load reports are in them (gRFC A51).
+    pub fn on_trailers(&self, trailers: &http::HeaderMap) {
+        if let Some(observer) = &self.observer {
+            observer.on_trailers(trailers);
+        }
+    }
+
+    /// The exchange failed before its response was complete.
+    pub fn on_failure(&self) {
+        if let Some(observer) = &self.observer {
+            observer.on_failure();
+        }
+    }
+}
+
+impl Drop for PickGuard {
+    fn drop(&mut self) {
+        self.state.outstanding.fetch_sub(1, Ordering::Relaxed);
+        if let Some(observer) = &self.observer {
+            observer.on_end();
+        }
+    }
+}
+
+/// Learns how the requests to one endpoint go: outlier detection, load reports, latency-aware policies.
+pub trait Observer: Send + Sync + fmt::Debug {
+    /// The response's head arrived.
+    fn on_headers(&self, _status: http::StatusCode, _headers: &http::HeaderMap) {}
+    /// The response's trailers arrived.
+    fn on_trailers(&self, _trailers: &http::HeaderMap) {}
+    /// The exchange failed.
+    fn on_failure(&self) {}
+    /// The exchange is over, one way or another.
+    fn on_end(&self) {}
+}

@@ -1,0 +1,156 @@
+//! Every fact of the configuration's way worth observing, as a typed event.
+//!
+//! The code that finds a fact says it once, here; whoever observes (log, metrics) decides how it looks. What happens on a
+//! request's way is observed by `mesh-tower` with the request at hand.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::Name;
+
+/// Receives events. Called on the configuration thread; it must not block.
+pub trait EventSink: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: &Event);
+}
+
+/// A fact about configuration.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// The stream to a server is open.
+    Connected {
+        /// The server's URI.
+        server: Name,
+    },
+    /// The stream to a server could not be opened, or ended without an answer.
+    ConnectivityLost {
+        /// The server's URI.
+        server: Name,
+        /// Why.
+        reason: String,
+    },
+    /// A response was taken as a whole.
+    Accepted {
+        /// The server's URI.
+        server: Name,
+        /// The type, without `type.googleapis.com/`.
+        type_url: Name,
+        /// The response's version.
+        version: String,
+        /// How many resources it held.
+        resources: usize,
+    },
+    /// A response had resources that were refused; the others were applied (gRFC A46).
+    Rejected {
+        /// The server's URI.
+        server: Name,
+        /// The type, without `type.googleapis.com/`.
+        type_url: Name,
+        /// The response's version.
+        version: String,
+        /// What the NACK says: every refused resource with its faults.
+        reason: String,
+    },
+    /// A resource was deleted, or never came.
+    Missing {
+        /// The type, without `type.googleapis.com/`.
+        type_url: Name,
+        /// The resource.
+        name: Name,
+    },
+    /// A configuration was put in force.
+    Published {
+        /// The target or listening address.
+        target: Name,
+        /// The configuration's number.
+        version: u64,
+    },
+    /// A target has no configuration (any more).
+    Unpublished {
+        /// The target or listening address.
+        target: Name,
+        /// Why.
+        reason: String,
+    },
+    /// A resource asks for something that is left out.
+    LeftOut {
+        /// The resource.
+        resource: Name,
+        /// The field.
+        field: String,
+    },
+    /// A message from a server could not be read at all.
+    Garbage {
+        /// The server's URI.
+        server: Name,
+        /// Why.
+        reason: String,
+    },
+    /// The configuration file was changed and cannot be used; the last good one stays in force.
+    FileRefused {
+        /// File, line and reason.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected { server } => write!(f, "connected to xDS server {server}"),
+            Self::ConnectivityLost { server, reason } => write!(f, "xDS server {server} cannot be reached: {reason}"),
+            Self::Accepted { server, type_url, version, resources } => {
+                write!(f, "took {resources} {type_url} version `{version}` from {server}")
+            }
+            Self::Rejected { server, type_url, version, reason } => {
+                write!(f, "refused part of {type_url} version `{version}` from {server}: {reason}")
+            }
+            Self::Missing { type_url, name } => write!(f, "{type_url} `{name}` does not exist"),
+            Self::Published { target, version } => write!(f, "configuration {version} of `{target}` is in force"),
+            Self::Unpublished { target, reason } => write!(f, "`{target}` has no configuration: {reason}"),
+            Self::LeftOut { resource, field } => write!(f, "`{resource}`: {field} is not supported and is left out"),
+            Self::Garbage { server, reason } => write!(f, "ignored an unreadable message from {server}: {reason}"),
+            Self::FileRefused { reason } => write!(f, "kept the last good configuration file: {reason}"),
+        }
+    }
+}
+
+/// Writes every event as a `tracing` line: faults as warnings, the rest as information.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogSink;
+
+impl EventSink for LogSink {
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Connected { .. } | Event::Accepted { .. } | Event::Published { .. } => {
+                tracing::info!(target: "mesh", "{event}");
+            }
+            _ => tracing::warn!(target: "mesh", "{event}"),
+        }
+    }
+}
+
+/// Sends every event to several sinks.
+#[derive(Clone, Default)]
+pub struct Fanout(Vec<Arc<dyn EventSink>>);
+
+impl Fanout {
+    /// To all of `sinks`, in order.
+    pub fn new(sinks: Vec<Arc<dyn EventSink>>) -> Self {
+        Self(sinks)
+    }
+}
+
+impl EventSink for Fanout {
+    fn event(&self, event: &Event) {
+        for sink in &self.0 {
+            sink.event(event);
+        }
+    }
+}
+
+impl fmt::Debug for Fanout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fanout").field(&self.0.len()).finish()
+    }
+}

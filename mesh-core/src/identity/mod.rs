@@ -1,0 +1,49 @@
+//! Who we are and whom we believe: SPIFFE identities, certificates, trust, and where they come from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::error::Error;
+
+/// Where certificates come from. One trait for every origin: files, SDS, the SPIFFE Workload API, a CA.
+///
+/// An implementation rotates on its own and keeps its last good material. Readers ask for the current material at every
+/// handshake, so that rotation needs no restart.
+pub trait CertificateSource: Send + Sync + fmt::Debug {
+    /// The certificate to show and its key. The error says why there is none.
+    fn identity(&self) -> Result<Arc<IdentityMaterial>, Error>;
+
+    /// Whom to trust. The error says why there is no answer.
+    fn trust(&self) -> Result<Arc<TrustMaterial>, Error>;
+}
+
+/// A certificate chain and its key.
+pub struct IdentityMaterial {
+    /// The leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's key.
+    pub key: PrivateKeyDer<'static>,
+    /// Grows with every rotation of its source; what was made of older material is made again.
+    pub generation: u64,
+}
+
+impl fmt::Debug for IdentityMaterial {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityMaterial")
+            .field("chain", &self.chain.len())
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Root certificates.
+#[derive(Debug, Clone)]
+pub struct TrustMaterial {
+    /// The roots of the mesh's own trust domain.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Grows with every rotation of its source.
+    pub generation: u64,
+}

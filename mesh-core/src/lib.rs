@@ -1,0 +1,36 @@
+//! What the mesh knows and decides.
+//!
+//! Two paths run through this crate, and its modules are listed in their order.
+//!
+//! A configuration update:
+//!
+//! ```text
+//! bootstrap -> source (ADS | file | memory) -> ads -> decode -> graph -> snapshot -> publish
+//! ```
+//!
+//! A request, as pure decisions:
+//!
+//! ```text
+//! target -> route -> policy -> balance -> identity
+//! ```
+//!
+//! There is no Tower here, no clock and no TLS library: time is an argument, randomness is injected, and I/O happens
+//! only in [`bootstrap`], in [`source`], in `ads::driver` and in `identity::file_watcher`.
+#![forbid(unsafe_code)]
+
+pub mod model;
+
+// -- a configuration update's way --
+
+pub mod decode;
+pub mod snapshot;
+
+// -- a request's way --
+
+pub mod balance;
+pub mod identity;
+
+// -- for everyone --
+
+pub mod error;
+pub mod event;

@@ -1,0 +1,175 @@
+//! Clusters: a group of endpoints, how to find them, choose among them, reach them and trust them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::Endpoints;
+use super::tls::UpstreamTls;
+use super::{Metadata, Name, Unsupported};
+use crate::balance::PolicyConfig;
+
+/// `config.cluster.v3.Cluster`.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The resource's name.
+    pub name: Name,
+    /// How its endpoints are found.
+    pub discovery: DiscoveryKind,
+    /// How an endpoint is chosen: `load_balancing_policy` (gRFC A52), or the old `lb_policy`.
+    pub policy: Arc<dyn PolicyConfig>,
+    /// TLS to its endpoints; None is plaintext.
+    pub tls: Option<Arc<UpstreamTls>>,
+    /// `connect_timeout`: 5 s by default.
+    pub connect_timeout: Duration,
+    /// `circuit_breakers`.
+    pub circuit_breakers: CircuitBreakers,
+    /// `outlier_detection`; None is off.
+    pub outlier: Option<OutlierDetection>,
+    /// Which HTTP its endpoints speak.
+    pub protocol: HttpProtocol,
+    /// `lrs_server.self`: report load to the server this resource came from.
+    pub report_load: bool,
+    /// `common_lb_config.healthy_panic_threshold`.
+    pub panic_threshold: PanicThreshold,
+    /// `metadata.filter_metadata`.
+    pub metadata: Metadata,
+    /// What it asks for and does not get.
+    pub unsupported: Vec<Unsupported>,
+}
+
+/// How a cluster's endpoints are found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum DiscoveryKind {
+    /// `EDS`, under this name.
+    Eds {
+        /// `eds_cluster_config.service_name`, or the cluster's own name.
+        service_name: Name,
+    },
+    /// `STATIC`: they are in the resource.
+    Static(Arc<Endpoints>),
+    /// `LOGICAL_DNS` (gRFC A37).
+    LogicalDns(DnsHost),
+    /// `STRICT_DNS`.
+    StrictDns(Vec<DnsHost>),
+    /// `envoy.extensions.clusters.aggregate.v3.ClusterConfig`: the first of these that works.
+    Aggregate(Vec<Name>),
+}
+
+/// A host to look up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsHost {
+    /// The name.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Which HTTP a cluster's endpoints speak (`HttpProtocolOptions`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HttpProtocol {
+    /// Nothing said: HTTP/2 for gRPC and for requests that arrive as HTTP/2 over TLS with ALPN, HTTP/1.1 otherwise.
+    #[default]
+    Default,
+    /// `explicit_http_config.http_protocol_options`.
+    Http1,
+    /// `explicit_http_config.http2_protocol_options`.
+    Http2,
+    /// `use_downstream_protocol_config`: as the request came.
+    SameAsRequest,
+    /// `auto_config`: what ALPN chooses.
+    Alpn,
+}
+
+/// `config.cluster.v3.CircuitBreakers`, the thresholds of priority DEFAULT (gRFC A32).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CircuitBreakers {
+    /// `max_requests`: 1,024 by default.
+    pub max_requests: u32,
+    /// `max_connections`: 1,024 by default.
+    pub max_connections: u32,
+    /// `max_pending_requests`: 1,024 by default.
+    pub max_pending_requests: u32,
+    /// `max_retries` at a time: 3 by default in Envoy. None: not said, and our own retry budget applies.
+    pub max_retries: Option<u32>,
+    /// `retry_budget.budget_percent` in percent, and `min_retry_concurrency`.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+impl Default for CircuitBreakers {
+    fn default() -> Self {
+        Self {
+            max_requests: 1024,
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_retries: None,
+            retry_budget: None,
+        }
+    }
+}
+
+/// `CircuitBreakers.Thresholds.RetryBudget`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Retries per active request, in millionths: 200,000 (20 %) by default.
+    pub millionths: u32,
+    /// Retries that are always allowed: 3 by default.
+    pub min_concurrency: u32,
+}
+
+/// `common_lb_config.healthy_panic_threshold`, in percent: 50 by default in Envoy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PanicThreshold(pub f64);
+
+impl Default for PanicThreshold {
+    fn default() -> Self {
+        Self(50.0)
+    }
+}
+
+/// `config.cluster.v3.OutlierDetection` with defaults filled in (gRFC A50).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutlierDetection {
+    /// `interval`: 10 s.
+    pub interval: Duration,
+    /// `base_ejection_time`: 30 s.
+    pub base_ejection_time: Duration,
+    /// `max_ejection_time`: the larger of 300 s and the base.
+    pub max_ejection_time: Duration,
+    /// `max_ejection_percent`: 10.
+    pub max_ejection_percent: u32,
+    /// `success_rate_*`; None is off.
+    pub success_rate: Option<SuccessRate>,
+    /// `failure_percentage_*`; None is off.
+    pub failure_percentage: Option<FailurePercentage>,
+    /// `consecutive_5xx`: 5; zero is off. Envoy only.
+    pub consecutive_5xx: u32,
+    /// `consecutive_gateway_failure`: 5; enforced only when asked. Envoy only.
+    pub consecutive_gateway_failure: u32,
+}
+
+/// The success-rate half of [`OutlierDetection`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// `success_rate_stdev_factor`: 1,900, in thousandths.
+    pub stdev_factor: u32,
+    /// `enforcing_success_rate`: 100.
+    pub enforcement: u32,
+    /// `success_rate_minimum_hosts`: 5.
+    pub minimum_hosts: u32,
+    /// `success_rate_request_volume`: 100.
+    pub request_volume: u32,
+}
+
+/// The failure-percentage half of [`OutlierDetection`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailurePercentage {
+    /// `failure_percentage_threshold`: 85.
+    pub threshold: u32,
+    /// `enforcing_failure_percentage`: 0, which is off.
+    pub enforcement: u32,
+    /// `failure_percentage_minimum_hosts`: 5.
+    pub minimum_hosts: u32,
+    /// `failure_percentage_request_volume`: 50.
+    pub request_volume: u32,
+}

@@ -1,0 +1,52 @@
+//! Headers that a configuration adds and removes.
+
+use http::{HeaderName, HeaderValue};
+
+/// `request_headers_to_add`, `request_headers_to_remove` and their response twins, for one level of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderMutations {
+    /// Added to requests, in order.
+    pub request_append: Vec<HeaderAppend>,
+    /// Removed from requests, before anything is added.
+    pub request_remove: Vec<HeaderName>,
+    /// Added to responses, in order.
+    pub response_append: Vec<HeaderAppend>,
+    /// Removed from responses, before anything is added.
+    pub response_remove: Vec<HeaderName>,
+}
+
+impl HeaderMutations {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.request_append.is_empty()
+            && self.request_remove.is_empty()
+            && self.response_append.is_empty()
+            && self.response_remove.is_empty()
+    }
+}
+
+/// `config.core.v3.HeaderValueOption`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderAppend {
+    /// The header's name.
+    pub name: HeaderName,
+    /// Its value. Envoy's `%FORMAT%` substitutions are not expanded here.
+    pub value: HeaderValue,
+    /// What to do when the header is already there.
+    pub action: AppendAction,
+    /// Keep the header even when its value is empty.
+    pub keep_empty: bool,
+}
+
+/// `HeaderValueOption.HeaderAppendAction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendAction {
+    /// Add another value.
+    AppendOrAdd,
+    /// Add unless it is there.
+    AddIfAbsent,
+    /// Replace, or add.
+    OverwriteOrAdd,
+    /// Replace only if it is there.
+    OverwriteIfExists,
+}

@@ -1,0 +1,150 @@
+//! Listeners: for a client, how its requests are treated; for a server, what it accepts and under which rules.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::filter::HttpFilter;
+use super::route::RouteTable;
+use super::tls::DownstreamTls;
+use super::{Name, Unsupported};
+
+/// An address range of a filter chain match.
+pub type Cidr = IpNet;
+
+/// `config.listener.v3.Listener`.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// The resource's name.
+    pub name: Name,
+    /// Which side it is for.
+    pub kind: ListenerKind,
+}
+
+impl Listener {
+    /// Every `HttpConnectionManager` in it.
+    pub fn connections(&self) -> Vec<&Arc<HttpConnection>> {
+        match &self.kind {
+            ListenerKind::Client(http) => vec![http],
+            ListenerKind::Server(server) => {
+                server.chains.iter().chain(&server.default_chain).map(|chain| &chain.http).collect()
+            }
+        }
+    }
+}
+
+/// Which side a [`Listener`] is for.
+#[derive(Debug, Clone)]
+pub enum ListenerKind {
+    /// It has an `api_listener` (gRFC A27).
+    Client(Arc<HttpConnection>),
+    /// It has an address and filter chains (gRFC A36).
+    Server(Arc<ServerListener>),
+}
+
+/// `HttpConnectionManager`: where routes come from, and the filters.
+#[derive(Debug, Clone)]
+pub struct HttpConnection {
+    /// Where the routes come from.
+    pub routes: RouteSource,
+    /// The filters in order, the router (the last) left out.
+    pub filters: Vec<HttpFilter>,
+    /// `common_http_protocol_options.max_stream_duration` (gRFC A31); zero is no limit.
+    pub max_stream_duration: Option<Duration>,
+    /// `normalize_path`.
+    pub normalize_path: bool,
+    /// `merge_slashes`.
+    pub merge_slashes: bool,
+    /// `path_with_escaped_slashes_action`.
+    pub escaped_slashes: EscapedSlashes,
+    /// `strip_any_host_port`.
+    pub strip_any_host_port: bool,
+    /// `strip_matching_host_port`.
+    pub strip_matching_host_port: bool,
+    /// `strip_trailing_host_dot`.
+    pub strip_trailing_host_dot: bool,
+    /// What it asks for and does not get.
+    pub unsupported: Vec<Unsupported>,
+}
+
+/// `HttpConnectionManager.path_with_escaped_slashes_action`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    /// Leave `%2F` and `%5C` as they are.
+    #[default]
+    Keep,
+    /// Answer 400.
+    Reject,
+    /// Answer 307 to the unescaped path.
+    UnescapeAndRedirect,
+    /// Go on with the unescaped path.
+    UnescapeAndForward,
+}
+
+/// Where the routes of an [`HttpConnection`] come from.
+#[derive(Debug, Clone)]
+pub enum RouteSource {
+    /// From a RouteConfiguration of this name.
+    Rds(Name),
+    /// From the Listener itself.
+    Inline(Arc<RouteTable>),
+}
+
+/// The server half of a [`Listener`].
+#[derive(Debug, Clone)]
+pub struct ServerListener {
+    /// `address`: what the server must be listening on. Port 0 stands for any.
+    pub address: SocketAddr,
+    /// The chains, in order.
+    pub chains: Vec<Arc<FilterChain>>,
+    /// Used when no chain matches; without one, the connection is closed.
+    pub default_chain: Option<Arc<FilterChain>>,
+}
+
+/// `config.listener.v3.FilterChain`.
+#[derive(Debug, Clone)]
+pub struct FilterChain {
+    /// Its name; may be empty.
+    pub name: Name,
+    /// Which connections it takes.
+    pub matches: ChainMatch,
+    /// TLS; None is plaintext.
+    pub tls: Option<Arc<DownstreamTls>>,
+    /// What happens to its requests.
+    pub http: Arc<HttpConnection>,
+}
+
+/// `config.listener.v3.FilterChainMatch`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChainMatch {
+    /// `destination_port`: set, the chain never matches (gRFC A36).
+    pub destination_port: Option<u16>,
+    /// `prefix_ranges`: the address the client connected to; empty is any.
+    pub destination: Vec<Cidr>,
+    /// `source_type`.
+    pub source_type: SourceType,
+    /// `source_prefix_ranges`: the client's address; empty is any.
+    pub source: Vec<Cidr>,
+    /// `source_ports`; empty is any.
+    pub source_ports: Vec<u16>,
+    /// `server_names`.
+    pub server_names: Vec<String>,
+    /// `transport_protocol`: empty, `raw_buffer` or `tls`.
+    pub transport_protocol: String,
+    /// `application_protocols`.
+    pub application_protocols: Vec<String>,
+}
+
+/// `FilterChainMatch.ConnectionSourceType`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SourceType {
+    /// Any source.
+    #[default]
+    Any,
+    /// The client is on this machine.
+    SameIpOrLoopback,
+    /// The client is elsewhere.
+    External,
+}

@@ -1,0 +1,63 @@
+//! Plain data that everyone shares: what the resources of the mesh mean, with no protobuf type in sight.
+//!
+//! Values here are valid by construction: `decode` is the only place that builds them from bytes, and it refuses what it
+//! cannot honour. Where a resource says something this version does not implement yet, the value carries an
+//! [`Unsupported`] that says what happens instead, so that nothing is skipped in silence.
+
+pub mod cluster;
+pub mod endpoint;
+pub mod filter;
+pub mod header;
+pub mod listener;
+pub mod matcher;
+pub mod retry;
+pub mod route;
+pub mod tls;
+
+pub use cluster::{CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, OutlierDetection, PanicThreshold};
+pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
+pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
+pub use header::{AppendAction, HeaderAppend, HeaderMutations};
+pub use listener::{
+    ChainMatch, Cidr, FilterChain, HttpConnection, Listener, ListenerKind, RouteSource, ServerListener, SourceType,
+};
+pub use matcher::{
+    ByteRegex, Fraction, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, StringMatch,
+};
+pub use retry::{Backoff, HedgePolicy, RateLimitedBackoff, ResetFormat, ResetHeader, RetryOn, RetryPolicy};
+pub use route::{
+    Action, ClusterChoice, Cors, DirectResponse, Domain, Forward, HashPolicy, HashSource, HostRewrite,
+    MaxStreamDuration, Mirror, PathRewrite, Redirect, RegexRewrite, Route, RouteMatch, RouteTable, VirtualHost,
+    WeightedCluster, WeightedClusters,
+};
+pub use tls::{CertificateRef, DownstreamTls, SanKind, SanMatch, TrustRoots, UpstreamTls};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The name of a resource: cheap to clone, shared by every snapshot that mentions it.
+pub type Name = Arc<str>;
+
+/// `envoy.config.core.v3.Metadata.filter_metadata`: free-form values by namespace, as JSON.
+pub type Metadata = BTreeMap<String, serde_json::Value>;
+
+/// Something a resource asks for that this version does not do, and what it does instead.
+///
+/// Security fields never end up here: a resource with a security field that cannot be honoured is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// The field, as its path inside the resource: `route.request_mirror_policies`.
+    pub field: String,
+    /// What happens to requests because of it.
+    pub effect: UnsupportedEffect,
+}
+
+/// What happens to requests that meet an [`Unsupported`] field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnsupportedEffect {
+    /// The field would change the response, so those requests fail with a code that names it.
+    FailsRequests,
+    /// The field is a side effect (a mirror, a statistic): it is left out, with an event.
+    LeftOut,
+}

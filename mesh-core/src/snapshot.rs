@@ -1,0 +1,102 @@
+//! One target's whole configuration: immutable, numbered, and sharing what did not change with the one before.
+//!
+//! A request sees one snapshot's decision from its first attempt to its last, so that a route can never name a cluster that
+//! is not there (gRFC A74). Errors live inside, per cluster: a bad cluster fails only its own requests, with its own reason.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::model::{Cluster, Endpoints, HttpConnection, Listener, Name, RouteTable, ServerListener};
+
+/// What a client target is configured to do.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its number: grows by one with every snapshot of the process.
+    pub version: u64,
+    /// The target: the Listener's name.
+    pub target: Name,
+    /// Its Listener.
+    pub listener: Arc<Listener>,
+    /// The Listener's HTTP settings.
+    pub http: Arc<HttpConnection>,
+    /// Its routes.
+    pub routes: Arc<RouteTable>,
+    /// Every cluster its routes name, each with its own verdict.
+    pub clusters: BTreeMap<Name, Result<Arc<ClusterConfig>, Error>>,
+}
+
+/// A cluster with what its discovery found.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// What requests to it may use.
+    pub children: Children,
+    /// Held by every user of the cluster. While a request holds it, the cluster keeps being updated even when no route
+    /// names it any more (gRFC A31).
+    pub lease: Arc<Lease>,
+}
+
+/// What the discovery of a cluster found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Children {
+    /// Its endpoints.
+    Endpoints {
+        /// The endpoints; empty when there is an error.
+        endpoints: Arc<Endpoints>,
+        /// Why there are none, or why the last good ones are in use (gRFC A88's `resolution_note`).
+        note: Option<Error>,
+    },
+    /// An aggregate cluster's leaves, in order (gRFC A37).
+    Leaves(Vec<Name>),
+}
+
+/// Says that a cluster is in use; see [`ClusterConfig::lease`].
+#[derive(Debug)]
+pub struct Lease {
+    /// The cluster.
+    pub cluster: Name,
+}
+
+/// What a listening address is configured to do (gRFC A36).
+#[derive(Debug, Clone)]
+pub struct ServerSnapshot {
+    /// Its number, from the same sequence as [`Snapshot::version`].
+    pub version: u64,
+    /// The Listener resource's name.
+    pub target: Name,
+    /// Its Listener.
+    pub listener: Arc<Listener>,
+    /// The server half of the Listener.
+    pub server: Arc<ServerListener>,
+    /// The route tables that its filter chains fetch by name, each with its own verdict.
+    pub routes: BTreeMap<Name, Result<Arc<RouteTable>, Error>>,
+}
+
+/// What the configuration thread hands to whoever puts configuration in force.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Update {
+    /// A client target has a new configuration.
+    Client(Arc<Snapshot>),
+    /// A listening address has a new configuration.
+    Server(Arc<ServerSnapshot>),
+    /// A target has no configuration, or lost it.
+    Failed {
+        /// The target or Listener resource's name.
+        target: Name,
+        /// Why.
+        error: Error,
+    },
+    /// A cluster that no route names any more, but that requests in flight still use, has changed.
+    Cluster(Arc<ClusterConfig>),
+}
+
+/// Puts configuration in force. Called on the configuration thread, in order: connections, pickers, TLS and filters are
+/// built here, off every request's way.
+pub trait Apply: Send {
+    /// Puts `update` in force.
+    fn apply(&mut self, update: Update);
+}
