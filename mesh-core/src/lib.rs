@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod model;
+pub mod resource;
 
 // -- a configuration update's way --
 

@@ -99,4 +99,8 @@ pub enum Update {
 pub trait Apply: Send {
     /// Puts `update` in force.
     fn apply(&mut self, update: Update);
+
+    /// Does work of its own that is due: called on the configuration thread after each round and whenever `cx`'s waker is
+    /// woken. Endpoint states that change picks arrive here. It must not block.
+    fn poll(&mut self, _cx: &mut std::task::Context<'_>) {}
 }
