@@ -9,6 +9,42 @@ use std::sync::Arc;
 
 use crate::balance::PolicyConfig;
 use crate::model::{FilterConfig, Name};
+use crate::resource::ResourceValue;
+
+/// Turns one resource's bytes into its model. The stream engine knows types only through this seam.
+pub trait DecodeResource: Send + Sync {
+    /// Decodes a resource of `type_url` (without [`TYPE_URL_PREFIX`](crate::resource::TYPE_URL_PREFIX)) from the `value`
+    /// bytes of its `Any`. Name first, then meaning.
+    fn decode(&self, type_url: &str, bytes: &[u8]) -> Decoded;
+}
+
+/// What became of a resource's bytes.
+#[derive(Clone)]
+pub enum Decoded {
+    /// It is valid.
+    Ok {
+        /// Its name.
+        name: Name,
+        /// Its value: the model type that [`resource`](crate::resource) names for the type.
+        value: ResourceValue,
+    },
+    /// It is refused.
+    Err {
+        /// Its name, when that much could be read.
+        name: Option<Name>,
+        /// Every rule it broke; never empty.
+        faults: Vec<Fault>,
+    },
+}
+
+impl fmt::Debug for Decoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok { name, .. } => write!(f, "Ok({name})"),
+            Self::Err { name, faults } => f.debug_struct("Err").field("name", name).field("faults", faults).finish(),
+        }
+    }
+}
 
 /// One broken rule: which field of a resource, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
