@@ -11,7 +11,7 @@
 //! A request, as pure decisions:
 //!
 //! ```text
-//! target -> route -> policy -> balance -> identity
+//! target -> route -> policy -> balance -> identity        (inbound: chain -> route -> policy)
 //! ```
 //!
 //! There is no Tower here, no clock and no TLS library: time is an argument, randomness is injected, and I/O happens
@@ -29,6 +29,7 @@ pub mod snapshot;
 // -- a request's way --
 
 pub mod balance;
+pub mod chain;
 pub mod identity;
 
 // -- for everyone --
