@@ -23,8 +23,10 @@ pub mod resource;
 
 // -- a configuration update's way --
 
+pub mod source;
 pub mod decode;
 pub mod snapshot;
+pub mod publish;
 
 // -- a request's way --
 

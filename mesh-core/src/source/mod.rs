@@ -1,0 +1,63 @@
+//! Where resources come from: an xDS server, a file, or memory. One trait for all of them.
+//!
+//! A [`Source`] says how to get resources; started on the configuration thread it becomes a [`Feed`], which is told what is
+//! wanted and says what it knows. All three of ours end in the same stream engine: the file and memory sources answer it
+//! from a [`responder`] in this process, so that there is one meaning of every resource and one set of rules.
+
+pub mod responder;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::decode::DecodeResource;
+use crate::error::Error;
+use crate::event::EventSink;
+use crate::resource::{ResourceEvent, ResourceKey};
+
+/// Where resources come from.
+pub trait Source: Send {
+    /// Starts it. Called once, on the configuration thread and inside its Tokio runtime, so that it may spawn tasks there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot work at all; a control plane that is merely away is not such a reason.
+    fn start(self: Box<Self>, setup: Setup) -> Result<Box<dyn Feed>, Error>;
+}
+
+/// What a source gets from the thread it runs on.
+#[derive(Clone)]
+pub struct Setup {
+    /// Turns bytes into the model.
+    pub decoder: Arc<dyn DecodeResource>,
+    /// Who is told what happens.
+    pub events: Arc<dyn EventSink>,
+    /// All the randomness it may use.
+    pub seed: u64,
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// A running source.
+///
+/// A round is: [`poll_event`](Self::poll_event) until it is pending, with the subscriptions that follow from each event in
+/// between, then [`poll_settled`](Self::poll_settled). A feed takes nothing new from its origin before the round is settled
+/// (flow control, `spec` section 2.11: a slow reader slows the sender), and what it answers to the origin goes out then, so
+/// that the subscriptions that a response caused travel with its acknowledgement.
+pub trait Feed {
+    /// Someone wants this resource. If it is wanted already, what is known of it is told again.
+    fn subscribe(&mut self, key: &ResourceKey);
+
+    /// No one wants this resource any more; what is known of it is forgotten.
+    fn unsubscribe(&mut self, key: &ResourceKey);
+
+    /// The next thing it has to say. It never ends.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ResourceEvent>;
+
+    /// All that was said has been dealt with.
+    fn poll_settled(&mut self, cx: &mut Context<'_>);
+}
