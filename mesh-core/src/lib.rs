@@ -23,7 +23,9 @@ pub mod resource;
 
 // -- a configuration update's way --
 
+pub mod bootstrap;
 pub mod source;
+pub mod ads;
 pub mod decode;
 pub mod snapshot;
 pub mod publish;
