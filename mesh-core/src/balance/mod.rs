@@ -4,6 +4,32 @@
 //! candidates or their states change, and read by requests without a lock. State that must survive a rebuild (how many
 //! requests are outstanding) lives in the [`Candidate`], which is shared.
 
+mod client_wrr;
+mod hash_key;
+mod least_request;
+mod locality;
+mod maglev;
+mod murmur;
+mod part;
+mod pick_first;
+mod priority;
+mod random;
+mod ready;
+mod ring_hash;
+mod round_robin;
+#[cfg(test)]
+mod tests;
+
+pub use client_wrr::ClientSideWrrConfig;
+pub use least_request::LeastRequestConfig;
+pub use locality::WrrLocality;
+pub use maglev::MaglevConfig;
+pub use pick_first::PickFirstConfig;
+pub use priority::build;
+pub use random::RandomConfig;
+pub use ring_hash::{HashFunction, RingHashConfig};
+pub use round_robin::RoundRobinConfig;
+
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,8 +40,8 @@ use crate::model::{Endpoint, Locality};
 
 /// The decoded configuration of a balancing policy, as its registration made it.
 pub trait PolicyConfig: Any + Send + Sync + fmt::Debug {
-    /// Builds the picker for `candidates`. `previous` is the picker it replaces, for state worth keeping (a ring, a
-    /// position).
+    /// Builds the picker for `candidates`, which are of one priority; [`build`] is the one to call for a whole cluster.
+    /// `previous` is the picker it replaces, for state worth keeping (a ring, a position).
     fn build(&self, candidates: &[Arc<Candidate>], previous: Option<&Arc<dyn Picker>>, seed: u64) -> Arc<dyn Picker>;
 
     /// Whether it needs every endpoint connected (round robin) or connects on demand (ring hash, pick first).
