@@ -151,6 +151,8 @@ codes! {
     RESOURCE_REFUSED = 113, Config, Configure, ControlPlane, "correct the resource at the field that is named";
     /// The Listener is not one for clients.
     NOT_A_CLIENT_LISTENER = 114, Config, Configure, ControlPlane, "give the Listener an api_listener";
+    /// The control plane reports an error with the resource.
+    RESOURCE_REPORTED = 115, Unavailable, Configure, ControlPlane, "see what the control plane says, in the text";
     /// The target is not one the mesh understands.
     BAD_TARGET = 201, Usage, Resolve, Application, "use xds:///name, or a request with a host";
     /// No route matches the request.

@@ -1,5 +1,23 @@
-//! One xDS client as a state machine without I/O.
+//! One xDS client as a state machine without I/O, and what moves its bytes.
+//!
+//! [`Engine`] decides: it is told what arrived and what time it is, and says what to send and what to believe. Types of
+//! resources are rows ([`ResourceTypes`]). [`Driver`] moves bytes over a [`ControlTransport`].
 
 mod transport;
+mod settings;
+mod types;
+mod backoff;
+mod message;
+mod cache;
+mod stream;
+mod engine;
+mod receive;
+mod failover;
+mod driver;
 
+pub use cache::State;
+pub use driver::Driver;
+pub use engine::{Action, Engine, ServerId, Status};
+pub use settings::{BackoffSettings, Jitter, Settings};
 pub use transport::{AGGREGATED_RESOURCES, ControlStream, ControlTransport, Opening, TransportError};
+pub use types::{ResourceType, ResourceTypes, Variant};

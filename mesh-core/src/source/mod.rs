@@ -5,6 +5,9 @@
 //! from a [`responder`] in this process, so that there is one meaning of every resource and one set of rules.
 
 pub mod responder;
+mod local;
+mod memory;
+mod ads;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +17,10 @@ use crate::decode::DecodeResource;
 use crate::error::Error;
 use crate::event::EventSink;
 use crate::resource::{ResourceEvent, ResourceKey};
+
+pub use ads::AdsSource;
+pub use local::LocalTransport;
+pub use memory::MemorySource;
 
 /// Where resources come from.
 pub trait Source: Send {
@@ -45,9 +52,9 @@ impl fmt::Debug for Setup {
 /// A running source.
 ///
 /// A round is: [`poll_event`](Self::poll_event) until it is pending, with the subscriptions that follow from each event in
-/// between, then [`poll_settled`](Self::poll_settled). A feed takes nothing new from its origin before the round is settled
-/// (flow control, `spec` section 2.11: a slow reader slows the sender), and what it answers to the origin goes out then, so
-/// that the subscriptions that a response caused travel with its acknowledgement.
+/// between, then [`poll_settled`](Self::poll_settled). A feed takes nothing new from its origin before the round is settled,
+/// so that a slow reader slows the sender, and what it answers to the origin goes out then, so that the subscriptions that a
+/// response caused travel with its acknowledgement.
 pub trait Feed {
     /// Someone wants this resource. If it is wanted already, what is known of it is told again.
     fn subscribe(&mut self, key: &ResourceKey);
@@ -55,9 +62,10 @@ pub trait Feed {
     /// No one wants this resource any more; what is known of it is forgotten.
     fn unsubscribe(&mut self, key: &ResourceKey);
 
-    /// The next thing it has to say. It never ends.
+    /// The next thing it has to say about what is wanted.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ResourceEvent>;
 
-    /// All that was said has been dealt with.
-    fn poll_settled(&mut self, cx: &mut Context<'_>);
+    /// All that was said has been dealt with. Ready: there is more, so begin another round at once. Pending: begin one when
+    /// `cx`'s waker is woken, or when something else is wanted.
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }

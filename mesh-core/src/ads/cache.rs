@@ -1,0 +1,158 @@
+//! What is known of each resource that is wanted, and what of it the reader is told (`spec` sections 2.9 and 2.13).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
+
+/// What is known of a resource: the states of the client status service (gRFC A40, with those of A88).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Nothing yet.
+    Requested,
+    /// It does not exist, or was deleted.
+    DoesNotExist,
+    /// It was taken.
+    Acked,
+    /// What came last was refused.
+    Nacked,
+    /// The server said that there is an error with it.
+    ReceivedError,
+    /// It did not come in time, from a server for which that is a passing fault.
+    Timeout,
+}
+
+/// Why there is trouble with a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// No server can be reached. It does not displace another trouble: that one says more.
+    Connectivity,
+    /// It was refused.
+    Refused,
+    /// It was deleted, or does not exist.
+    Missing,
+    /// The server reported an error.
+    Reported,
+}
+
+/// What is wrong with a resource.
+#[derive(Clone)]
+pub(super) struct Trouble {
+    pub(super) cause: Cause,
+    /// What is wrong, without anything that changes while it stays wrong: the same reason is told once.
+    pub(super) reason: String,
+    pub(super) error: Error,
+    /// The version of the response that made it.
+    pub(super) version: String,
+}
+
+/// A value as it came.
+pub(super) struct Held {
+    pub(super) value: ResourceValue,
+    pub(super) bytes: Bytes,
+    pub(super) version: String,
+    /// Which server it came from.
+    pub(super) server: usize,
+}
+
+/// A resource that is wanted.
+pub(super) struct Entry {
+    pub(super) state: State,
+    pub(super) held: Option<Held>,
+    /// The trouble the reader knows of.
+    pub(super) trouble: Option<Trouble>,
+    /// When it was wanted, as a count of subscriptions: a request that was made before does not name it.
+    pub(super) sequence: u64,
+    /// When the state last changed.
+    pub(super) since: Instant,
+    /// When a deleted value stops being used.
+    pub(super) grace: Option<Instant>,
+    /// When the first answer is overdue.
+    pub(super) patience: Option<Instant>,
+}
+
+impl Entry {
+    pub(super) fn new(sequence: u64, now: Instant, patience: Instant) -> Self {
+        Self {
+            state: State::Requested,
+            held: None,
+            trouble: None,
+            sequence,
+            since: now,
+            grace: None,
+            patience: Some(patience),
+        }
+    }
+
+    /// Whether nothing at all is known of it.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Requested && self.held.is_none()
+    }
+
+    /// Takes a value. One that is byte for byte the one held tells nothing, unless a trouble ends with it.
+    pub(super) fn accept(&mut self, key: &ResourceKey, held: Held, now: Instant) -> Option<ResourceEvent> {
+        self.enter(State::Acked, now);
+        let trouble = self.trouble.take();
+        let same = self.held.as_ref().is_some_and(|old| old.bytes == held.bytes);
+        let (value, version) = (held.value.clone(), held.version.clone());
+        if same {
+            if let Some(old) = &mut self.held {
+                old.version = held.version;
+                old.server = held.server;
+            }
+            return trouble.map(|_| ResourceEvent::Ambient { key: key.clone(), error: None });
+        }
+        self.held = Some(held);
+        Some(ResourceEvent::Changed { key: key.clone(), value, version })
+    }
+
+    /// Takes note of a trouble. `keep`: a value that is held is used on. The same trouble is not told twice.
+    pub(super) fn trouble(&mut self, key: &ResourceKey, trouble: Trouble, keep: bool) -> Option<ResourceEvent> {
+        let dropped = if keep { None } else { self.held.take() };
+        let known = self.trouble.as_ref();
+        if trouble.cause == Cause::Connectivity && known.is_some_and(|known| known.cause != trouble.cause) {
+            return None;
+        }
+        let same = known.is_some_and(|known| known.cause == trouble.cause && known.reason == trouble.reason);
+        let error = trouble.error.clone();
+        self.trouble = Some(trouble);
+        if same && dropped.is_none() {
+            return None;
+        }
+        Some(match self.held {
+            Some(_) => ResourceEvent::Ambient { key: key.clone(), error: Some(error) },
+            None => ResourceEvent::Unusable { key: key.clone(), error },
+        })
+    }
+
+    /// The trouble is over if this was its cause.
+    pub(super) fn relieve(&mut self, key: &ResourceKey, cause: Cause) -> Option<ResourceEvent> {
+        self.trouble.take_if(|known| known.cause == cause)?;
+        // Without a value there is nothing to go back to; the next one will be told.
+        self.held.as_ref().map(|_| ResourceEvent::Ambient { key: key.clone(), error: None })
+    }
+
+    /// Everything that is known, for someone who asks again: the value first, then its trouble.
+    pub(super) fn retell(&self, key: &ResourceKey) -> Vec<ResourceEvent> {
+        let value = self.held.as_ref().map(|held| ResourceEvent::Changed {
+            key: key.clone(),
+            value: held.value.clone(),
+            version: held.version.clone(),
+        });
+        let trouble = self.trouble.as_ref().map(|trouble| match self.held {
+            Some(_) => ResourceEvent::Ambient { key: key.clone(), error: Some(trouble.error.clone()) },
+            None => ResourceEvent::Unusable { key: key.clone(), error: trouble.error.clone() },
+        });
+        value.into_iter().chain(trouble).collect()
+    }
+
+    pub(super) fn enter(&mut self, state: State, now: Instant) {
+        self.state = state;
+        self.since = now;
+        self.patience = None;
+        self.grace = None;
+    }
+}

@@ -1,0 +1,183 @@
+//! Moves the engine's bytes: opens streams, writes requests, reads responses, keeps time.
+//!
+//! It decides nothing. One message is read at a time, and the next only after all that followed from the one before is done
+//! and answered, so that HTTP/2's flow control slows a server that is faster than we are.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::time::Sleep;
+
+use super::engine::{Action, Engine, ServerId};
+use super::transport::{AGGREGATED_RESOURCES, ControlStream, ControlTransport, Opening, TransportError};
+use crate::event::EventSink;
+use crate::resource::{ResourceEvent, ResourceKey};
+use crate::source::Feed;
+
+/// An engine with its transport, as a [`Feed`]. It must be polled inside a Tokio runtime with time.
+pub struct Driver {
+    engine: Engine,
+    transport: Arc<dyn ControlTransport>,
+    events: Arc<dyn EventSink>,
+    links: Vec<Link>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// The way to one server.
+enum Link {
+    Closed,
+    Opening(Opening),
+    Open {
+        stream: Box<dyn ControlStream>,
+        /// Whether a request was given to it and is not yet on its way.
+        writing: bool,
+    },
+}
+
+impl Driver {
+    /// Drives `engine` over `transport`.
+    pub fn new(engine: Engine, transport: Arc<dyn ControlTransport>, events: Arc<dyn EventSink>) -> Self {
+        let links = engine.servers().map(|_| Link::Closed).collect();
+        Self { engine, transport, events, links, timer: None }
+    }
+
+    /// The engine, to ask it what it knows.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn observe(&mut self) {
+        while let Some(event) = self.engine.poll_event() {
+            self.events.event(&event);
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Close(id) => self.links[id.0] = Link::Closed,
+                Action::Open(id) => {
+                    let server = self.engine.servers().nth(id.0).map(|(_, server)| server.clone());
+                    let opening = server.map(|server| self.transport.open(&server, AGGREGATED_RESOURCES));
+                    self.links[id.0] = opening.map_or(Link::Closed, Link::Opening);
+                }
+            }
+        }
+    }
+
+    /// Moves what can be moved between the engine and one server. Whether anything happened.
+    fn exchange(&mut self, id: ServerId, cx: &mut Context<'_>, now: Instant) -> bool {
+        match &mut self.links[id.0] {
+            Link::Closed => false,
+            Link::Opening(opening) => match opening.as_mut().poll(cx) {
+                Poll::Pending => false,
+                Poll::Ready(Ok(stream)) => {
+                    self.links[id.0] = Link::Open { stream, writing: false };
+                    self.engine.handle_connected(id, now);
+                    true
+                }
+                Poll::Ready(Err(error)) => self.lose(id, &error, now),
+            },
+            Link::Open { .. } => match self.write(id, cx, now) {
+                Err(error) => self.lose(id, &error, now),
+                Ok(wrote) => self.read(id, cx, now) || wrote,
+            },
+        }
+    }
+
+    fn write(&mut self, id: ServerId, cx: &mut Context<'_>, now: Instant) -> Result<bool, TransportError> {
+        let mut wrote = false;
+        while let Link::Open { stream, writing } = &mut self.links[id.0] {
+            match stream.poll_ready(cx) {
+                Poll::Pending => break,
+                Poll::Ready(ready) => ready?,
+            }
+            if std::mem::take(writing) {
+                self.engine.handle_written(id, now);
+                wrote = true;
+            }
+            let Some(request) = self.engine.poll_request(id) else { break };
+            stream.send(request);
+            *writing = true;
+        }
+        Ok(wrote)
+    }
+
+    fn read(&mut self, id: ServerId, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Link::Open { stream, .. } = &mut self.links[id.0] else { return false };
+        match stream.poll_receive(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Some(Ok(message))) => {
+                self.engine.handle_message(id, &message, now);
+                true
+            }
+            Poll::Ready(Some(Err(error))) => self.lose(id, &error, now),
+            Poll::Ready(None) => self.lose(id, &TransportError::new("the server ended the stream"), now),
+        }
+    }
+
+    fn lose(&mut self, id: ServerId, error: &TransportError, now: Instant) -> bool {
+        self.links[id.0] = Link::Closed;
+        self.engine.handle_lost(id, &error.reason, now);
+        true
+    }
+
+    /// Sleeps until the engine's next deadline. Whether one is due.
+    fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Some(at) = self.engine.poll_timeout() else {
+            self.timer = None;
+            return false;
+        };
+        if at <= now {
+            self.engine.handle_timeout(now);
+            return true;
+        }
+        let at = tokio::time::Instant::from_std(at);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Feed for Driver {
+    fn subscribe(&mut self, key: &ResourceKey) {
+        self.engine.subscribe(key, now());
+    }
+
+    fn unsubscribe(&mut self, key: &ResourceKey) {
+        self.engine.unsubscribe(key, now());
+    }
+
+    fn poll_event(&mut self, _cx: &mut Context<'_>) -> Poll<ResourceEvent> {
+        self.engine.poll_resource().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = now();
+        self.observe();
+        self.act();
+        let mut busy = false;
+        for index in 0..self.links.len() {
+            busy |= self.exchange(ServerId(index), cx, now);
+        }
+        busy |= self.keep_time(cx, now);
+        self.observe();
+        if busy { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}

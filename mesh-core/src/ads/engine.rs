@@ -1,0 +1,328 @@
+//! The client itself: commands and time in, requests and facts out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::time::Instant;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3 as core;
+
+use super::backoff::Backoff;
+use super::cache::{Cause, Entry, State, Trouble};
+use super::message;
+use super::settings::Settings;
+use super::stream::{Cache, Phase, Stream};
+use super::types::{ResourceTypes, Variant};
+use crate::bootstrap::{Node, ServerConfig};
+use crate::error::{Code, Error};
+use crate::event::Event;
+use crate::resource::{ResourceEvent, ResourceKey};
+
+/// An xDS client for a list of servers, as a state machine without I/O.
+///
+/// Its methods are of three kinds.
+///
+/// - **Commands** say what is wanted: [`subscribe`](Self::subscribe), [`unsubscribe`](Self::unsubscribe).
+/// - **`handle_*`** say what happened: a stream is open or lost, a message arrived, a request was written, time passed.
+/// - **`poll_*`** say what follows. After any of the above, ask in this order: [`poll_resource`](Self::poll_resource) until
+///   there is nothing more, with the commands that follow from each; [`poll_event`](Self::poll_event);
+///   [`poll_action`](Self::poll_action); [`poll_request`](Self::poll_request) for each open stream; and last
+///   [`poll_timeout`](Self::poll_timeout), the time at which [`handle_timeout`](Self::handle_timeout) must be called.
+///
+/// Because requests are asked for last, a response's acknowledgement carries the subscriptions that the response caused.
+/// Time never goes backwards; all randomness comes from the seed.
+pub struct Engine {
+    pub(super) settings: Settings,
+    pub(super) types: ResourceTypes,
+    pub(super) node_id: String,
+    node: core::Node,
+    pub(super) streams: Vec<Stream>,
+    /// The first so many servers are in use: the preferred one, and those tried since it failed (gRFC A71).
+    pub(super) used: usize,
+    /// Whether anyone was told that no server can be reached, since one last answered.
+    pub(super) unreachable: bool,
+    pub(super) cache: Cache,
+    /// Counts subscriptions.
+    sequence: u64,
+    pub(super) due: BTreeSet<(Instant, Due)>,
+    /// When streams without subscriptions are closed.
+    idle: Option<Instant>,
+    pub(super) told: VecDeque<ResourceEvent>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) actions: VecDeque<Action>,
+}
+
+/// What is to be done at some time. An entry counts only if what it is about still says the same time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// A connection is taking too long.
+    Connect(usize),
+    /// A stream is to be tried again.
+    Retry(usize),
+    /// A server said nothing about a resource.
+    Answer(usize, ResourceKey),
+    /// No server was reached for a resource.
+    Patience(ResourceKey),
+    /// A deleted resource is no longer used.
+    Grace(ResourceKey),
+    /// Streams without subscriptions are closed.
+    Idle,
+}
+
+/// Which server of the list: its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(pub usize);
+
+/// What is to be done about a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Open one, and say [`handle_connected`](Engine::handle_connected) or [`handle_lost`](Engine::handle_lost).
+    Open(ServerId),
+    /// Close it, or stop opening it. Nothing is to be said about it afterwards.
+    Close(ServerId),
+}
+
+/// What is known of one resource, for the client status service (gRFC A40).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// Which resource.
+    pub key: ResourceKey,
+    /// What is known of it.
+    pub state: State,
+    /// The version of the value in use.
+    pub version: Option<String>,
+    /// The bytes of the value in use, as they came.
+    pub bytes: Option<Bytes>,
+    /// What is wrong with it, and the version of the response that made it so.
+    pub trouble: Option<(Error, String)>,
+    /// When the state last changed.
+    pub since: Instant,
+}
+
+impl Engine {
+    /// A client of `servers`, the preferred one first, that knows `types`.
+    pub fn new(servers: Vec<ServerConfig>, node: &Node, types: ResourceTypes, settings: Settings, seed: u64) -> Self {
+        let mut seeds = fastrand::Rng::with_seed(seed);
+        let count = types.rows().len();
+        let stream = |server| Stream::new(server, count, Backoff::new(settings.backoff.clone(), seeds.u64(..)));
+        Self {
+            streams: servers.into_iter().map(stream).collect(),
+            used: 1,
+            unreachable: false,
+            cache: (0..count).map(|_| BTreeMap::new()).collect(),
+            node_id: node.id.clone(),
+            node: message::node(node),
+            settings,
+            types,
+            sequence: 0,
+            due: BTreeSet::new(),
+            idle: None,
+            told: VecDeque::new(),
+            events: VecDeque::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    // -- commands --
+
+    /// Wants a resource. If it is wanted already, what is known of it is told again and nothing is sent.
+    pub fn subscribe(&mut self, key: &ResourceKey, now: Instant) {
+        let Some(kind) = self.types.index(&key.type_url) else {
+            return self.refuse(key, "this client does not know the type");
+        };
+        if self.types.rows()[kind].variant != Variant::StateOfTheWorld {
+            return self.refuse(key, "incremental xDS, by which the type is asked for, is not implemented yet");
+        }
+        if let Some(entry) = self.cache[kind].get(&key.name) {
+            return self.told.extend(entry.retell(key));
+        }
+        self.sequence += 1;
+        let patience = now + self.settings.patience;
+        self.cache[kind].insert(key.name.clone(), Entry::new(self.sequence, now, patience));
+        self.due.insert((patience, Due::Patience(key.clone())));
+        self.idle = None;
+        self.streams.iter_mut().for_each(|stream| stream.types[kind].changed = true);
+        self.use_servers(now);
+        if self.all_fail() {
+            self.tell_unreachable(key);
+        }
+    }
+
+    /// Wants a resource no more, and forgets what is known of it.
+    pub fn unsubscribe(&mut self, key: &ResourceKey, now: Instant) {
+        let Some(kind) = self.types.index(&key.type_url) else { return };
+        if self.cache[kind].remove(&key.name).is_none() {
+            return;
+        }
+        for stream in &mut self.streams {
+            stream.types[kind].changed = true;
+            stream.timers.remove(key);
+        }
+        if self.cache.iter().all(BTreeMap::is_empty) {
+            let at = now + self.settings.idle_timeout;
+            self.idle = Some(at);
+            self.due.insert((at, Due::Idle));
+        }
+    }
+
+    fn refuse(&mut self, key: &ResourceKey, why: &str) {
+        let error = Error::new(Code::RESOURCE_REFUSED, format!("{key} cannot be subscribed to: {why}"));
+        self.told.push_back(ResourceEvent::Unusable { key: key.clone(), error });
+    }
+
+    // -- what happened --
+
+    /// The stream to `server` is open.
+    pub fn handle_connected(&mut self, server: ServerId, _now: Instant) {
+        let Some(stream) = self.streams.get_mut(server.0) else { return };
+        if matches!(stream.phase, Phase::Connecting(_)) {
+            stream.open(&self.cache);
+            self.events.push_back(Event::Connected { server: stream.server.uri.clone() });
+        }
+    }
+
+    /// The request that [`poll_request`](Self::poll_request) gave last is written: the timers of what it asks for start now
+    /// (gRFC A57).
+    pub fn handle_written(&mut self, server: ServerId, now: Instant) {
+        let Some(stream) = self.streams.get_mut(server.0) else { return };
+        let Some((kind, sequence)) = stream.written() else { return };
+        let transient = stream.server.features.resource_timer_is_transient_error;
+        let timeout = if transient { self.settings.transient_resource_timeout } else { self.settings.resource_timeout };
+        let at = now + timeout;
+        let type_url = &self.types.rows()[kind].type_url;
+        for (name, entry) in &self.cache[kind] {
+            let key = ResourceKey::new(type_url.clone(), name.clone());
+            if entry.is_open() && entry.sequence <= sequence && !stream.timers.contains_key(&key) {
+                self.due.insert((at, Due::Answer(server.0, key.clone())));
+                stream.timers.insert(key, at);
+            }
+        }
+    }
+
+    /// Time passed: does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while self.due.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((at, due)) = self.due.pop_first() else { break };
+            match due {
+                Due::Connect(server) => self.connection_is_slow(server, at, now),
+                Due::Retry(server) => self.retry(server, at, now),
+                Due::Answer(server, key) => self.answer_is_missing(server, &key, at, now),
+                Due::Patience(key) => self.patience_is_over(&key, at),
+                Due::Grace(key) => self.grace_is_over(&key, at, now),
+                Due::Idle => self.close_idle(at),
+            }
+        }
+    }
+
+    fn answer_is_missing(&mut self, server: usize, key: &ResourceKey, at: Instant, now: Instant) {
+        let stream = &mut self.streams[server];
+        if stream.timers.get(key) != Some(&at) {
+            return;
+        }
+        stream.timers.remove(key);
+        let Some(kind) = self.types.index(&key.type_url) else { return };
+        let Some(entry) = self.cache[kind].get_mut(&key.name).filter(|entry| entry.is_open()) else { return };
+        let transient = stream.server.features.resource_timer_is_transient_error;
+        let answered = stream.types[kind].answered;
+        let uri = &stream.server.uri;
+        let (code, what) = if answered && !transient {
+            (Code::RESOURCE_NOT_FOUND, "sends others of its type but not this one")
+        } else {
+            (Code::RESOURCE_TIMEOUT, "said nothing about it in time")
+        };
+        let error = Error::new(code, format!("{key}: xDS server {uri} {what} [xDS node id: {}]", self.node_id));
+        entry.enter(if transient { State::Timeout } else { State::DoesNotExist }, now);
+        let trouble = Trouble { cause: Cause::Missing, reason: what.to_owned(), error, version: String::new() };
+        self.told.extend(entry.trouble(key, trouble, false));
+        self.events.push_back(Event::Missing { type_url: key.type_url.clone(), name: key.name.clone() });
+    }
+
+    fn grace_is_over(&mut self, key: &ResourceKey, at: Instant, now: Instant) {
+        let Some(entry) = self.entry(key).filter(|entry| entry.grace == Some(at)) else { return };
+        let Some(trouble) = entry.trouble.clone() else { return };
+        let state = entry.state;
+        entry.enter(state, now);
+        let event = entry.trouble(key, trouble, false);
+        self.told.extend(event);
+    }
+
+    fn close_idle(&mut self, at: Instant) {
+        if self.idle != Some(at) {
+            return;
+        }
+        self.idle = None;
+        self.used = 1;
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            if stream.phase != Phase::Idle {
+                stream.close(Phase::Idle);
+                stream.failing = None;
+                self.actions.push_back(Action::Close(ServerId(index)));
+            }
+        }
+    }
+
+    pub(super) fn entry(&mut self, key: &ResourceKey) -> Option<&mut Entry> {
+        let kind = self.types.index(&key.type_url)?;
+        self.cache[kind].get_mut(&key.name)
+    }
+
+    // -- what follows --
+
+    /// The next thing to say about a resource that is wanted.
+    pub fn poll_resource(&mut self) -> Option<ResourceEvent> {
+        self.told.pop_front()
+    }
+
+    /// The next fact worth observing.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next thing to do about a stream.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next request to write to `server`. There is none before [`handle_written`](Self::handle_written) was said of the
+    /// one before.
+    pub fn poll_request(&mut self, server: ServerId) -> Option<Bytes> {
+        self.streams.get_mut(server.0)?.next_request(&self.types, &self.cache, &self.node, self.sequence)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    // -- questions --
+
+    /// The servers, in order of preference.
+    pub fn servers(&self) -> impl Iterator<Item = (ServerId, &ServerConfig)> {
+        self.streams.iter().enumerate().map(|(index, stream)| (ServerId(index), &stream.server))
+    }
+
+    /// What is known of everything that is wanted.
+    pub fn resources(&self) -> impl Iterator<Item = Status> + '_ {
+        self.types.rows().iter().zip(&self.cache).flat_map(|(row, entries)| {
+            entries.iter().map(|(name, entry)| Status {
+                key: ResourceKey::new(row.type_url.clone(), name.clone()),
+                state: entry.state,
+                version: entry.held.as_ref().map(|held| held.version.clone()),
+                bytes: entry.held.as_ref().map(|held| held.bytes.clone()),
+                trouble: entry.trouble.as_ref().map(|trouble| (trouble.error.clone(), trouble.version.clone())),
+                since: entry.since,
+            })
+        })
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("servers", &self.streams.iter().map(|stream| &stream.server.uri).collect::<Vec<_>>())
+            .field("wanted", &self.cache.iter().map(BTreeMap::len).sum::<usize>())
+            .finish_non_exhaustive()
+    }
+}

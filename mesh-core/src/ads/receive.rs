@@ -1,0 +1,183 @@
+//! What a response means (`spec` sections 2.2, 2.4 and 2.9; gRFCs A46, A53, A88).
+
+use std::time::{Duration, Instant};
+
+use super::cache::{Cause, Entry, Held, State, Trouble};
+use super::engine::{Due, Engine, ServerId};
+use super::message::{Contents, Envelope, Item};
+use super::stream::Phase;
+use crate::error::{Code, Error};
+use crate::event::Event;
+use crate::model::Name;
+use crate::resource::ResourceKey;
+
+/// `google.rpc.Code.NOT_FOUND` and `PERMISSION_DENIED`: the server means that there is nothing for us.
+const NOTHING_FOR_US: [i32; 2] = [5, 7];
+
+/// The response at hand.
+struct Response<'a> {
+    server: usize,
+    kind: usize,
+    type_url: &'a Name,
+    version: &'a str,
+    now: Instant,
+}
+
+impl Response<'_> {
+    fn key(&self, name: &Name) -> ResourceKey {
+        ResourceKey::new(self.type_url.clone(), name.clone())
+    }
+}
+
+impl Engine {
+    /// A message came from `server`. What cannot be read, or is of a type that was never asked for, is ignored with an
+    /// event; everything else is acknowledged by the type's next request. Good resources are applied even if others of the
+    /// same response are refused (gRFC A46).
+    pub fn handle_message(&mut self, server: ServerId, bytes: &[u8], now: Instant) {
+        let Some(stream) = self.streams.get(server.0).filter(|stream| stream.phase == Phase::Open) else { return };
+        let uri = stream.server.uri.clone();
+        let envelope = match Envelope::read(bytes) {
+            Ok(envelope) => envelope,
+            Err(error) => return self.events.push_back(Event::Garbage { server: uri, reason: error.to_string() }),
+        };
+        let Some(kind) = self.types.index(&envelope.type_url) else {
+            let reason = format!("it is of type `{}`, which was not asked for", envelope.type_url);
+            return self.events.push_back(Event::Garbage { server: uri, reason });
+        };
+        self.server_answers(server.0);
+        let row = self.types.rows()[kind].clone();
+        let (version, nonce) = (envelope.version.clone(), envelope.nonce.clone());
+        let contents = envelope.open(&row);
+        let nack = contents.nack();
+        let total = contents.total;
+        let response = Response { server: server.0, kind, type_url: &row.type_url, version: &version, now };
+        if row.full_state {
+            self.apply_absence(&response, &contents);
+        }
+        self.apply(&response, contents);
+        let type_url = row.type_url.clone();
+        self.events.push_back(match &nack {
+            None => Event::Accepted { server: uri, type_url, version: version.clone(), resources: total },
+            Some(reason) => Event::Rejected { server: uri, type_url, version: version.clone(), reason: reason.clone() },
+        });
+        let state = &mut self.streams[server.0].types[kind];
+        state.answered = true;
+        state.nonce = nonce;
+        if nack.is_none() {
+            state.version = version;
+        }
+        state.owed = Some(nack);
+    }
+
+    fn apply(&mut self, response: &Response<'_>, contents: Contents) {
+        for (name, item) in contents.valid {
+            self.apply_value(response, &name, item);
+        }
+        for (name, reason) in contents.invalid {
+            let trouble = self.trouble(response, Cause::Refused, Code::RESOURCE_REFUSED, reason);
+            let drop = self.streams[response.server].server.features.fail_on_data_errors;
+            self.with_entry(response, &name, |entry, key| {
+                // What was being deleted is not any more: a broken one is there.
+                entry.enter(State::Nacked, response.now);
+                entry.trouble(key, trouble, !drop)
+            });
+        }
+        for (name, status) in contents.errors {
+            let reason = format!("the server reports code {}: {}", status.code, status.message);
+            if NOTHING_FOR_US.contains(&status.code) {
+                self.lose(response, &name, State::ReceivedError, &reason);
+                continue;
+            }
+            let reason = format!("{}: {reason}", response.key(&name));
+            let trouble = self.trouble(response, Cause::Reported, Code::RESOURCE_REPORTED, reason);
+            self.with_entry(response, &name, |entry, key| {
+                entry.enter(State::ReceivedError, response.now);
+                entry.trouble(key, trouble, true)
+            });
+        }
+    }
+
+    fn apply_value(&mut self, response: &Response<'_>, name: &Name, item: Item) {
+        self.with_entry(response, name, |entry, key| {
+            let held = Held {
+                value: item.value,
+                bytes: item.bytes,
+                version: response.version.to_owned(),
+                server: response.server,
+            };
+            entry.accept(key, held, response.now)
+        });
+    }
+
+    /// A complete response deletes what was there before and is not in it. Nothing is deleted by a response with a resource
+    /// that is broken beyond its name: that could be the one.
+    fn apply_absence(&mut self, response: &Response<'_>, contents: &Contents) {
+        if contents.has_nameless {
+            return;
+        }
+        let gone =
+            |(name, entry): (&Name, &Entry)| (entry.held.is_some() && !contents.mentions(name)).then(|| name.clone());
+        let gone: Vec<Name> = self.cache[response.kind].iter().filter_map(gone).collect();
+        for name in gone {
+            self.lose(response, &name, State::DoesNotExist, "it was deleted");
+        }
+    }
+
+    /// The server says that there is no such resource. One that is in use has grace.
+    fn lose(&mut self, response: &Response<'_>, name: &Name, state: State, reason: &str) {
+        let key = response.key(name);
+        let grace = self.grace(response.server);
+        let trouble = self.trouble(response, Cause::Missing, Code::RESOURCE_NOT_FOUND, format!("{key}: {reason}"));
+        let mut until = None;
+        let mut news = false;
+        self.with_entry(response, name, |entry, key| {
+            let running = entry.grace;
+            news = entry.trouble.as_ref().is_none_or(|trouble| trouble.cause != Cause::Missing);
+            entry.enter(state, response.now);
+            let keep = grace != Some(Duration::ZERO);
+            if keep && entry.held.is_some() {
+                // Being told again does not make it live longer.
+                until = running.or(grace.map(|grace| response.now + grace));
+                entry.grace = until;
+            }
+            entry.trouble(key, trouble, keep)
+        });
+        self.due.extend(until.map(|at| (at, Due::Grace(key.clone()))));
+        if news {
+            self.events.push_back(Event::Missing { type_url: key.type_url, name: key.name });
+        }
+    }
+
+    fn grace(&self, server: usize) -> Option<Duration> {
+        let features = &self.streams[server].server.features;
+        if features.fail_on_data_errors {
+            Some(Duration::ZERO)
+        } else if features.ignore_resource_deletion {
+            None
+        } else {
+            self.settings.deletion_grace
+        }
+    }
+
+    /// Changes the entry of `name`, if it is wanted and this server may: what came from a preferred server stays until that
+    /// one says otherwise. Whatever was said about it, its timer stops.
+    fn with_entry(
+        &mut self,
+        response: &Response<'_>,
+        name: &Name,
+        change: impl FnOnce(&mut Entry, &ResourceKey) -> Option<crate::resource::ResourceEvent>,
+    ) {
+        let Some(entry) = self.cache[response.kind].get_mut(name) else { return };
+        let key = response.key(name);
+        self.streams[response.server].timers.remove(&key);
+        if entry.held.as_ref().is_none_or(|held| held.server >= response.server) {
+            self.told.extend(change(entry, &key));
+        }
+    }
+
+    fn trouble(&self, response: &Response<'_>, cause: Cause, code: Code, reason: String) -> Trouble {
+        let (uri, version) = (&self.streams[response.server].server.uri, response.version);
+        let text = format!("{reason} (version `{version}` from xDS server {uri}) [xDS node id: {}]", self.node_id);
+        Trouble { cause, reason, error: Error::new(code, text), version: version.to_owned() }
+    }
+}

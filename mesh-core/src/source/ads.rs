@@ -1,0 +1,58 @@
+//! Resources from an xDS server.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Feed, Setup, Source};
+use crate::ads::{ControlTransport, Driver, Engine, ResourceType, ResourceTypes, Settings};
+use crate::bootstrap::{Bootstrap, Node, ServerConfig};
+use crate::error::Error;
+
+/// The servers of a bootstrap, over a transport.
+pub struct AdsSource {
+    servers: Vec<ServerConfig>,
+    node: Node,
+    transport: Arc<dyn ControlTransport>,
+    settings: Settings,
+    more: Vec<ResourceType>,
+}
+
+impl AdsSource {
+    /// The servers of `bootstrap`, reached over `transport`.
+    pub fn new(bootstrap: &Bootstrap, transport: Arc<dyn ControlTransport>) -> Self {
+        Self::of(bootstrap.servers.clone(), bootstrap.node.clone(), transport)
+    }
+
+    /// These servers, the preferred one first.
+    pub fn of(servers: Vec<ServerConfig>, node: Node, transport: Arc<dyn ControlTransport>) -> Self {
+        Self { servers, node, transport, settings: Settings::default(), more: Vec::new() }
+    }
+
+    /// With these settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Speaks of this type too, or of a standard one in another way.
+    #[must_use]
+    pub fn with_type(mut self, row: ResourceType) -> Self {
+        self.more.push(row);
+        self
+    }
+}
+
+impl Source for AdsSource {
+    fn start(self: Box<Self>, setup: Setup) -> Result<Box<dyn Feed>, Error> {
+        let types = self.more.into_iter().fold(ResourceTypes::standard(&setup.decoder), ResourceTypes::with);
+        let engine = Engine::new(self.servers, &self.node, types, self.settings, setup.seed);
+        Ok(Box::new(Driver::new(engine, self.transport, setup.events)))
+    }
+}
+
+impl fmt::Debug for AdsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdsSource").field("servers", &self.servers).finish_non_exhaustive()
+    }
+}
