@@ -209,6 +209,10 @@ codes! {
     BIND = 703, Usage, Accept, Application, "choose an address that is free and is this machine's";
     /// The client's request is not acceptable.
     BAD_CLIENT = 704, Refused, Accept, Downstream, "correct the client";
+    /// No filter chain takes the connection.
+    NO_FILTER_CHAIN = 705, Refused, Accept, ControlPlane, "add a filter chain that matches, or a default one";
+    /// The application's handler failed or panicked.
+    HANDLER_FAILED = 706, Internal, Wire, Application, "read the error in the log of the server";
     /// A defect of this library.
     INTERNAL = 901, Internal, Wire, Mesh, "please report it with this text";
 }

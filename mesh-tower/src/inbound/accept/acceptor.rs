@@ -1,0 +1,165 @@
+//! The accept loop, and what happens to a connection before its first request.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mesh_core::chain::ConnectionFacts;
+use mesh_core::error::{Code, Error};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{Addresses, BoxStream, InboundIo, InboundListener};
+use crate::inbound::config::{ChainState, TlsIo};
+use crate::inbound::identify::PeerInfo;
+use crate::inbound::slot::{Current, InboundSlot};
+use crate::inbound::split::Half;
+
+/// How long the loop rests when accepting fails, for instance because there are too many open files.
+const REST: Duration = Duration::from_millis(100);
+
+/// Makes connections ready for their first request.
+pub(crate) struct Acceptor {
+    pub(crate) slot: Arc<InboundSlot>,
+    /// In the split form: whether the other half is there.
+    half: Option<Arc<Half>>,
+    handshakes: Arc<Semaphore>,
+    connections: Option<Arc<Semaphore>>,
+    refused_logged: AtomicBool,
+}
+
+/// What becomes of a connection that is ready.
+pub(crate) trait Deliver: Clone + Send + 'static {
+    /// Takes the connection to its end. `handshake` is dropped when the next connection may take its place.
+    fn deliver(self, io: BoxStream, peer: PeerInfo, handshake: OwnedSemaphorePermit)
+    -> impl Future<Output = ()> + Send;
+}
+
+impl Acceptor {
+    pub(crate) fn new(slot: Arc<InboundSlot>, half: Option<Arc<Half>>) -> Arc<Self> {
+        let limits = &slot.options().limits;
+        let handshakes = Arc::new(Semaphore::new(limits.max_handshakes.clamp(1, Semaphore::MAX_PERMITS)));
+        let connections =
+            limits.max_connections.map(|max| Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))));
+        Arc::new(Self { slot, half, handshakes, connections, refused_logged: AtomicBool::new(false) })
+    }
+
+    /// Chooses the chain and makes the handshake. None: the connection is closed, and the log says why.
+    async fn establish(self: &Arc<Self>, io: impl InboundIo) -> Option<(BoxStream, PeerInfo)> {
+        let addresses = io.addresses();
+        match self.secure(io, addresses).await {
+            Ok(ready) => Some(ready),
+            Err(error) => {
+                self.log_refusal(addresses, &error);
+                None
+            }
+        }
+    }
+
+    async fn secure(
+        self: &Arc<Self>,
+        io: impl InboundIo,
+        addresses: Addresses,
+    ) -> Result<(BoxStream, PeerInfo), Error> {
+        if self.half.as_ref().is_some_and(|half| !half.is_installed()) {
+            return Err(Error::new(Code::HALF_SERVER, "the listener of split() is used without the inbound layer"));
+        }
+        let (chain, drain) = match &**self.slot.current() {
+            Current::Serving(generation) => {
+                generation.select(&ConnectionFacts { destination: addresses.local, source: addresses.peer })?
+            }
+            Current::NotServing(why) => return Err(why.clone()),
+        };
+        let io = self.handshake(Box::new(io), &chain).await?;
+        Ok((io, PeerInfo::new(addresses, chain, self.slot.clone(), drain)))
+    }
+
+    async fn handshake(&self, io: BoxStream, chain: &Arc<ChainState>) -> Result<BoxStream, Error> {
+        let Some(tls) = chain.tls.clone()? else { return Ok(io) };
+        let limit = self.slot.options().limits.handshake_timeout;
+        match timeout(limit, tls.accept(TlsIo(io))).await {
+            Ok(done) => done.map(|io| io.0),
+            Err(_) => {
+                Err(Error::new(Code::HANDSHAKE, format!("the client did not finish its handshake within {limit:?}")))
+            }
+        }
+    }
+
+    /// A flood of refused connections must not become a flood of warnings: the first is one, the rest are for debugging.
+    fn log_refusal(&self, addresses: Addresses, error: &Error) {
+        let (address, peer) = (self.slot.address(), addresses.peer);
+        if self.refused_logged.swap(true, Ordering::Relaxed) {
+            tracing::debug!(target: "mesh", "{address} closed a connection from {peer}: {error}");
+        } else {
+            tracing::warn!(target: "mesh", "{address} closed a connection from {peer} (further ones are logged at debug level): {error}");
+        }
+    }
+
+    async fn permits(&self) -> (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>) {
+        const NEVER_CLOSED: &str = "nobody closes the semaphore";
+        let connection = match &self.connections {
+            Some(connections) => Some(connections.clone().acquire_owned().await.expect(NEVER_CLOSED)),
+            None => None,
+        };
+        (self.handshakes.clone().acquire_owned().await.expect(NEVER_CLOSED), connection)
+    }
+}
+
+/// Accepts until the slot is shut down, then lets the connections end until the deadline. Dropping the future closes them.
+pub(crate) async fn run<L: InboundListener>(mut listener: L, acceptor: Arc<Acceptor>, deliver: impl Deliver) {
+    let mut tasks = JoinSet::new();
+    let slot = acceptor.slot.clone();
+    let mut shutdown = pin!(slot.shutting_down());
+    let deadline = loop {
+        let next = async {
+            let permits = acceptor.permits().await;
+            (listener.accept().await, permits)
+        };
+        tokio::select! {
+            biased;
+            deadline = shutdown.as_mut() => break deadline,
+            Some(_) = tasks.join_next() => {}
+            (accepted, permits) = next => match accepted {
+                Ok(io) => { tasks.spawn(take(acceptor.clone(), io, permits, deliver.clone())); }
+                Err(error) => rest(&acceptor, &error).await,
+            },
+        }
+    };
+    drop((listener, deliver));
+    drain(tasks, deadline).await;
+}
+
+async fn take(
+    acceptor: Arc<Acceptor>,
+    io: impl InboundIo,
+    (handshake, connection): (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    deliver: impl Deliver,
+) {
+    if let Some((io, peer)) = acceptor.establish(io).await {
+        deliver.deliver(io, peer, handshake).await;
+    }
+    drop(connection);
+}
+
+/// What concerns one connection is passed over at once; what concerns the process is given time.
+async fn rest(acceptor: &Acceptor, error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
+    // The last two: the client was gone before its addresses or options were asked for.
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected) {
+        return;
+    }
+    tracing::warn!(target: "mesh", "{} cannot accept: {error}", acceptor.slot.address());
+    sleep(REST).await;
+}
+
+async fn drain(mut tasks: JoinSet<()>, deadline: Instant) {
+    let everything = async { while tasks.join_next().await.is_some() {} };
+    tokio::select! {
+        () = everything => {}
+        () = sleep_until(deadline) => {}
+    }
+    // What is left is aborted by the drop.
+}

@@ -1,0 +1,109 @@
+//! What can be accepted: anything that reads, writes and knows the addresses of its two ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The two ends of a connection, as filter chains and authorization see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The address the client connected to.
+    pub local: SocketAddr,
+    /// The client's address.
+    pub peer: SocketAddr,
+}
+
+/// A connection that was accepted. A TCP connection is one; so is a stream inside a tunnel, with the addresses that the
+/// tunnel says.
+pub trait InboundIo: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Its two ends.
+    fn addresses(&self) -> Addresses;
+}
+
+/// Where connections come from.
+pub trait InboundListener: Send + 'static {
+    /// What it accepts.
+    type Io: InboundIo;
+
+    /// The next connection. It must be cancel safe: it is raced against shutdown.
+    ///
+    /// # Errors
+    ///
+    /// An error of one connection, or a passing lack of resources: the caller waits a little and asks again.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+/// A TCP connection with its addresses.
+#[derive(Debug)]
+pub struct TcpIo {
+    stream: TcpStream,
+    addresses: Addresses,
+}
+
+impl InboundIo for TcpIo {
+    fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+impl InboundListener for TcpListener {
+    type Io = TcpIo;
+
+    async fn accept(&mut self) -> io::Result<TcpIo> {
+        let (stream, peer) = Self::accept(self).await?;
+        let local = stream.local_addr()?;
+        stream.set_nodelay(true)?;
+        Ok(TcpIo { stream, addresses: Addresses { local, peer } })
+    }
+}
+
+/// Passes reading and writing on to a field.
+macro_rules! pass_io {
+    ($type:ty, $field:ident) => {
+        impl AsyncRead for $type {
+            fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_read(cx, to)
+            }
+        }
+
+        impl AsyncWrite for $type {
+            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$field).poll_write(cx, from)
+            }
+
+            fn poll_write_vectored(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                from: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$field).poll_write_vectored(cx, from)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                self.$field.is_write_vectored()
+            }
+
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_flush(cx)
+            }
+
+            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$field).poll_shutdown(cx)
+            }
+        }
+    };
+}
+
+pass_io!(TcpIo, stream);
+
+/// A byte stream whose kind no longer matters: TCP, TLS over TCP, or a tunnel.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
+
+/// A boxed [`ByteStream`]: one allocation for each connection, so that HTTP is compiled once.
+pub(crate) type BoxStream = Box<dyn ByteStream>;

@@ -1,0 +1,8 @@
+//! From a listening socket to connections: accepting, choosing the filter chain, TLS, each within bounds.
+
+mod acceptor;
+mod io;
+
+pub(crate) use acceptor::{Acceptor, Deliver, run};
+pub(crate) use io::BoxStream;
+pub use io::{Addresses, InboundIo, InboundListener, TcpIo};

@@ -1,0 +1,130 @@
+//! A Listener as the server applies it: chains with their TLS and their compiled routes, made off every request's way.
+
+mod policy;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use mesh_core::chain::{ChainIndex, ConnectionFacts};
+use mesh_core::error::{Code, Error};
+use mesh_core::model::{FilterChain, RouteSource, ServerListener};
+use mesh_core::snapshot::ServerSnapshot;
+use tokio::sync::watch;
+
+use super::filter::InboundFilters;
+use super::options::InboundOptions;
+use super::route::Routes;
+pub(crate) use policy::check;
+pub(crate) use tls::NoTls;
+pub use tls::{BoxedAccept, InboundTls, TlsAcceptor, TlsIo};
+
+/// What one Listener means. Connections keep the generation they were accepted under; it is drained when it is replaced.
+pub(crate) struct Generation {
+    version: AtomicU64,
+    server: Arc<ServerListener>,
+    index: ChainIndex,
+    chains: Vec<Arc<ChainState>>,
+    drain: watch::Sender<bool>,
+}
+
+/// One filter chain. Its routes are swapped in place.
+pub(crate) struct ChainState {
+    pub(crate) chain: Arc<FilterChain>,
+    /// Ok(None) is plaintext. An error closes the connections that the chain takes.
+    pub(crate) tls: Result<Option<Arc<dyn TlsAcceptor>>, Error>,
+    routes: ArcSwap<Routes>,
+}
+
+impl Generation {
+    /// Builds everything that connections and requests need.
+    ///
+    /// # Errors
+    ///
+    /// A filter of the Listener cannot be applied here.
+    pub(crate) fn new(snapshot: &ServerSnapshot, bound: SocketAddr, options: &InboundOptions) -> Result<Self, Error> {
+        let index = ChainIndex::new(&snapshot.server, bound.ip());
+        let mut chains = Vec::with_capacity(index.chains().len());
+        for chain in index.chains() {
+            let routes = compile(chain, snapshot, &options.filters)?;
+            log_routes(snapshot, chain, None, &routes);
+            let tls = chain.tls.as_ref().map(|policy| options.tls.acceptor(policy)).transpose();
+            if let Err(error) = &tls {
+                tracing::warn!(target: "mesh", "connections of filter chain `{}` are closed: {error}", chain.name);
+            }
+            chains.push(Arc::new(ChainState { chain: chain.clone(), tls, routes: ArcSwap::from_pointee(routes) }));
+        }
+        let drain = watch::Sender::new(false);
+        Ok(Self { version: AtomicU64::new(snapshot.version), server: snapshot.server.clone(), index, chains, drain })
+    }
+
+    /// Whether `snapshot` has the same Listener.
+    pub(crate) fn is_of(&self, snapshot: &ServerSnapshot) -> bool {
+        Arc::ptr_eq(&self.server, &snapshot.server)
+    }
+
+    /// The number of the configuration.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Swaps the route tables, all of them or none.
+    pub(crate) fn update_routes(&self, snapshot: &ServerSnapshot, filters: &InboundFilters) -> Result<(), Error> {
+        let compiled: Result<Vec<_>, _> =
+            self.chains.iter().map(|state| compile(&state.chain, snapshot, filters)).collect();
+        for (state, routes) in self.chains.iter().zip(compiled?) {
+            log_routes(snapshot, &state.chain, Some(&state.routes.load()), &routes);
+            state.routes.store(Arc::new(routes));
+        }
+        self.version.store(snapshot.version, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The chain that takes a connection, and the signal that the generation is no longer in force.
+    pub(crate) fn select(&self, facts: &ConnectionFacts) -> Result<(Arc<ChainState>, watch::Receiver<bool>), Error> {
+        match self.index.select(facts) {
+            Ok(number) => Ok((self.chains[number].clone(), self.drain.subscribe())),
+            Err(why) => {
+                Err(Error::new(Code::NO_FILTER_CHAIN, format!("{} to {}: {why}", facts.source, facts.destination))
+                    .with_config_version(self.version()))
+            }
+        }
+    }
+
+    /// Has its connections drained.
+    pub(crate) fn drain(&self) {
+        self.drain.send_replace(true);
+    }
+}
+
+impl ChainState {
+    pub(crate) fn routes(&self) -> arc_swap::Guard<Arc<Routes>> {
+        self.routes.load()
+    }
+}
+
+fn compile(chain: &FilterChain, snapshot: &ServerSnapshot, filters: &InboundFilters) -> Result<Routes, Error> {
+    let table = match &chain.http.routes {
+        RouteSource::Inline(table) => Ok(table.clone()),
+        RouteSource::Rds(name) => snapshot.routes.get(name).cloned().unwrap_or_else(|| {
+            Err(Error::new(Code::RESOURCE_NOT_FOUND, format!("RouteConfiguration `{name}` is not there")))
+        }),
+    };
+    Routes::new(&chain.http, table, filters, snapshot.version)
+}
+
+/// gRFC A36's logging of configuration errors: a warning for each bad update, one line when it is over.
+fn log_routes(snapshot: &ServerSnapshot, chain: &FilterChain, before: Option<&Routes>, now: &Routes) {
+    let (target, chain) = (&snapshot.target, &chain.name);
+    match (before.and_then(Routes::error), now.error()) {
+        (_, Some(error)) => {
+            tracing::warn!(target: "mesh", "every request of `{target}`, filter chain `{chain}`, fails: {error}");
+        }
+        (Some(_), None) => {
+            tracing::info!(target: "mesh", "requests of `{target}`, filter chain `{chain}`, are served again");
+        }
+        (None, None) => {}
+    }
+}

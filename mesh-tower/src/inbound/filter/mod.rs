@@ -1,0 +1,144 @@
+//! HTTP filters on the server: what an RBAC, fault or CORS filter implements, and how a Listener's list becomes a chain.
+//!
+//! Filters run in the Listener's order, after the route is known, with the overrides of the route, its virtual host and its
+//! table. A filter that this server does not have is never passed over: the Listener is refused.
+
+mod run;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{request, response};
+use mesh_core::error::{Code, Error};
+use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Name, Route};
+
+use super::identify::PeerInfo;
+use super::reply::Reply;
+pub(crate) use run::FilterRun;
+
+/// One filter of a Listener, with the configuration of one route. Shared by every request of that route.
+pub trait InboundFilter: Send + Sync + fmt::Debug {
+    /// Judges a request before the application sees it.
+    fn on_request(&self, request: &mut request::Parts, facts: &RequestFacts) -> Verdict;
+
+    /// Sees the head of the response, the mesh's own answers included. Filters are asked in reverse order.
+    fn on_response(&self, _response: &mut response::Parts, _facts: &RequestFacts) {}
+}
+
+/// What a filter says to a request.
+pub enum Verdict {
+    /// Go on.
+    Continue,
+    /// Change the request, then go on.
+    Change(Box<dyn FnOnce(&mut request::Parts) + Send>),
+    /// Answer so; neither later filters nor the application see the request.
+    Reply(Box<Reply>),
+    /// It takes time (a delay, a question to another server).
+    Wait(Pin<Box<dyn Future<Output = Verdict> + Send>>),
+}
+
+/// What is known of a request beside its head.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RequestFacts {
+    /// The connection it came on.
+    pub peer: PeerInfo,
+    /// The route that took it.
+    pub route: Arc<Route>,
+    /// Whether it is gRPC.
+    pub grpc: bool,
+    /// The number of the configuration it is under.
+    pub config_version: u64,
+}
+
+/// A type of filter that this server can apply. The decoding half is `mesh_core::decode::HttpFilterType`, under the same
+/// type URL.
+pub trait InboundFilterType: Send + Sync {
+    /// The type of its configuration, without `type.googleapis.com/`.
+    fn type_url(&self) -> &str;
+
+    /// Makes the filter for one route. `overrides` are the configurations of the table, the virtual host and the route, as
+    /// far as there are any: the last is the most specific.
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot be honoured: the Listener is refused.
+    fn build(
+        &self,
+        config: &Arc<dyn FilterConfig>,
+        overrides: &[Arc<dyn FilterConfig>],
+    ) -> Result<Arc<dyn InboundFilter>, Error>;
+}
+
+/// The types of filters that a server can apply, by type URL; none by default.
+#[derive(Clone, Default)]
+pub struct InboundFilters(BTreeMap<Name, Arc<dyn InboundFilterType>>);
+
+impl InboundFilters {
+    /// With one more type, in place of one of the same type URL.
+    #[must_use]
+    pub fn with(mut self, filter: Arc<dyn InboundFilterType>) -> Self {
+        self.0.insert(filter.type_url().into(), filter);
+        self
+    }
+
+    /// Makes the chain for one route. `levels` are the overrides of the table, the virtual host and the route.
+    ///
+    /// # Errors
+    ///
+    /// A filter is not known, or cannot do what it is asked for.
+    pub(crate) fn chain(&self, filters: &[HttpFilter], levels: &[&FilterOverrides]) -> Result<FilterChain, Error> {
+        let mut chain = Vec::new();
+        for filter in filters {
+            // Also for a filter that is off: another route may turn it on, and then it must not be missing.
+            let Some(kind) = self.0.get(&filter.type_url) else { return Err(unknown(filter)) };
+            let mut on = !filter.disabled;
+            let mut overrides = Vec::new();
+            for level in levels.iter().filter_map(|level| level.get(&filter.name)) {
+                match level {
+                    FilterOverride::Config { config, .. } => {
+                        on = true;
+                        overrides.push(config.clone());
+                    }
+                    FilterOverride::Disabled => on = false,
+                    other => return Err(refused(filter, &format!("the override {other:?} is not known"))),
+                }
+            }
+            if on {
+                chain.push(kind.build(&filter.config, &overrides)?);
+            }
+        }
+        Ok(chain.into())
+    }
+}
+
+/// The filters of one route, in order.
+pub(crate) type FilterChain = Arc<[Arc<dyn InboundFilter>]>;
+
+fn unknown(filter: &HttpFilter) -> Error {
+    refused(filter, "this server does not have it")
+}
+
+fn refused(filter: &HttpFilter, why: &str) -> Error {
+    Error::new(Code::RESOURCE_REFUSED, format!("HTTP filter `{}` of type {}: {why}", filter.name, filter.type_url))
+        .with_next_step("take the filter out of the Listener, or use a version that implements it")
+}
+
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Continue => f.write_str("Continue"),
+            Self::Change(_) => f.write_str("Change"),
+            Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
+            Self::Wait(_) => f.write_str("Wait"),
+        }
+    }
+}
+
+impl fmt::Debug for InboundFilters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

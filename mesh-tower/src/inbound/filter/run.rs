@@ -1,0 +1,65 @@
+//! A request's way through its filters.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Response, request};
+
+use super::{FilterChain, RequestFacts, Verdict};
+use crate::inbound::reply::Reply;
+
+/// Where a request is in its filter chain.
+pub(crate) struct FilterRun {
+    chain: FilterChain,
+    facts: RequestFacts,
+    next: usize,
+    waiting: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+}
+
+impl FilterRun {
+    pub(crate) fn new(chain: FilterChain, facts: RequestFacts) -> Self {
+        Self { chain, facts, next: 0, waiting: None }
+    }
+
+    /// Goes on until every filter has spoken: Ok is the way to the application.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, request: &mut request::Parts) -> Poll<Result<(), Box<Reply>>> {
+        loop {
+            let verdict = if let Some(waiting) = &mut self.waiting {
+                let Poll::Ready(verdict) = waiting.as_mut().poll(cx) else { return Poll::Pending };
+                self.waiting = None;
+                verdict
+            } else {
+                let Some(filter) = self.chain.get(self.next) else { return Poll::Ready(Ok(())) };
+                self.next += 1;
+                filter.on_request(request, &self.facts)
+            };
+            match verdict {
+                Verdict::Continue => {}
+                Verdict::Change(change) => change(request),
+                Verdict::Reply(reply) => return Poll::Ready(Err(reply)),
+                Verdict::Wait(waiting) => self.waiting = Some(waiting),
+            }
+        }
+    }
+
+    /// Shows the head of the response to the filters that saw the request, the last first.
+    pub(crate) fn show<B>(&self, response: Response<B>) -> Response<B> {
+        if self.next == 0 {
+            return response;
+        }
+        let (mut head, body) = response.into_parts();
+        for filter in self.chain[..self.next].iter().rev() {
+            filter.on_response(&mut head, &self.facts);
+        }
+        Response::from_parts(head, body)
+    }
+
+    /// Whether there is no filter at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chain.is_empty()
+    }
+
+    pub(crate) fn facts(&self) -> &RequestFacts {
+        &self.facts
+    }
+}

@@ -1,0 +1,93 @@
+//! Who is at the other end: what every request carries of its connection.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::watch;
+
+use super::accept::Addresses;
+use super::config::ChainState;
+use super::slot::InboundSlot;
+
+/// A connection of a mesh server, in the extensions of each of its requests.
+///
+/// Only the mesh's listeners make it, so that its presence says that the connection was accepted under the mesh's
+/// configuration.
+#[derive(Clone)]
+pub struct PeerInfo(Arc<Connection>);
+
+/// What is shared by a connection's byte stream, its requests and whoever drains it.
+pub(crate) struct Connection {
+    pub(crate) addresses: Addresses,
+    pub(crate) chain: Arc<ChainState>,
+    pub(crate) slot: Arc<InboundSlot>,
+    /// Turns true when the Listener that this connection was accepted under is no longer in force.
+    pub(crate) drain: watch::Receiver<bool>,
+    /// Whether the inbound layer has seen a request of it.
+    seen: AtomicBool,
+    /// How many bytes have come from the client, after TLS.
+    read: AtomicUsize,
+}
+
+impl PeerInfo {
+    pub(crate) fn new(
+        addresses: Addresses,
+        chain: Arc<ChainState>,
+        slot: Arc<InboundSlot>,
+        drain: watch::Receiver<bool>,
+    ) -> Self {
+        let (seen, read) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self(Arc::new(Connection { addresses, chain, slot, drain, seen, read }))
+    }
+
+    /// The client's address.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.0.addresses.peer
+    }
+
+    /// The address the client connected to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.addresses.local
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.0
+    }
+
+    /// Whether the connection was accepted under a Listener that is no longer in force, or the server is shutting down.
+    pub fn is_draining(&self) -> bool {
+        *self.0.drain.borrow() || self.0.slot.shutdown_deadline().is_some()
+    }
+}
+
+impl Connection {
+    pub(crate) fn mark_seen(&self) {
+        if !self.seen.load(Ordering::Relaxed) {
+            self.seen.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn is_seen(&self) -> bool {
+        self.seen.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn add_read(&self, bytes: usize) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for PeerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerInfo")
+            .field("remote", &self.remote_addr())
+            .field("local", &self.local_addr())
+            .field("chain", &self.0.chain.chain.name)
+            .finish_non_exhaustive()
+    }
+}

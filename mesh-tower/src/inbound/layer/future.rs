@@ -1,0 +1,180 @@
+//! The rest of a request's way: its filters, the application, and the filters again with the response.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version, request};
+use http_body::Body;
+use mesh_core::error::{Code, Error};
+use pin_project::pin_project;
+use tower_service::Service;
+
+use crate::inbound::BoxError;
+use crate::inbound::filter::FilterRun;
+use crate::inbound::reply::{Reply, ReplyBody};
+
+/// The future of [`InboundService`](super::InboundService).
+#[pin_project]
+pub struct InboundFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    #[pin]
+    stage: Stage<S, B, S::Future>,
+    run: Option<FilterRun>,
+    version: Version,
+}
+
+#[pin_project(project = Projected)]
+enum Stage<S, B, F> {
+    /// The mesh answers.
+    Reply(Option<Response<Bytes>>),
+    /// The filters judge the request.
+    Filter { head: Option<Box<request::Parts>>, body: Option<B>, service: Option<S> },
+    /// The application is not ready yet.
+    Ready { request: Option<Request<B>>, service: S },
+    /// The application works.
+    Handle(#[pin] F),
+}
+
+impl<S, B> InboundFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    pub(super) fn refused(error: &Error, grpc: bool) -> Self {
+        let reply = Some(Reply::of(error).into_response(grpc));
+        Self { stage: Stage::Reply(reply), run: None, version: Version::HTTP_2 }
+    }
+
+    pub(super) fn admitted(service: S, request: Request<B>, run: FilterRun) -> Self {
+        let version = request.version();
+        let stage = if run.is_empty() {
+            Stage::Ready { request: Some(request), service }
+        } else {
+            let (head, body) = request.into_parts();
+            Stage::Filter { head: Some(Box::new(head)), body: Some(body), service: Some(service) }
+        };
+        Self { stage, run: Some(run), version }
+    }
+}
+
+impl<S, B, R> Future for InboundFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<ReplyBody<R>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.as_mut().step(cx)));
+        let response = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(response))) => response,
+            Ok(Poll::Ready(Err(error))) => self.as_mut().fail(&error),
+            Err(panic) => {
+                let error = self.as_mut().blame(&text_of(panic.as_ref()));
+                self.as_mut().fail(&error)
+            }
+        };
+        let this = self.project();
+        Poll::Ready(Ok(match this.run {
+            Some(run) => finish(run, *this.version, response),
+            None => response,
+        }))
+    }
+}
+
+impl<S, B, R> InboundFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+{
+    /// From stage to stage until there is a response.
+    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Response<ReplyBody<R>>, Error>> {
+        const POLLED_AGAIN: &str = "a future is not polled after it is done";
+        let mut this = self.project();
+        loop {
+            let next = match this.stage.as_mut().project() {
+                Projected::Reply(reply) => {
+                    return Poll::Ready(Ok(reply.take().expect(POLLED_AGAIN).map(ReplyBody::ours)));
+                }
+                Projected::Filter { head, body, service } => {
+                    let run = this.run.as_mut().expect("the filter stage has its run");
+                    let verdict = ready!(run.poll(cx, head.as_mut().expect(POLLED_AGAIN)));
+                    let (head, body) = (head.take().expect(POLLED_AGAIN), body.take().expect(POLLED_AGAIN));
+                    match verdict {
+                        Ok(()) => Stage::Ready {
+                            request: Some(Request::from_parts(*head, body)),
+                            service: service.take().expect(POLLED_AGAIN),
+                        },
+                        Err(reply) => Stage::Reply(Some(reply.into_response(run.facts().grpc))),
+                    }
+                }
+                Projected::Ready { request, service } => {
+                    ready!(service.poll_ready(cx)).map_err(failed)?;
+                    Stage::Handle(service.call(request.take().expect(POLLED_AGAIN)))
+                }
+                Projected::Handle(future) => {
+                    return future
+                        .poll(cx)
+                        .map(|done| done.map(|response| response.map(ReplyBody::app)).map_err(failed));
+                }
+            };
+            this.stage.set(next);
+        }
+    }
+
+    /// Answers in the application's place.
+    fn fail(self: Pin<&mut Self>, error: &Error) -> Response<ReplyBody<R>> {
+        tracing::error!(target: "mesh", "{error}");
+        let mut this = self.project();
+        // What failed or panicked is dropped now, not when the connection gets to it.
+        this.stage.set(Stage::Reply(None));
+        let grpc = this.run.as_ref().is_some_and(|run| run.facts().grpc);
+        Reply::of(error).into_response(grpc).map(ReplyBody::ours)
+    }
+
+    /// The error for a panic: a filter's or the application's.
+    fn blame(self: Pin<&mut Self>, panic: &str) -> Error {
+        match self.project().stage.project() {
+            Projected::Filter { .. } => Error::new(Code::FILTER_FAILED, format!("a filter panicked: {panic}")),
+            _ => Error::new(Code::HANDLER_FAILED, format!("the application panicked: {panic}")),
+        }
+    }
+}
+
+/// Shows the response to the filters, and tells an HTTP/1 client of a connection that is to end.
+fn finish<R>(run: &FilterRun, version: Version, response: Response<R>) -> Response<R> {
+    let mut response = run.show(response);
+    if version <= Version::HTTP_11 && run.facts().peer.is_draining() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn failed(error: impl Into<BoxError>) -> Error {
+    let error = error.into();
+    Error::new(Code::HANDLER_FAILED, format!("the application failed: {error}")).with_source(error)
+}
+
+/// What a panic says.
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
+}
+
+impl<S, B> fmt::Debug for InboundFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InboundFuture").finish_non_exhaustive()
+    }
+}

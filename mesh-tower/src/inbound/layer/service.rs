@@ -1,0 +1,113 @@
+//! The inbound layer's service: admits a request up to its filters, and hands it to [`InboundFuture`].
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Extensions, Request, Response, request};
+use http_body::Body;
+use mesh_core::error::{Code, Error};
+use tower_service::Service;
+
+use super::InboundFuture;
+use crate::inbound::BoxError;
+use crate::inbound::filter::{FilterRun, RequestFacts};
+use crate::inbound::identify::PeerInfo;
+use crate::inbound::normalize::normalize;
+use crate::inbound::reply::{ReplyBody, is_grpc};
+use crate::inbound::slot::InboundSlot;
+use crate::inbound::split::Half;
+
+/// A service behind the inbound layer. It is always ready and never fails: errors of the application become responses.
+#[derive(Debug, Clone)]
+pub struct InboundService<S> {
+    inner: S,
+    slot: Arc<InboundSlot>,
+    half: Option<Arc<Half>>,
+}
+
+impl<S> InboundService<S> {
+    pub(crate) fn new(inner: S, slot: Arc<InboundSlot>, half: Option<Arc<Half>>) -> Self {
+        Self { inner, slot, half }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for InboundService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<ReplyBody<R>>;
+    type Error = Infallible;
+    type Future = InboundFuture<S, B>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The application is asked once the request is admitted: a refusal needs no readiness.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        match self.admit(&mut parts) {
+            Ok(run) => InboundFuture::admitted(self.inner.clone(), Request::from_parts(parts, body), run),
+            Err(error) => {
+                tracing::debug!(target: "mesh", "refused {} {}: {error}", parts.method, parts.uri.path());
+                InboundFuture::refused(&error, is_grpc(&parts.headers))
+            }
+        }
+    }
+}
+
+impl<S> InboundService<S> {
+    fn admit(&self, parts: &mut request::Parts) -> Result<FilterRun, Error> {
+        let peer = self.identify(&mut parts.extensions)?;
+        let connection = peer.connection();
+        let routes = connection.chain.routes();
+        normalize(parts, routes.http(), peer.local_addr().port())?;
+        let found = routes.find(parts)?;
+        let facts = RequestFacts {
+            grpc: is_grpc(&parts.headers),
+            config_version: routes.version(),
+            route: found.route,
+            peer: peer.clone(),
+        };
+        Ok(FilterRun::new(found.filters, facts))
+    }
+
+    /// The request's connection, if it is one of the listener that this layer belongs to.
+    fn identify(&self, extensions: &mut Extensions) -> Result<PeerInfo, Error> {
+        let Some(peer) = find_peer(extensions) else {
+            if let Some(half) = &self.half {
+                half.allow_refusal();
+            }
+            return Err(misuse("the request carries no connection of a mesh listener"));
+        };
+        peer.connection().mark_seen();
+        if !Arc::ptr_eq(&peer.connection().slot, &self.slot) {
+            return Err(misuse("the request came over the listener of another split()"));
+        }
+        Ok(peer)
+    }
+}
+
+fn misuse(why: &str) -> Error {
+    let error = Error::new(Code::HALF_SERVER, why);
+    tracing::warn!(target: "mesh", "{error}");
+    error
+}
+
+/// tonic and plain hyper put the [`PeerInfo`] itself into the extensions; axum wraps it.
+fn find_peer(extensions: &mut Extensions) -> Option<PeerInfo> {
+    if let Some(peer) = extensions.get::<PeerInfo>() {
+        return Some(peer.clone());
+    }
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::ConnectInfo(peer)) = extensions.get::<axum::extract::ConnectInfo<PeerInfo>>().cloned() {
+        extensions.insert(peer.clone());
+        return Some(peer);
+    }
+    None
+}

@@ -1,0 +1,46 @@
+//! A request's way, inbound, in the order it is walked:
+//!
+//! ```text
+//! accept -> match chain -> secure -> identify -> normalize -> route -> filters -> handler
+//! ```
+//!
+//! What is in force on an address lives in its [`InboundSlot`]. [`serve()`] is the server that owns its connections;
+//! [`Bound::split`] gives a [`MeshListener`] and an [`InboundLayer`] for servers of the application's choice.
+
+mod slot;
+mod options;
+mod config;
+mod accept;
+mod identify;
+mod normalize;
+mod route;
+mod filter;
+mod reply;
+mod layer;
+mod serve;
+mod split;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
+pub use config::{BoxedAccept, InboundTls, TlsAcceptor, TlsIo};
+pub use filter::{InboundFilter, InboundFilterType, InboundFilters, RequestFacts, Verdict};
+pub use identify::PeerInfo;
+pub use layer::{InboundFuture, InboundLayer, InboundService};
+pub use options::{InboundLimits, InboundOptions, OnServingChange};
+pub use reply::{ERROR_HEADER, Reply, ReplyBody};
+pub use serve::serve;
+pub use slot::{InboundSlot, ServingChange, ServingState};
+pub use split::{Bound, MeshIo, MeshListener, listen};
+
+/// Any error.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request.
+pub type RequestBody = hyper::body::Incoming;
+
+pub(crate) fn request_body(body: hyper::body::Incoming) -> RequestBody {
+    body
+}

@@ -1,0 +1,187 @@
+//! The request's path: refused when readers could disagree about it, rewritten where the Listener asks for that.
+
+use http::uri::PathAndQuery;
+use http::{Method, Uri, request};
+use mesh_core::error::Error;
+use mesh_core::model::HttpConnection;
+use mesh_core::model::listener::EscapedSlashes;
+
+use super::bad;
+
+/// Checks the path, then applies `path_with_escaped_slashes_action`, `normalize_path` and `merge_slashes`, in Envoy's order.
+pub(super) fn normalize(request: &mut request::Parts, http: &HttpConnection) -> Result<(), Error> {
+    let Some(path) = request.uri.path_and_query().filter(|path| !path.as_str().is_empty()) else {
+        return if request.method == Method::CONNECT { Ok(()) } else { Err(bad("the request has no path")) };
+    };
+    check(path)?;
+    let Some(rewritten) = rewrite(path.path(), http)? else { return Ok(()) };
+    let whole = match path.query() {
+        Some(query) => format!("{rewritten}?{query}"),
+        None => rewritten,
+    };
+    let mut parts = std::mem::take(&mut request.uri).into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(whole).map_err(|_| bad("the path is not valid"))?);
+    request.uri = Uri::from_parts(parts).map_err(|_| bad("the path is not valid"))?;
+    Ok(())
+}
+
+/// A path starts with a slash and holds visible ASCII; a fragment has no place in a request.
+fn check(path: &PathAndQuery) -> Result<(), Error> {
+    let text = path.as_str();
+    if !text.starts_with('/') {
+        return Err(bad("the path does not start with a slash"));
+    }
+    if text.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
+        return Err(bad("the path holds a fragment, a control character or a byte outside ASCII"));
+    }
+    Ok(())
+}
+
+/// The path as the Listener wants it; None: as it is.
+fn rewrite(path: &str, http: &HttpConnection) -> Result<Option<String>, Error> {
+    let mut new = None;
+    if http.escaped_slashes != EscapedSlashes::Keep
+        && let Some(unescaped) = unescape_slashes(path)
+    {
+        if http.escaped_slashes != EscapedSlashes::UnescapeAndForward {
+            // A redirect to the unescaped path is not built: the request is refused instead.
+            return Err(bad("the path holds an escaped slash"));
+        }
+        new = Some(unescaped);
+    }
+    if http.normalize_path {
+        new = resolve_dots(new.as_deref().unwrap_or(path)).or(new);
+    }
+    if http.merge_slashes {
+        new = merge_slashes(new.as_deref().unwrap_or(path)).or(new);
+    }
+    Ok(new)
+}
+
+/// `%2F` and `%5C` as what they stand for; None when there are none.
+fn unescape_slashes(path: &str) -> Option<String> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let slash = match rest.as_bytes().get(at + 1..at + 3) {
+            Some(b"2f" | b"2F") => '/',
+            Some(b"5c" | b"5C") => '\\',
+            _ => {
+                out.push_str(&rest[..=at]);
+                rest = &rest[at + 1..];
+                continue;
+            }
+        };
+        out.push_str(&rest[..at]);
+        out.push(slash);
+        rest = &rest[at + 3..];
+    }
+    out.push_str(rest);
+    (out != path).then_some(out)
+}
+
+/// Removes `.` and `..` segments (RFC 3986 5.2.4), written plainly or escaped, with backslashes as slashes.
+fn resolve_dots(path: &str) -> Option<String> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path[1..].split(['/', '\\']).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match dots(segment) {
+            Some(up) => {
+                if up {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            None => kept.push(segment),
+        }
+    }
+    let resolved = format!("/{}", kept.join("/"));
+    (resolved != path).then_some(resolved)
+}
+
+/// Some(true) for `..`, Some(false) for `.`, whichever way they are escaped.
+fn dots(segment: &str) -> Option<bool> {
+    let mut rest = segment;
+    let mut count = 0;
+    while !rest.is_empty() {
+        rest = rest.strip_prefix('.').or_else(|| rest.strip_prefix("%2e")).or_else(|| rest.strip_prefix("%2E"))?;
+        count += 1;
+    }
+    match count {
+        1 => Some(false),
+        2 => Some(true),
+        _ => None,
+    }
+}
+
+fn merge_slashes(path: &str) -> Option<String> {
+    if !path.contains("//") {
+        return None;
+    }
+    let mut out = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !out.ends_with('/') {
+            out.push(character);
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbound::testing::http_connection;
+
+    fn run(uri: &str, http: &HttpConnection) -> Result<String, Error> {
+        let (mut parts, ()) = http::Request::builder().uri(uri).body(()).unwrap().into_parts();
+        normalize(&mut parts, http).map(|()| parts.uri.path_and_query().unwrap().to_string())
+    }
+
+    #[test]
+    fn a_path_that_readers_could_disagree_about_is_refused() {
+        let http = http_connection();
+        for uri in ["*", "/caf\u{e9}", "http://a.test/\u{7f}"] {
+            assert!(run(uri, &http).is_err(), "{uri}");
+        }
+        for uri in ["/", "/a?b=c", "/%00", "http://a.test/x"] {
+            assert!(run(uri, &http).is_ok(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_rewritten_only_as_asked() {
+        let keep = http_connection();
+        let dots = HttpConnection { normalize_path: true, ..keep.clone() };
+        let merge = HttpConnection { merge_slashes: true, ..keep.clone() };
+        let both = HttpConnection { normalize_path: true, merge_slashes: true, ..keep.clone() };
+        let reject = HttpConnection { escaped_slashes: EscapedSlashes::Reject, ..keep.clone() };
+        let forward = HttpConnection {
+            escaped_slashes: EscapedSlashes::UnescapeAndForward,
+            normalize_path: true,
+            ..keep.clone()
+        };
+        let rows = [
+            (&keep, "/a/../b//c?d/../e", Some("/a/../b//c?d/../e")),
+            (&dots, "/a/../b//c?d/../e", Some("/b//c?d/../e")),
+            (&dots, "/a/./b/..", Some("/a/")),
+            (&dots, "/../../a", Some("/a")),
+            (&dots, "/a/%2e%2E/b", Some("/b")),
+            (&dots, "/a/.../b", Some("/a/.../b")),
+            (&dots, "/a/.", Some("/a/")),
+            (&dots, "/", Some("/")),
+            (&merge, "//a///b/", Some("/a/b/")),
+            (&both, "/a//../b", Some("/a/b")),
+            (&reject, "/a%2fb", None),
+            (&reject, "/a%5Cb", None),
+            (&reject, "/a%20b", Some("/a%20b")),
+            (&forward, "/a%2F..%2fb", Some("/b")),
+            (&forward, "/a%5c..%5cb", Some("/b")),
+        ];
+        for (http, uri, want) in rows {
+            assert_eq!(run(uri, http).ok().as_deref(), want, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! How a server treats connections: limits against floods, how long draining takes, and whom to tell.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{InboundTls, NoTls};
+use super::filter::InboundFilters;
+use super::slot::{ServingChange, ServingState};
+
+/// Whom to tell when an address begins or ceases to serve.
+pub type OnServingChange = Arc<dyn Fn(&ServingChange) + Send + Sync>;
+
+/// How a server treats connections.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct InboundOptions {
+    /// Limits against clients that ask for too much.
+    pub limits: InboundLimits,
+    /// How long connections of a Listener that changed may live on: 10 minutes by default, as in the other
+    /// implementations of gRFC A36.
+    pub drain_grace: Duration,
+    /// Told of each change between serving and not serving, on the configuration thread; it must not block. By default a
+    /// log line.
+    pub on_change: OnServingChange,
+    /// The HTTP filters that can be applied; none by default.
+    pub filters: InboundFilters,
+    /// Where TLS comes from. By default there is none, and chains that demand it close their connections.
+    pub tls: Arc<dyn InboundTls>,
+}
+
+/// Limits against clients that ask for too much. What is over a limit waits or is closed; nothing grows without bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InboundLimits {
+    /// Connections at the same time; further ones wait in the kernel's backlog. None by default: the limit of open files
+    /// is one already, and a smaller number would surprise.
+    pub max_connections: Option<usize>,
+    /// TLS handshakes at the same time: 1,024 by default; further connections wait in the kernel's backlog.
+    pub max_handshakes: usize,
+    /// How long the TLS handshake may take, and after it the first 24 bytes: 10 s by default.
+    pub handshake_timeout: Duration,
+    /// How long the head of an HTTP/1 request may take: 30 s by default.
+    pub header_timeout: Duration,
+    /// Headers of one HTTP/1 request: 100 by default, as Envoy.
+    pub max_headers: usize,
+    /// Bytes of an HTTP/1 head, and of an HTTP/2 header list: 60 KiB by default, as Envoy.
+    pub max_header_bytes: u32,
+    /// HTTP/2 streams of one connection at the same time: 1,024 by default, as Envoy.
+    pub max_concurrent_streams: u32,
+    /// HTTP/2: how long a connection is silent before it is asked whether it lives: 2 h by default, as gRPC.
+    pub keepalive_interval: Duration,
+    /// HTTP/2: how long the answer may take: 20 s by default, as gRPC.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for InboundLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: None,
+            max_handshakes: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(30),
+            max_headers: 100,
+            max_header_bytes: 60 * 1024,
+            max_concurrent_streams: 1024,
+            keepalive_interval: Duration::from_secs(2 * 60 * 60),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for InboundOptions {
+    fn default() -> Self {
+        Self {
+            limits: InboundLimits::default(),
+            drain_grace: Duration::from_secs(10 * 60),
+            on_change: Arc::new(log_change),
+            filters: InboundFilters::default(),
+            tls: Arc::new(NoTls),
+        }
+    }
+}
+
+impl fmt::Debug for InboundOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InboundOptions")
+            .field("limits", &self.limits)
+            .field("drain_grace", &self.drain_grace)
+            .field("filters", &self.filters)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+fn log_change(change: &ServingChange) {
+    let address = change.address;
+    match &change.state {
+        ServingState::Serving { version } => {
+            tracing::info!(target: "mesh", "{address} is serving under configuration {version}");
+        }
+        ServingState::NotServing(error) => tracing::warn!(target: "mesh", "{address} is not serving: {error}"),
+    }
+}

@@ -1,0 +1,225 @@
+//! A listening address with the configuration that is in force on it, and whether it is serving (gRFC A36).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use mesh_core::error::{Code, Error};
+use mesh_core::model::Name;
+use mesh_core::snapshot::ServerSnapshot;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::config::{self, Generation};
+use super::options::InboundOptions;
+
+/// Whether an address serves.
+#[derive(Debug, Clone)]
+pub enum ServingState {
+    /// It has no valid configuration: connections are closed without a byte, and the error says why.
+    NotServing(Error),
+    /// It serves under configuration number `version`.
+    Serving {
+        /// The number of the configuration that began to serve.
+        version: u64,
+    },
+}
+
+/// A change of [`ServingState`], as the callback of [`InboundOptions::on_change`] gets it.
+#[derive(Debug, Clone)]
+pub struct ServingChange {
+    /// The address that the server is bound to.
+    pub address: SocketAddr,
+    /// What is true from now on.
+    pub state: ServingState,
+}
+
+/// The configuration of one listening address.
+///
+/// The configuration thread calls [`apply`](Self::apply) and [`fail`](Self::fail); connections read what is in force
+/// without a lock.
+pub struct InboundSlot {
+    target: Name,
+    address: SocketAddr,
+    options: InboundOptions,
+    current: ArcSwap<Current>,
+    state: watch::Sender<ServingState>,
+    shutdown: watch::Sender<Option<Instant>>,
+    writer: Mutex<Writer>,
+}
+
+/// What is in force.
+pub(crate) enum Current {
+    NotServing(Error),
+    Serving(Arc<Generation>),
+}
+
+/// What only the configuration's side touches.
+#[derive(Default)]
+struct Writer {
+    latest: Option<Arc<ServerSnapshot>>,
+    transport_only: bool,
+}
+
+impl InboundSlot {
+    /// A slot for a server that is bound to `address` and whose Listener resource is called `target`. It is not serving
+    /// until a configuration is applied.
+    pub fn new(target: Name, address: SocketAddr, options: InboundOptions) -> Arc<Self> {
+        let waiting = Error::new(Code::NOT_SERVING, format!("{address} is waiting for its Listener, `{target}`"))
+            .with_next_step("check that the control plane serves this Listener to this node");
+        Arc::new(Self {
+            target,
+            address,
+            options,
+            state: watch::Sender::new(ServingState::NotServing(waiting.clone())),
+            current: ArcSwap::from_pointee(Current::NotServing(waiting)),
+            shutdown: watch::Sender::new(None),
+            writer: Mutex::default(),
+        })
+    }
+
+    /// The name of its Listener resource.
+    pub fn target(&self) -> &Name {
+        &self.target
+    }
+
+    /// The address it is for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How it treats connections.
+    pub fn options(&self) -> &InboundOptions {
+        &self.options
+    }
+
+    /// Whether it serves now.
+    pub fn state(&self) -> ServingState {
+        self.state.borrow().clone()
+    }
+
+    /// Waits until it serves.
+    pub async fn serving(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives in `self`: the wait ends in a value or not at all.
+        let _ = state.wait_for(|state| matches!(state, ServingState::Serving { .. })).await;
+    }
+
+    /// Puts `snapshot` in force.
+    ///
+    /// When only route tables changed they are swapped under the connections that are there. When the Listener changed, new
+    /// connections get the new one, and those of the old one are drained. A configuration that cannot be honoured (another
+    /// address, a filter that this server does not have) leaves the address not serving.
+    pub fn apply(&self, snapshot: Arc<ServerSnapshot>) {
+        let mut writer = self.lock();
+        self.put_in_force(&snapshot, writer.transport_only);
+        writer.latest = Some(snapshot);
+    }
+
+    /// Stops serving: there is no valid configuration any more. Connections are drained, new ones are closed.
+    pub fn fail(&self, error: Error) {
+        let mut writer = self.lock();
+        writer.latest = None;
+        self.stop(error);
+    }
+
+    /// From now on connections are served without the inbound layer, so a Listener that says something about requests
+    /// cannot be honoured.
+    pub(crate) fn set_transport_only(&self) {
+        let mut writer = self.lock();
+        writer.transport_only = true;
+        if let Some(snapshot) = writer.latest.clone() {
+            self.put_in_force(&snapshot, true);
+        }
+    }
+
+    /// Stops accepting and drains every connection; what is left at `deadline` is closed.
+    pub fn shutdown(&self, deadline: Instant) {
+        self.shutdown.send_replace(Some(deadline));
+    }
+
+    /// When the server must be gone; None while nobody asked for that.
+    pub(crate) fn shutdown_deadline(&self) -> Option<Instant> {
+        *self.shutdown.borrow()
+    }
+
+    /// Resolves when the server is asked to go, to the time when it must be gone.
+    pub(crate) async fn shutting_down(&self) -> Instant {
+        let mut asked = self.shutdown.subscribe();
+        loop {
+            if let Some(deadline) = *asked.borrow_and_update() {
+                return deadline;
+            }
+            if asked.changed().await.is_err() {
+                // Cannot be: the sender lives in `self`.
+                return Instant::now();
+            }
+        }
+    }
+
+    pub(crate) fn current(&self) -> arc_swap::Guard<Arc<Current>> {
+        self.current.load()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        // A panic of a callback must not keep configuration from being applied.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put_in_force(&self, snapshot: &Arc<ServerSnapshot>, transport_only: bool) {
+        if let Err(error) = config::check(snapshot, self.address, transport_only) {
+            return self.stop(error.with_config_version(snapshot.version));
+        }
+        if let Current::Serving(old) = &**self.current.load()
+            && old.is_of(snapshot)
+        {
+            return match old.update_routes(snapshot, &self.options.filters) {
+                Ok(()) => {}
+                Err(error) => self.stop(error.with_config_version(snapshot.version)),
+            };
+        }
+        match Generation::new(snapshot, self.address, &self.options) {
+            Ok(generation) => self.start(generation),
+            Err(error) => self.stop(error.with_config_version(snapshot.version)),
+        }
+    }
+
+    fn start(&self, generation: Generation) {
+        let version = generation.version();
+        self.replace(Current::Serving(Arc::new(generation)));
+        let was_serving = matches!(&*self.state.borrow(), ServingState::Serving { .. });
+        self.announce(ServingState::Serving { version }, !was_serving);
+    }
+
+    fn stop(&self, error: Error) {
+        let again = match &*self.state.borrow() {
+            ServingState::NotServing(old) => old.to_string() == error.to_string(),
+            ServingState::Serving { .. } => false,
+        };
+        self.replace(Current::NotServing(error.clone()));
+        self.announce(ServingState::NotServing(error), !again);
+    }
+
+    fn replace(&self, current: Current) {
+        if let Current::Serving(old) = &*self.current.swap(Arc::new(current)) {
+            old.drain();
+        }
+    }
+
+    fn announce(&self, state: ServingState, changed: bool) {
+        self.state.send_replace(state.clone());
+        if changed {
+            (self.options.on_change)(&ServingChange { address: self.address, state });
+        }
+    }
+}
+
+impl fmt::Debug for InboundSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InboundSlot")
+            .field("address", &self.address)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,134 @@
+//! A connection of a mesh listener: the byte stream, with what its owner cannot see taken care of.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Half;
+use super::gate::Gate;
+use crate::inbound::accept::BoxStream;
+use crate::inbound::identify::PeerInfo;
+
+/// How many bytes are counted: enough to know which HTTP it is.
+const COUNTED: usize = 24;
+
+/// An accepted connection, TLS taken off. Whoever serves it puts [`peer`](Self::peer) into the extensions of each request;
+/// `axum::serve` with `into_make_service_with_connect_info::<PeerInfo>()` and tonic do so on their own.
+pub struct MeshIo {
+    io: BoxStream,
+    peer: PeerInfo,
+    counted: usize,
+    gate: Option<(Gate, Arc<Half>)>,
+    kill: Option<oneshot::Receiver<()>>,
+}
+
+impl MeshIo {
+    /// A connection that the mesh itself serves.
+    pub(crate) fn plain(io: BoxStream, peer: PeerInfo) -> Self {
+        Self { io, peer, counted: 0, gate: None, kill: None }
+    }
+
+    /// A connection that the application's server serves. It breaks when `kill` fires.
+    pub(super) fn split(io: BoxStream, peer: PeerInfo, half: Option<Arc<Half>>, kill: oneshot::Receiver<()>) -> Self {
+        Self { io, peer, counted: 0, gate: half.map(|half| (Gate::Start, half)), kill: Some(kill) }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+
+    /// Whether the connection's time is over.
+    fn poll_killed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(kill) = &mut self.kill else { return Ok(()) };
+        let killed = match Pin::new(kill).poll(cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => true,
+            // Nobody watches any more: the listener is gone, or the server's time was over at the same moment.
+            Poll::Ready(Err(_)) => {
+                let deadline = self.peer.connection().slot.shutdown_deadline();
+                self.kill = None;
+                deadline.is_some_and(|deadline| deadline <= Instant::now())
+            }
+        };
+        if !killed {
+            return Ok(());
+        }
+        // Asked again, it must fail again.
+        let (sender, receiver) = oneshot::channel();
+        let _ = sender.send(());
+        self.kill = Some(receiver);
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection's time to drain is over"))
+    }
+
+    fn count(&mut self, bytes: usize) {
+        if self.counted < COUNTED {
+            self.counted += bytes;
+            self.peer.connection().add_read(bytes);
+        }
+    }
+
+    fn check(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.gate {
+            Some((gate, half)) => gate.check(self.peer.connection(), half, bytes),
+            None => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for MeshIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_killed(cx)?;
+        let before = to.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, to);
+        self.count(to.filled().len() - before);
+        polled
+    }
+}
+
+impl AsyncWrite for MeshIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(from)?;
+        let polled = Pin::new(&mut self.io).poll_write(cx, from);
+        if let (Poll::Ready(Ok(count)), Some((gate, _))) = (&polled, &mut self.gate) {
+            gate.wrote(&from[..*count]);
+        }
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.gate.as_ref().is_none_or(|(gate, _)| gate.is_open()) {
+            return Pin::new(&mut self.io).poll_write_vectored(cx, from);
+        }
+        let first = from.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+        self.poll_write(cx, first)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for MeshIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshIo").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
