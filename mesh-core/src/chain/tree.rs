@@ -102,10 +102,10 @@ impl Sources {
 impl Ports {
     fn insert(&mut self, ports: &[u16], number: usize) {
         if ports.is_empty() {
-            self.unspecified = Some(Leaf::beside(self.unspecified.take(), number));
+            self.unspecified = Some(Leaf::beside(self.unspecified.as_ref(), number));
         }
         for port in ports {
-            let leaf = Leaf::beside(self.exact.remove(port), number);
+            let leaf = Leaf::beside(self.exact.get(port), number);
             self.exact.insert(*port, leaf);
         }
     }
@@ -113,10 +113,10 @@ impl Ports {
 
 impl Leaf {
     /// The same chain may say one thing twice; two chains must not.
-    fn beside(there: Option<Self>, number: usize) -> Self {
+    fn beside(there: Option<&Self>, number: usize) -> Self {
         match there {
             None => Self::One(number),
-            Some(Self::One(same)) if same == number => Self::One(number),
+            Some(Self::One(same)) if *same == number => Self::One(number),
             Some(_) => Self::Several,
         }
     }

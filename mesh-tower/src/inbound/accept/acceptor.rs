@@ -16,7 +16,6 @@ use super::{Addresses, BoxStream, InboundIo, InboundListener};
 use crate::inbound::config::{ChainState, TlsIo};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::slot::{Current, InboundSlot};
-use crate::inbound::split::Half;
 
 /// How long the loop rests when accepting fails, for instance because there are too many open files.
 const REST: Duration = Duration::from_millis(100);
@@ -24,8 +23,6 @@ const REST: Duration = Duration::from_millis(100);
 /// Makes connections ready for their first request.
 pub(crate) struct Acceptor {
     pub(crate) slot: Arc<InboundSlot>,
-    /// In the split form: whether the other half is there.
-    half: Option<Arc<Half>>,
     handshakes: Arc<Semaphore>,
     connections: Option<Arc<Semaphore>>,
     refused_logged: AtomicBool,
@@ -39,12 +36,12 @@ pub(crate) trait Deliver: Clone + Send + 'static {
 }
 
 impl Acceptor {
-    pub(crate) fn new(slot: Arc<InboundSlot>, half: Option<Arc<Half>>) -> Arc<Self> {
+    pub(crate) fn new(slot: Arc<InboundSlot>) -> Arc<Self> {
         let limits = &slot.options().limits;
         let handshakes = Arc::new(Semaphore::new(limits.max_handshakes.clamp(1, Semaphore::MAX_PERMITS)));
         let connections =
             limits.max_connections.map(|max| Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))));
-        Arc::new(Self { slot, half, handshakes, connections, refused_logged: AtomicBool::new(false) })
+        Arc::new(Self { slot, handshakes, connections, refused_logged: AtomicBool::new(false) })
     }
 
     /// Chooses the chain and makes the handshake. None: the connection is closed, and the log says why.
@@ -64,9 +61,6 @@ impl Acceptor {
         io: impl InboundIo,
         addresses: Addresses,
     ) -> Result<(BoxStream, PeerInfo), Error> {
-        if self.half.as_ref().is_some_and(|half| !half.is_installed()) {
-            return Err(Error::new(Code::HALF_SERVER, "the listener of split() is used without the inbound layer"));
-        }
         let (chain, drain) = match &**self.slot.current() {
             Current::Serving(generation) => {
                 generation.select(&ConnectionFacts { destination: addresses.local, source: addresses.peer })?

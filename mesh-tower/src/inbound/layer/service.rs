@@ -83,20 +83,22 @@ impl<S> InboundService<S> {
             if let Some(half) = &self.half {
                 half.allow_refusal();
             }
-            return Err(misuse("the request carries no connection of a mesh listener"));
+            return Err(self.misuse("the request carries no connection of a mesh listener"));
         };
         peer.connection().mark_seen();
         if !Arc::ptr_eq(&peer.connection().slot, &self.slot) {
-            return Err(misuse("the request came over the listener of another split()"));
+            return Err(self.misuse("the request came over the listener of another split()"));
         }
         Ok(peer)
     }
-}
 
-fn misuse(why: &str) -> Error {
-    let error = Error::new(Code::HALF_SERVER, why);
-    tracing::warn!(target: "mesh", "{error}");
-    error
+    fn misuse(&self, why: &str) -> Error {
+        let error = Error::new(Code::HALF_SERVER, why);
+        if let Some(half) = &self.half {
+            half.complain(&error);
+        }
+        error
+    }
 }
 
 /// tonic and plain hyper put the [`PeerInfo`] itself into the extensions; axum wraps it.

@@ -32,6 +32,6 @@ where
     R: http_body::Body<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    let acceptor = Acceptor::new(slot, None);
+    let acceptor = Acceptor::new(slot);
     run(listener, acceptor, Http::new(app)).await;
 }

@@ -1,6 +1,7 @@
-//! Holds back a connection's first response until the inbound layer has seen a request of it.
+//! Holds back a connection's requests while the inbound layer is nowhere, and its first response until the layer has seen
+//! a request of it.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use mesh_core::error::{Code, Error};
 
@@ -26,8 +27,16 @@ pub(super) enum Gate {
 }
 
 impl Gate {
-    /// Whether `bytes` may be written.
-    pub(super) fn check(&mut self, connection: &Connection, half: &Half, bytes: &[u8]) -> io::Result<()> {
+    /// Whether a request may be read: not while the layer is around no service at all.
+    pub(super) fn check_read(&self, half: &Half) -> io::Result<()> {
+        if matches!(self, Self::Open) || half.is_installed() {
+            return Ok(());
+        }
+        refuse(half, "the listener of split() is used without the inbound layer")
+    }
+
+    /// Whether `slices` may be written.
+    pub(super) fn check(&mut self, connection: &Connection, half: &Half, slices: &[IoSlice<'_>]) -> io::Result<()> {
         if matches!(self, Self::Open) {
             return Ok(());
         }
@@ -36,24 +45,28 @@ impl Gate {
             return Ok(());
         }
         // What is tried again after a short write is checked again; a response is one write as long as it is small.
-        if !self.after(bytes).1 || half.take_refusal() {
+        let mut gate = *self;
+        let responds = slices.iter().any(|slice| {
+            let (after, found) = gate.after(slice);
+            gate = after;
+            found
+        });
+        if !responds || half.take_refusal() {
             return Ok(());
         }
-        let error = Error::new(Code::HALF_SERVER, "a request was answered that the inbound layer has not seen")
-            .with_next_step("install the layer outside of everything that answers, after all routes are added");
-        tracing::warn!(target: "mesh", "{error}");
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, error))
+        refuse(half, "a request was answered that the inbound layer has not seen")
     }
 
-    /// `bytes` were written.
-    pub(super) fn wrote(&mut self, bytes: &[u8]) {
-        if !matches!(self, Self::Open) {
-            *self = self.after(bytes).0;
+    /// The first `count` bytes of `slices` were written.
+    pub(super) fn wrote(&mut self, slices: &[IoSlice<'_>], mut count: usize) {
+        if matches!(self, Self::Open) {
+            return;
         }
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Open)
+        for slice in slices {
+            let written = count.min(slice.len());
+            *self = self.after(&slice[..written]).0;
+            count -= written;
+        }
     }
 
     /// The state after `bytes`, and whether a response is among them.
@@ -69,6 +82,13 @@ impl Gate {
             Self::Open => (self, false),
         }
     }
+}
+
+fn refuse(half: &Half, why: &str) -> io::Result<()> {
+    let error = Error::new(Code::HALF_SERVER, why)
+        .with_next_step("install the layer of split() outside of everything that answers, after all routes are added");
+    half.complain(&error);
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, error))
 }
 
 fn frames(mut header: [u8; FRAME_HEADER], mut have: usize, mut payload: usize, mut bytes: &[u8]) -> (Gate, bool) {

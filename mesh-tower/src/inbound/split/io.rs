@@ -74,17 +74,27 @@ impl MeshIo {
         }
     }
 
-    fn check(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.gate {
-            Some((gate, half)) => gate.check(self.peer.connection(), half, bytes),
-            None => Ok(()),
+    fn poll_gated(
+        &mut self,
+        from: &[IoSlice<'_>],
+        write: impl FnOnce(Pin<&mut BoxStream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Some((gate, half)) = &mut self.gate else { return write(Pin::new(&mut self.io)) };
+        gate.check(self.peer.connection(), half, from)?;
+        let written = write(Pin::new(&mut self.io));
+        if let Poll::Ready(Ok(count)) = written {
+            gate.wrote(from, count);
         }
+        written
     }
 }
 
 impl AsyncRead for MeshIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_killed(cx)?;
+        if let Some((gate, half)) = &self.gate {
+            gate.check_read(half)?;
+        }
         let before = to.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, to);
         self.count(to.filled().len() - before);
@@ -94,12 +104,7 @@ impl AsyncRead for MeshIo {
 
 impl AsyncWrite for MeshIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        self.check(from)?;
-        let polled = Pin::new(&mut self.io).poll_write(cx, from);
-        if let (Poll::Ready(Ok(count)), Some((gate, _))) = (&polled, &mut self.gate) {
-            gate.wrote(&from[..*count]);
-        }
-        polled
+        self.poll_gated(&[IoSlice::new(from)], |io| io.poll_write(cx, from))
     }
 
     fn poll_write_vectored(
@@ -107,11 +112,7 @@ impl AsyncWrite for MeshIo {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.gate.as_ref().is_none_or(|(gate, _)| gate.is_open()) {
-            return Pin::new(&mut self.io).poll_write_vectored(cx, from);
-        }
-        let first = from.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-        self.poll_write(cx, first)
+        self.poll_gated(from, |io| io.poll_write_vectored(cx, from))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -57,7 +57,7 @@ impl MeshListener {
                 State::Idle(listener) => {
                     let Some(listener) = listener.take() else { return Poll::Ready(None) };
                     let (sender, ready) = mpsc::channel(WAITING);
-                    let acceptor = Acceptor::new(self.slot.clone(), self.half.clone());
+                    let acceptor = Acceptor::new(self.slot.clone());
                     let deliver = ToServer { ready: sender, half: self.half.clone() };
                     let task = tokio::spawn(run(listener, acceptor, deliver)).abort_handle();
                     self.state = State::Running { ready, task };

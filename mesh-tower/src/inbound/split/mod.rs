@@ -1,9 +1,9 @@
 //! The split form: a listener for `axum::serve`, tonic and hyper, and the layer that applies the Listener's rules.
 //!
-//! Either half without the other refuses requests. The layer refuses what did not come over its listener. The listener
-//! closes connections while the layer is installed nowhere, and holds back the first response on a connection of which the
-//! layer has seen no request: that is how routes are found out that were added outside the layer. This guards against
-//! mistakes, not against the application's own code.
+//! Either half without the other refuses requests. The layer refuses what did not come over its listener. The listener's
+//! connections break while the layer is installed nowhere, and they hold back their first response until the layer has seen
+//! a request of theirs: that is how routes are found out that were added outside the layer. This guards against mistakes,
+//! not against the application's own code.
 
 #[cfg(feature = "axum")]
 mod axum;

@@ -1,0 +1,167 @@
+//! The seam for HTTP filters: order, overrides, waiting, answering, and refusing what is not there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode, request, response};
+use mesh_core::error::{Code, Error};
+use mesh_core::model::{Action, Domain, FilterConfig, FilterOverride, HttpFilter, Route};
+
+use super::client::{BOTH, call, get};
+use super::{start, tell};
+use crate::inbound::testing::{Config, route, table, with_routes};
+use crate::inbound::{
+    InboundFilter, InboundFilterType, InboundFilters, InboundOptions, Reply, RequestFacts, ServingState, Verdict,
+};
+
+const TYPE: &str = "test.Stamp";
+
+/// What a stamp does.
+#[derive(Debug, Clone, PartialEq)]
+enum Stamp {
+    /// Appends its letter to a header of the request, and of the response.
+    Mark(&'static str),
+    /// The same, after a second.
+    Slow(&'static str),
+    /// Answers 403.
+    Deny,
+    /// Panics.
+    Broken,
+}
+
+fn append(headers: &mut http::HeaderMap, letter: &str) {
+    let before = headers.get("x-stamps").map_or("", |value| value.to_str().unwrap());
+    let value = HeaderValue::try_from(format!("{before}{letter}")).unwrap();
+    headers.insert("x-stamps", value);
+}
+
+impl InboundFilter for Stamp {
+    fn on_request(&self, request: &mut request::Parts, facts: &RequestFacts) -> Verdict {
+        assert!(facts.config_version > 0);
+        match *self {
+            Self::Mark(letter) => append(&mut request.headers, letter),
+            Self::Slow(letter) => {
+                return Verdict::Wait(Box::pin(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Verdict::Change(Box::new(move |request| append(&mut request.headers, letter)))
+                }));
+            }
+            Self::Deny => return Verdict::Reply(Box::new(Reply::new(StatusCode::FORBIDDEN, "no"))),
+            Self::Broken => panic!("on purpose"),
+        }
+        Verdict::Continue
+    }
+
+    fn on_response(&self, response: &mut response::Parts, _facts: &RequestFacts) {
+        if let Self::Mark(letter) | Self::Slow(letter) = self {
+            append(&mut response.headers, letter);
+        }
+    }
+}
+
+struct StampType;
+
+impl InboundFilterType for StampType {
+    fn type_url(&self) -> &str {
+        TYPE
+    }
+
+    fn build(
+        &self,
+        config: &Arc<dyn FilterConfig>,
+        overrides: &[Arc<dyn FilterConfig>],
+    ) -> Result<Arc<dyn InboundFilter>, Error> {
+        let config: &dyn std::any::Any = &**overrides.last().unwrap_or(config);
+        Ok(Arc::new(config.downcast_ref::<Stamp>().unwrap().clone()))
+    }
+}
+
+fn options() -> InboundOptions {
+    InboundOptions { filters: InboundFilters::default().with(Arc::new(StampType)), ..InboundOptions::default() }
+}
+
+fn filter(name: &str, stamp: Stamp) -> HttpFilter {
+    HttpFilter { name: name.into(), type_url: TYPE.into(), config: Arc::new(stamp), disabled: false }
+}
+
+fn overriding(route: &Route, name: &str, over: FilterOverride) -> Arc<Route> {
+    Arc::new(Route { overrides: BTreeMap::from([(name.into(), over)]), ..route.clone() })
+}
+
+fn config(stamp: Stamp) -> FilterOverride {
+    FilterOverride::Config { type_url: TYPE.into(), config: Arc::new(stamp) }
+}
+
+/// An application that shows the stamps it got.
+async fn show(
+    request: http::Request<crate::inbound::RequestBody>,
+) -> Result<http::Response<http_body_util::Full<bytes::Bytes>>, crate::inbound::BoxError> {
+    let stamps = request.headers().get("x-stamps").map(|stamps| stamps.to_str().unwrap().to_owned());
+    Ok(http::Response::new(stamps.unwrap_or_default().into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_run_in_order_with_the_overrides_of_the_route() {
+    let server = start(tower::service_fn(show), options()).await;
+    let filters = vec![
+        filter("a", Stamp::Mark("a")),
+        filter("b", Stamp::Slow("b")),
+        filter("c", Stamp::Mark("c")),
+        HttpFilter { disabled: true, ..filter("d", Stamp::Mark("d")) },
+    ];
+    let plain = route("/", Action::NonForwarding);
+    let routes = vec![
+        overriding(&route("/replace", Action::NonForwarding), "a", config(Stamp::Mark("A"))),
+        overriding(&route("/without", Action::NonForwarding), "b", FilterOverride::Disabled),
+        overriding(&route("/with", Action::NonForwarding), "d", config(Stamp::Mark("D"))),
+        overriding(&route("/deny", Action::NonForwarding), "b", config(Stamp::Deny)),
+        overriding(&route("/broken", Action::NonForwarding), "b", config(Stamp::Broken)),
+        plain,
+    ];
+    let config = Config { filters, routes: Ok(table(Domain::Any, routes)), ..Config::new(server.address) };
+    server.slot.apply(config.build(1));
+    let rows = [
+        ("/", 200, "abc", "cba"),
+        ("/replace", 200, "Abc", "cbA"),
+        ("/without", 200, "ac", "ca"),
+        ("/with", 200, "abcD", "Dcba"),
+        ("/deny", 403, "no\n", "a"),
+    ];
+    for (path, status, request, response) in rows {
+        for http in BOTH {
+            let answer = get(http, server.address, path).await.unwrap();
+            let stamps = answer.headers["x-stamps"].to_str().unwrap();
+            assert_eq!((answer.status.as_u16(), answer.text.as_str(), stamps), (status, request, response), "{path}");
+        }
+    }
+    let answer = get(BOTH[0], server.address, "/broken").await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.code()), (500, "MESH-312"));
+    let answer = call(server.address, "/deny").await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.grpc_status()), (200, "7"));
+}
+
+#[tokio::test]
+async fn a_listener_with_a_filter_that_is_not_there_is_refused() {
+    let server = start(tower::service_fn(tell), InboundOptions::default()).await;
+    let rbac = HttpFilter {
+        type_url: "envoy.extensions.filters.http.rbac.v3.RBAC".into(),
+        ..filter("envoy.filters.http.rbac", Stamp::Deny)
+    };
+    server.slot.apply(Config { filters: vec![rbac], ..Config::new(server.address) }.build(1));
+    let ServingState::NotServing(error) = server.slot.state() else { panic!("serving") };
+    assert_eq!((error.code(), error.config_version()), (Code::RESOURCE_REFUSED, Some(1)));
+    assert!(error.to_string().contains("envoy.filters.http.rbac"), "{error}");
+    assert!(get(BOTH[0], server.address, "/").await.is_err());
+}
+
+#[tokio::test]
+async fn an_override_changes_with_the_routes() {
+    let server = start(tower::service_fn(show), options()).await;
+    let first = Config { filters: vec![filter("a", Stamp::Mark("a"))], ..Config::new(server.address) }.build(1);
+    server.slot.apply(first.clone());
+    assert_eq!(get(BOTH[0], server.address, "/").await.unwrap().text, "a");
+    let denied = overriding(&route("/", Action::NonForwarding), "a", config(Stamp::Deny));
+    server.slot.apply(with_routes(&first, Ok(table(Domain::Any, vec![denied]))));
+    assert_eq!(get(BOTH[0], server.address, "/").await.unwrap().status, 403);
+}
