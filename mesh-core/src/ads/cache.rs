@@ -70,7 +70,7 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     /// When a deleted value stops being used.
     pub(super) grace: Option<Instant>,
-    /// When the first answer is overdue.
+    /// When it is overdue that any server is asked for it.
     pub(super) patience: Option<Instant>,
 }
 
@@ -116,7 +116,10 @@ impl Entry {
         if trouble.cause == Cause::Connectivity && known.is_some_and(|known| known.cause != trouble.cause) {
             return None;
         }
-        let same = known.is_some_and(|known| known.cause == trouble.cause && known.reason == trouble.reason);
+        // While a value is in use, it is of no interest in how many ways the servers cannot be reached.
+        let bears_it = trouble.cause == Cause::Connectivity && self.held.is_some();
+        let same =
+            known.is_some_and(|known| known.cause == trouble.cause && (bears_it || known.reason == trouble.reason));
         let error = trouble.error.clone();
         self.trouble = Some(trouble);
         if same && dropped.is_none() {

@@ -192,9 +192,10 @@ impl Engine {
         let timeout = if transient { self.settings.transient_resource_timeout } else { self.settings.resource_timeout };
         let at = now + timeout;
         let type_url = &self.types.rows()[kind].type_url;
-        for (name, entry) in &self.cache[kind] {
+        for (name, entry) in &mut self.cache[kind] {
             let key = ResourceKey::new(type_url.clone(), name.clone());
             if entry.is_open() && entry.sequence <= sequence && !stream.timers.contains_key(&key) {
+                entry.patience = None;
                 self.due.insert((at, Due::Answer(server.0, key.clone())));
                 stream.timers.insert(key, at);
             }

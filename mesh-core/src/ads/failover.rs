@@ -124,10 +124,7 @@ impl Engine {
     }
 
     pub(super) fn patience_is_over(&mut self, key: &ResourceKey, at: Instant) {
-        // Where a server was asked, its own timer decides.
-        let asked = self.streams.iter().any(|stream| stream.timers.contains_key(key));
-        let waits = self.entry(key).is_some_and(|entry| entry.patience == Some(at) && entry.is_open());
-        if waits && !asked {
+        if self.entry(key).is_some_and(|entry| entry.patience == Some(at) && entry.is_open()) {
             self.tell_unreachable(key);
         }
     }

@@ -21,3 +21,6 @@ pub use engine::{Action, Engine, ServerId, Status};
 pub use settings::{BackoffSettings, Jitter, Settings};
 pub use transport::{AGGREGATED_RESOURCES, ControlStream, ControlTransport, Opening, TransportError};
 pub use types::{ResourceType, ResourceTypes, Variant};
+
+#[cfg(test)]
+pub(crate) mod tests;
