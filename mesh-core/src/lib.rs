@@ -32,6 +32,7 @@ pub mod publish;
 
 // -- a request's way --
 
+pub mod route;
 pub mod balance;
 pub mod chain;
 pub mod identity;

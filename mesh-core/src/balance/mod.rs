@@ -27,6 +27,7 @@ pub use maglev::MaglevConfig;
 pub use pick_first::PickFirstConfig;
 pub use priority::build;
 pub use random::RandomConfig;
+pub(crate) use ready::mix;
 pub use ring_hash::{HashFunction, RingHashConfig};
 pub use round_robin::RoundRobinConfig;
 

@@ -1,0 +1,199 @@
+//! Does this request match? The one place that answers, for routes and for every policy that asks the same questions.
+
+use std::fmt;
+
+use http::{HeaderMap, Method};
+
+use super::facts::{RequestFacts, is_grpc};
+use crate::model::matcher::MatchName;
+use crate::model::{HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, RouteMatch, StringMatch};
+
+/// The first part of a route's match that a request did not meet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Mismatch<'a> {
+    /// The path.
+    Path(&'a PathMatch),
+    /// A header.
+    Header(&'a HeaderMatch),
+    /// A query parameter.
+    Query(&'a QueryMatch),
+    /// The dice said no.
+    Fraction,
+    /// The route is for gRPC only.
+    NotGrpc,
+    /// The TLS connection is not as the route wants it, or there is none.
+    Tls,
+    /// The route asks for metadata or filter state that nothing sets.
+    Never,
+}
+
+impl fmt::Display for Mismatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "the path does not match {path:?}"),
+            Self::Header(header) => write!(f, "the header {} does not match {:?}", header.name, header.test),
+            Self::Query(query) => write!(f, "the query parameter `{}` does not match {:?}", query.name, query.test),
+            Self::Fraction => f.write_str("the request is not in the route's share"),
+            Self::NotGrpc => f.write_str("the request is not gRPC"),
+            Self::Tls => f.write_str("the TLS connection is not as the route asks"),
+            Self::Never => f.write_str("the route asks for metadata or filter state, which nothing sets"),
+        }
+    }
+}
+
+impl fmt::Display for MatchName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Method => ":method",
+            Self::Authority => ":authority",
+            Self::Path => ":path",
+            Self::Scheme => ":scheme",
+            Self::Header(name) => name.as_str(),
+        })
+    }
+}
+
+impl RouteMatch {
+    /// The first part that `facts` do not meet, if any. `draw` decides fractions.
+    ///
+    /// The cheap questions come first; as all must hold, the order shows only in the reason given.
+    pub fn mismatch<'a>(&'a self, facts: &RequestFacts<'_>, draw: u64) -> Option<Mismatch<'a>> {
+        if self.never {
+            return Some(Mismatch::Never);
+        }
+        if !self.path.is_match(facts, self.case_sensitive) {
+            return Some(Mismatch::Path(&self.path));
+        }
+        if self.grpc_only && !is_grpc(facts.headers) {
+            return Some(Mismatch::NotGrpc);
+        }
+        if let Some(header) = self.headers.iter().find(|header| !header.is_match(facts)) {
+            return Some(Mismatch::Header(header));
+        }
+        if let Some(query) = self.query.iter().find(|query| !query.is_match(facts)) {
+            return Some(Mismatch::Query(query));
+        }
+        if !self.is_tls_match(facts) {
+            return Some(Mismatch::Tls);
+        }
+        let outside = self.fraction.is_some_and(|fraction| !fraction.contains(draw));
+        outside.then_some(Mismatch::Fraction)
+    }
+
+    fn is_tls_match(&self, facts: &RequestFacts<'_>) -> bool {
+        if self.tls_presented.is_none() && self.tls_validated.is_none() {
+            return true;
+        }
+        facts.tls.is_some_and(|tls| {
+            self.tls_presented.is_none_or(|wanted| wanted == tls.presented)
+                && self.tls_validated.is_none_or(|wanted| wanted == tls.validated)
+        })
+    }
+}
+
+impl PathMatch {
+    /// Whether the request's path matches. The query string is not looked at.
+    pub fn is_match(&self, facts: &RequestFacts<'_>, case_sensitive: bool) -> bool {
+        let path = facts.path_only().as_bytes();
+        let equal = |a: &[u8], b: &[u8]| if case_sensitive { a == b } else { a.eq_ignore_ascii_case(b) };
+        let begins = |prefix: &[u8]| path.get(..prefix.len()).is_some_and(|head| equal(head, prefix));
+        match self {
+            Self::Prefix(prefix) => begins(prefix.as_bytes()),
+            Self::Exact(exact) => equal(path, exact.as_bytes()),
+            Self::Regex(regex) => regex.is_full_match(path),
+            Self::SeparatedPrefix(prefix) => {
+                begins(prefix.as_bytes()) && matches!(path.get(prefix.len()), None | Some(b'/'))
+            }
+            Self::Template(template) => template.regex.is_full_match(path),
+            Self::Connect => facts.method == Method::CONNECT,
+        }
+    }
+}
+
+impl StringMatch {
+    /// Whether `value` matches.
+    pub fn is_match(&self, value: &[u8]) -> bool {
+        let equal = |a: &[u8], b: &[u8]| if self.ignore_case { a.eq_ignore_ascii_case(b) } else { a == b };
+        match &self.pattern {
+            Pattern::Exact(exact) => equal(value, exact.as_bytes()),
+            Pattern::Prefix(prefix) => value.get(..prefix.len()).is_some_and(|head| equal(head, prefix.as_bytes())),
+            Pattern::Suffix(suffix) => {
+                let start = value.len().checked_sub(suffix.len());
+                start.is_some_and(|start| equal(&value[start..], suffix.as_bytes()))
+            }
+            Pattern::Contains(part) if part.is_empty() => true,
+            Pattern::Contains(part) => value.windows(part.len()).any(|window| equal(window, part.as_bytes())),
+            Pattern::Regex(regex) => regex.is_full_match(value),
+        }
+    }
+}
+
+impl HeaderMatch {
+    /// Whether the request's header matches. Of several values, any may match; `invert` turns the verdict on all of them
+    /// around.
+    ///
+    /// In a gRPC request, names that end in `-bin` are never there (gRFC A28).
+    pub fn is_match(&self, facts: &RequestFacts<'_>) -> bool {
+        match &self.name {
+            MatchName::Method => self.test_values(std::iter::once(facts.method.as_str().as_bytes())),
+            MatchName::Authority => self.test_values(std::iter::once(facts.authority.as_bytes())),
+            MatchName::Path => self.test_values(std::iter::once(facts.path.as_bytes())),
+            MatchName::Scheme => self.test_values(std::iter::once(facts.scheme.as_bytes())),
+            MatchName::Header(name) if facts.is_grpc && name.as_str().ends_with("-bin") => {
+                self.test_values(std::iter::empty())
+            }
+            MatchName::Header(name) => self.test_values(values(facts.headers, name)),
+        }
+    }
+
+    /// Whether a response's header matches. Pseudo-headers are not there.
+    pub fn is_response_match(&self, headers: &HeaderMap) -> bool {
+        match &self.name {
+            MatchName::Header(name) => self.test_values(values(headers, name)),
+            _ => self.test_values(std::iter::empty()),
+        }
+    }
+
+    fn test_values<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
+        let first = values.next().or(self.treat_missing_as_empty.then_some(b"".as_slice()));
+        if let HeaderTest::Present(wanted) = self.test {
+            return (first.is_some() == wanted) != self.invert;
+        }
+        // An absent header matches no value test, inverted or not (gRFC A41, Envoy).
+        let Some(first) = first else { return false };
+        (self.test.is_value_match(first) || values.any(|value| self.test.is_value_match(value))) != self.invert
+    }
+}
+
+fn values<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    headers.get_all(name).into_iter().map(http::HeaderValue::as_bytes)
+}
+
+impl HeaderTest {
+    fn is_value_match(&self, value: &[u8]) -> bool {
+        match self {
+            Self::String(string) => string.is_match(value),
+            Self::Range { start, end } => {
+                parse_number::<i64>(value).is_some_and(|number| (*start..*end).contains(&number))
+            }
+            Self::Present(wanted) => *wanted,
+        }
+    }
+}
+
+impl QueryMatch {
+    /// Whether the (first) query parameter of that name matches.
+    pub fn is_match(&self, facts: &RequestFacts<'_>) -> bool {
+        let value = facts.query_parameter(&self.name);
+        match &self.test {
+            QueryTest::Present(wanted) => value.is_some() == *wanted,
+            QueryTest::String(string) => value.is_some_and(|value| string.is_match(value.as_bytes())),
+        }
+    }
+}
+
+/// Reads a decimal integer as Envoy does: a sign and white space around it are fine, anything else is not.
+pub(crate) fn parse_number<N: std::str::FromStr>(value: &[u8]) -> Option<N> {
+    std::str::from_utf8(value).ok()?.trim_ascii().parse().ok()
+}
