@@ -19,16 +19,17 @@ mod reply;
 mod layer;
 mod serve;
 mod split;
+mod listeners;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
-pub use config::{BoxedAccept, InboundTls, TlsAcceptor, TlsIo};
 pub use filter::{InboundFilter, InboundFilterType, InboundFilters, RequestFacts, Verdict};
 pub use identify::PeerInfo;
 pub use layer::{InboundFuture, InboundLayer, InboundService};
+pub(crate) use listeners::Listeners;
 pub use options::{InboundLimits, InboundOptions, OnServingChange};
 pub use reply::{ERROR_HEADER, Reply, ReplyBody};
 pub use serve::serve;

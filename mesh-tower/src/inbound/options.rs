@@ -26,7 +26,7 @@ pub struct InboundOptions {
     /// The HTTP filters that can be applied; none by default.
     pub filters: InboundFilters,
     /// Where TLS comes from. By default there is none, and chains that demand it close their connections.
-    pub tls: Arc<dyn InboundTls>,
+    pub(crate) tls: Arc<dyn InboundTls>,
 }
 
 /// Limits against clients that ask for too much. What is over a limit waits or is closed; nothing grows without bound.

@@ -1,5 +1,6 @@
 //! A listening address with the configuration that is in force on it, and whether it is serving (gRFC A36).
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,8 +47,15 @@ pub struct InboundSlot {
     current: ArcSwap<Current>,
     state: watch::Sender<ServingState>,
     shutdown: watch::Sender<Option<Instant>>,
+    /// How many accept loops run, those that only wait for their connections to end included.
+    loops: watch::Sender<usize>,
     writer: Mutex<Writer>,
+    /// What must live as long as the server does: the mesh.
+    _owner: Option<Owner>,
 }
+
+/// Something that is kept alive.
+pub(crate) type Owner = Arc<dyn Any + Send + Sync>;
 
 /// What is in force.
 pub(crate) enum Current {
@@ -66,6 +74,11 @@ impl InboundSlot {
     /// A slot for a server that is bound to `address` and whose Listener resource is called `target`. It is not serving
     /// until a configuration is applied.
     pub fn new(target: Name, address: SocketAddr, options: InboundOptions) -> Arc<Self> {
+        Self::owned(target, address, options, None)
+    }
+
+    /// The same; it keeps `owner` alive.
+    pub(crate) fn owned(target: Name, address: SocketAddr, options: InboundOptions, owner: Option<Owner>) -> Arc<Self> {
         let waiting = Error::new(Code::NOT_SERVING, format!("{address} is waiting for its Listener, `{target}`"))
             .with_next_step("check that the control plane serves this Listener to this node");
         Arc::new(Self {
@@ -75,7 +88,9 @@ impl InboundSlot {
             state: watch::Sender::new(ServingState::NotServing(waiting.clone())),
             current: ArcSwap::from_pointee(Current::NotServing(waiting)),
             shutdown: watch::Sender::new(None),
+            loops: watch::Sender::new(0),
             writer: Mutex::default(),
+            _owner: owner,
         })
     }
 
@@ -158,6 +173,19 @@ impl InboundSlot {
         }
     }
 
+    /// Waits until nothing is served any more: after [`shutdown`](Self::shutdown), at its deadline at the latest.
+    pub async fn ended(&self) {
+        let mut loops = self.loops.subscribe();
+        // The sender lives in `self`: the wait ends in a value.
+        let _ = loops.wait_for(|loops| *loops == 0).await;
+    }
+
+    /// Counts an accept loop as long as the guard lives.
+    pub(crate) fn enter(self: &Arc<Self>) -> LoopGuard {
+        self.loops.send_modify(|loops| *loops += 1);
+        LoopGuard(self.clone())
+    }
+
     pub(crate) fn current(&self) -> arc_swap::Guard<Arc<Current>> {
         self.current.load()
     }
@@ -212,6 +240,15 @@ impl InboundSlot {
         if changed {
             (self.options.on_change)(&ServingChange { address: self.address, state });
         }
+    }
+}
+
+/// An accept loop that runs.
+pub(crate) struct LoopGuard(Arc<InboundSlot>);
+
+impl Drop for LoopGuard {
+    fn drop(&mut self) {
+        self.0.loops.send_modify(|loops| *loops -= 1);
     }
 }
 

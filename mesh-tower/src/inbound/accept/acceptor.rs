@@ -106,6 +106,7 @@ impl Acceptor {
 pub(crate) async fn run<L: InboundListener>(mut listener: L, acceptor: Arc<Acceptor>, deliver: impl Deliver) {
     let mut tasks = JoinSet::new();
     let slot = acceptor.slot.clone();
+    let _running = slot.enter();
     let mut shutdown = pin!(slot.shutting_down());
     let deadline = loop {
         let next = async {

@@ -18,8 +18,7 @@ use super::filter::InboundFilters;
 use super::options::InboundOptions;
 use super::route::Routes;
 pub(crate) use policy::check;
-pub(crate) use tls::NoTls;
-pub use tls::{BoxedAccept, InboundTls, TlsAcceptor, TlsIo};
+pub(crate) use tls::{InboundTls, NoTls, TlsAcceptor, TlsIo};
 
 /// What one Listener means. Connections keep the generation they were accepted under; it is drained when it is replaced.
 pub(crate) struct Generation {

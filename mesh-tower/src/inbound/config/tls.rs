@@ -10,7 +10,7 @@ use mesh_core::model::DownstreamTls;
 use crate::inbound::accept::BoxStream;
 
 /// Makes TLS acceptors from the policies of filter chains.
-pub trait InboundTls: Send + Sync + fmt::Debug {
+pub(crate) trait InboundTls: Send + Sync + fmt::Debug {
     /// An acceptor that does what `policy` says. Certificates are asked for at each handshake, not here.
     ///
     /// # Errors
@@ -20,7 +20,7 @@ pub trait InboundTls: Send + Sync + fmt::Debug {
 }
 
 /// Makes TLS handshakes, server side.
-pub trait TlsAcceptor: Send + Sync {
+pub(crate) trait TlsAcceptor: Send + Sync {
     /// Takes a connection through the handshake.
     ///
     /// # Errors
@@ -30,10 +30,10 @@ pub trait TlsAcceptor: Send + Sync {
 }
 
 /// What a handshake takes and gives: a byte stream.
-pub struct TlsIo(pub(crate) BoxStream);
+pub(crate) struct TlsIo(pub(crate) BoxStream);
 
 /// A handshake under way.
-pub type BoxedAccept = Pin<Box<dyn Future<Output = Result<TlsIo, Error>> + Send>>;
+pub(crate) type BoxedAccept = Pin<Box<dyn Future<Output = Result<TlsIo, Error>> + Send>>;
 
 impl fmt::Debug for TlsIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
