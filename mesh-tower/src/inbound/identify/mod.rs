@@ -52,6 +52,11 @@ impl PeerInfo {
         self.0.addresses.local
     }
 
+    /// Whether the connection is under TLS.
+    pub fn is_tls(&self) -> bool {
+        self.0.chain.chain.tls.is_some()
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.0
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Extensions, Request, Response, request};
 use http_body::Body;
 use mesh_core::error::{Code, Error};
+use mesh_core::route::facts::is_grpc;
 use tower_service::Service;
 
 use super::InboundFuture;
@@ -15,7 +16,7 @@ use crate::inbound::BoxError;
 use crate::inbound::filter::{FilterRun, RequestFacts};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::normalize::normalize;
-use crate::inbound::reply::{ReplyBody, is_grpc};
+use crate::inbound::reply::ReplyBody;
 use crate::inbound::slot::InboundSlot;
 use crate::inbound::split::Half;
 
@@ -67,7 +68,7 @@ impl<S> InboundService<S> {
         let connection = peer.connection();
         let routes = connection.chain.routes();
         normalize(parts, routes.http(), peer.local_addr().port())?;
-        let found = routes.find(parts)?;
+        let found = routes.find(parts, &peer, fastrand::u64(..))?;
         let facts = RequestFacts {
             grpc: is_grpc(&parts.headers),
             config_version: routes.version(),

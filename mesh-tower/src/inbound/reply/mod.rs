@@ -12,8 +12,6 @@ pub use body::ReplyBody;
 /// The response header with the code of the error that the mesh answered with: `MESH-202`.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-mesh-code");
 
-const GRPC: &[u8] = b"application/grpc";
-
 /// An answer that the mesh gives in the application's place.
 #[derive(Debug, Clone)]
 pub struct Reply {
@@ -67,14 +65,6 @@ impl Reply {
     }
 }
 
-/// Whether a request is gRPC: its content type is `application/grpc`, alone or with a suffix. gRPC-web is not.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(rest) = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(GRPC)) else {
-        return false;
-    };
-    matches!(rest.first(), None | Some(b'+' | b';'))
-}
-
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
 
@@ -121,24 +111,6 @@ fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn grpc_is_told_from_what_looks_like_it() {
-        let rows = [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;charset=utf-8", true),
-            ("application/grpc-web", false),
-            ("application/grpc-web+proto", false),
-            ("application/grpcx", false),
-            ("application/json", false),
-        ];
-        for (value, want) in rows {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
-            assert_eq!(is_grpc(&headers), want, "{value}");
-        }
-        assert!(!is_grpc(&HeaderMap::new()));
-    }
 
     #[test]
     fn a_grpc_client_gets_trailers_only() {

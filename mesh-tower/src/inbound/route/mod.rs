@@ -1,22 +1,25 @@
 //! Which route takes a request, and which filters it therefore meets.
 
-mod matching;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::request;
+use http::uri::PathAndQuery;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::{Action, HttpConnection, Route, RouteTable, Unsupported, UnsupportedEffect};
+use mesh_core::route::facts::is_grpc;
+use mesh_core::route::{Decision, NoDecision, RequestFacts, RouteIndex};
 
 use super::filter::{FilterChain, InboundFilters};
+use super::identify::PeerInfo;
+use super::normalize::authority_of;
 
 /// The routes of one filter chain, with the filters of each.
 pub(crate) struct Routes {
     version: u64,
     http: Arc<HttpConnection>,
     /// An error fails every request, and only them (gRFC A36).
-    table: Result<Arc<RouteTable>, Error>,
+    table: Result<RouteIndex, Error>,
     /// The filters of routes that nothing overrides.
     plain: FilterChain,
     /// The filters of the other routes, by the route's address: the table holds the routes, so addresses are unique.
@@ -53,7 +56,7 @@ impl Routes {
                 }
             }
         }
-        let table = table.and_then(|table| refuse_unsupported(&http.unsupported).map(|()| table));
+        let table = table.and_then(|table| refuse_unsupported(&http.unsupported).map(|()| RouteIndex::new(table)));
         Ok(Self { version, http: http.clone(), table, plain, special })
     }
 
@@ -77,24 +80,56 @@ impl Routes {
     /// # Errors
     ///
     /// There is no table, no virtual host or no route, or the route does not lead to the application.
-    pub(crate) fn find(&self, request: &request::Parts) -> Result<Found, Error> {
-        self.look_up(request).map_err(|error| error.with_config_version(self.version))
+    pub(crate) fn find(&self, request: &request::Parts, peer: &PeerInfo, random: u64) -> Result<Found, Error> {
+        self.look_up(request, peer, random).map_err(|error| error.with_config_version(self.version))
     }
 
-    fn look_up(&self, request: &request::Parts) -> Result<Found, Error> {
+    fn look_up(&self, request: &request::Parts, peer: &PeerInfo, random: u64) -> Result<Found, Error> {
         let table = self.table.as_ref().map_err(Clone::clone)?;
-        let route = matching::find(table, request)?;
+        let (authority, facts) = facts_of(request, peer)?;
+        let Decision { route, host, .. } =
+            table.decide(authority, &facts, random).map_err(|why| no_route(table, &why))?;
+        for unsupported in [&table.table().unsupported, &host.unsupported, &route.unsupported] {
+            refuse_unsupported(unsupported)?;
+        }
         if !matches!(route.action, Action::NonForwarding) {
             return Err(Error::new(
                 Code::UNSUPPORTED_ROUTE,
-                format!("route `{}` of `{}` does not lead to the application", route.name, table.name),
+                format!("route `{}` of `{}` does not lead to the application", route.name, table.table().name),
             )
             .with_next_step("give the route a non_forwarding_action"));
         }
-        refuse_unsupported(&route.unsupported)?;
         let filters = self.special.get(&key(&route)).unwrap_or(&self.plain).clone();
         Ok(Found { route, filters })
     }
+}
+
+/// What routing may ask, and the authority that chooses the virtual host.
+fn facts_of<'a>(request: &'a request::Parts, peer: &PeerInfo) -> Result<(&'a str, RequestFacts<'a>), Error> {
+    let authority = std::str::from_utf8(authority_of(request))
+        .map_err(|_| Error::new(Code::BAD_CLIENT, "the authority is no text"))?;
+    let facts = RequestFacts {
+        method: &request.method,
+        scheme: if peer.is_tls() { "https" } else { "http" },
+        authority,
+        path: request.uri.path_and_query().map_or("", PathAndQuery::as_str),
+        headers: &request.headers,
+        is_grpc: is_grpc(&request.headers),
+        tls: None,
+        source_ip: Some(peer.remote_addr().ip()),
+        channel_id: 0,
+    };
+    Ok((authority, facts))
+}
+
+fn no_route(table: &RouteIndex, why: &NoDecision) -> Error {
+    let code = match why {
+        NoDecision::NoVirtualHost => Code::NO_VIRTUAL_HOST,
+        NoDecision::NoRoute { .. } => Code::NO_ROUTE,
+        // Only a route that forwards can end so, and those do not lead to the application.
+        _ => Code::UNSUPPORTED_ROUTE,
+    };
+    Error::new(code, format!("{why} (route table `{}`)", table.table().name))
 }
 
 fn key(route: &Arc<Route>) -> usize {
