@@ -18,6 +18,8 @@ use super::filter::InboundFilters;
 use super::options::InboundOptions;
 use super::route::Routes;
 pub(crate) use policy::check;
+#[cfg(test)]
+pub(crate) use tls::BoxedAccept;
 pub(crate) use tls::{InboundTls, NoTls, TlsAcceptor, TlsIo};
 
 /// What one Listener means. Connections keep the generation they were accepted under; it is drained when it is replaced.

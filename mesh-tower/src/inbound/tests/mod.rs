@@ -3,9 +3,12 @@
 mod client;
 mod drain;
 mod filters;
+mod handshake;
 mod misuse;
 mod serving;
+mod split;
 mod tunnel;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
