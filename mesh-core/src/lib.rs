@@ -27,11 +27,13 @@ pub mod bootstrap;
 pub mod source;
 pub mod ads;
 pub mod decode;
+pub mod graph;
 pub mod snapshot;
 pub mod publish;
 
 // -- a request's way --
 
+pub mod target;
 pub mod route;
 pub mod balance;
 pub mod chain;

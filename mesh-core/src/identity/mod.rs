@@ -1,5 +1,19 @@
 //! Who we are and whom we believe: SPIFFE identities, certificates, trust, and where they come from.
 
+mod file_watcher;
+mod peer;
+mod providers;
+mod san;
+mod spiffe;
+mod static_source;
+
+pub use file_watcher::{FileWatcher, PairCheck};
+pub use peer::PeerIdentity;
+pub use providers::CertificateProviders;
+pub use san::{BadCertificate, Sans};
+pub use spiffe::{BadSpiffeId, SpiffeId};
+pub use static_source::StaticSource;
+
 use std::fmt;
 use std::sync::Arc;
 

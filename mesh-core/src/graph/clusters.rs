@@ -1,0 +1,262 @@
+//! Clusters as snapshots hold them: the same object for as long as nothing about it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+
+use super::nodes::{Found, Nodes};
+use crate::error::{Code, Error};
+use crate::model::{Cluster, DiscoveryKind, Endpoints, Name};
+use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, ResourceKey};
+use crate::snapshot::{Children, ClusterConfig, Lease};
+
+/// How deep aggregate clusters may nest (gRFC A37).
+const MAX_DEPTH: usize = 16;
+
+/// What a walk found about one cluster.
+pub(super) type Verdict = Result<Arc<ClusterConfig>, Error>;
+
+/// The clusters in use.
+#[derive(Debug, Default)]
+pub(super) struct Clusters {
+    built: BTreeMap<Name, Arc<ClusterConfig>>,
+    /// Clusters that no target uses any more, but perhaps requests in flight.
+    left: BTreeMap<Name, Left>,
+}
+
+#[derive(Debug)]
+struct Left {
+    lease: Weak<Lease>,
+    last: Weak<ClusterConfig>,
+    needs: BTreeSet<ResourceKey>,
+}
+
+/// One walk over clusters: what it needs and what it found.
+#[derive(Default)]
+pub(super) struct ClusterWalk {
+    pub(super) needs: BTreeSet<ResourceKey>,
+    pub(super) found: BTreeMap<Name, Verdict>,
+    pub(super) pending: bool,
+}
+
+impl ClusterWalk {
+    /// Walks to `name` and, for an aggregate, to everything below it.
+    pub(super) fn visit(&mut self, name: &Name, nodes: &Nodes, clusters: &mut Clusters) {
+        if self.found.contains_key(name) {
+            return;
+        }
+        let key = ResourceKey::new(CLUSTER, name.clone());
+        self.needs.insert(key.clone());
+        let cluster = match nodes.find::<Cluster>(&key) {
+            Found::Pending => return self.pending = true,
+            Found::Error(error) => {
+                self.found.insert(name.clone(), Err(error));
+                return;
+            }
+            Found::Value(cluster, _) => cluster,
+        };
+        match &cluster.discovery {
+            DiscoveryKind::Aggregate(_) => self.aggregate(name, &cluster, nodes, clusters),
+            _ => {
+                if let Some(children) = self.endpoints(&cluster, nodes) {
+                    let config = clusters.build(name, cluster, children);
+                    self.found.insert(name.clone(), Ok(config));
+                }
+            }
+        }
+    }
+
+    /// The endpoints of a cluster that is no aggregate; None: they must be waited for.
+    fn endpoints(&mut self, cluster: &Cluster, nodes: &Nodes) -> Option<Children> {
+        let none = || Arc::new(Endpoints::default());
+        match &cluster.discovery {
+            DiscoveryKind::Static(endpoints) => Some(Children::Endpoints { endpoints: endpoints.clone(), note: None }),
+            DiscoveryKind::Eds { service_name } => {
+                let key = ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, service_name.clone());
+                self.needs.insert(key.clone());
+                match nodes.find::<Endpoints>(&key) {
+                    Found::Pending => {
+                        self.pending = true;
+                        None
+                    }
+                    Found::Value(endpoints, note) => Some(Children::Endpoints { endpoints, note }),
+                    Found::Error(error) => Some(Children::Endpoints { endpoints: none(), note: Some(error) }),
+                }
+            }
+            other => {
+                let error = Error::new(
+                    Code::RESOURCE_REFUSED,
+                    format!("cluster `{}` asks for {}, which is not built yet", cluster.name, kind(other)),
+                );
+                Some(Children::Endpoints { endpoints: none(), note: Some(error) })
+            }
+        }
+    }
+
+    fn aggregate(&mut self, name: &Name, cluster: &Arc<Cluster>, nodes: &Nodes, clusters: &mut Clusters) {
+        let mut leaves = Vec::new();
+        let mut path = Vec::new();
+        let result = self.leaves(name, nodes, clusters, &mut leaves, &mut path);
+        if self.pending {
+            return;
+        }
+        let verdict = match result {
+            Err(error) => Err(error),
+            Ok(()) if leaves.is_empty() => {
+                Err(Error::new(Code::RESOURCE_NOT_FOUND, format!("aggregate cluster `{name}` has no leaf that exists")))
+            }
+            Ok(()) => Ok(clusters.build(name, cluster.clone(), Children::Leaves(leaves))),
+        };
+        self.found.insert(name.clone(), verdict);
+    }
+
+    /// Collects the leaves below `name` in depth-first order, each at its first place (gRFC A37).
+    fn leaves(
+        &mut self,
+        name: &Name,
+        nodes: &Nodes,
+        clusters: &mut Clusters,
+        leaves: &mut Vec<Name>,
+        path: &mut Vec<Name>,
+    ) -> Result<(), Error> {
+        if path.len() >= MAX_DEPTH {
+            return Err(Error::new(
+                Code::RESOURCE_REFUSED,
+                format!("aggregate clusters nest more than {MAX_DEPTH} deep at `{name}`"),
+            ));
+        }
+        // A cycle adds nothing; it is tolerated as long as some leaf exists.
+        if path.contains(name) {
+            return Ok(());
+        }
+        let key = ResourceKey::new(CLUSTER, name.clone());
+        self.needs.insert(key.clone());
+        let cluster = match nodes.find::<Cluster>(&key) {
+            Found::Pending => {
+                self.pending = true;
+                return Ok(());
+            }
+            // A child that does not exist is skipped.
+            Found::Error(_) => return Ok(()),
+            Found::Value(cluster, _) => cluster,
+        };
+        let DiscoveryKind::Aggregate(children) = &cluster.discovery else {
+            self.visit(name, nodes, clusters);
+            if !leaves.contains(name) {
+                leaves.push(name.clone());
+            }
+            return Ok(());
+        };
+        path.push(name.clone());
+        for child in children {
+            self.leaves(child, nodes, clusters, leaves, path)?;
+        }
+        path.pop();
+        Ok(())
+    }
+}
+
+fn kind(discovery: &DiscoveryKind) -> &'static str {
+    match discovery {
+        DiscoveryKind::LogicalDns(_) => "LOGICAL_DNS",
+        DiscoveryKind::StrictDns(_) => "STRICT_DNS",
+        _ => "a kind of discovery",
+    }
+}
+
+impl Clusters {
+    /// The configuration of `cluster` with `children`: the one there is, if nothing changed.
+    fn build(&mut self, name: &Name, cluster: Arc<Cluster>, children: Children) -> Arc<ClusterConfig> {
+        if let Some(built) = self.built.get(name) {
+            if same(built, &cluster, &children) {
+                return built.clone();
+            }
+            let config = Arc::new(ClusterConfig { cluster, children, lease: built.lease.clone() });
+            self.built.insert(name.clone(), config.clone());
+            return config;
+        }
+        // Requests may still use it from before: then it is the same cluster. Otherwise it comes back fresh.
+        let before = self.left.remove(name).and_then(|left| left.lease.upgrade());
+        let lease = before.unwrap_or_else(|| Arc::new(Lease { cluster: name.clone() }));
+        let config = Arc::new(ClusterConfig { cluster, children, lease });
+        self.built.insert(name.clone(), config.clone());
+        config
+    }
+
+    /// Lets go of every cluster that is not `used`.
+    pub(super) fn retain_used(&mut self, used: &BTreeSet<Name>) {
+        let gone: Vec<Name> = self.built.keys().filter(|name| !used.contains(*name)).cloned().collect();
+        for name in gone {
+            let Some(config) = self.built.remove(&name) else { continue };
+            let mut needs = BTreeSet::from([ResourceKey::new(CLUSTER, name.clone())]);
+            if let DiscoveryKind::Eds { service_name } = &config.cluster.discovery {
+                needs.insert(ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, service_name.clone()));
+            }
+            let left = Left { lease: Arc::downgrade(&config.lease), last: Arc::downgrade(&config), needs };
+            self.left.insert(name, left);
+        }
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// Forgets clusters that nobody leases.
+    pub(super) fn drop_unleased(&mut self) {
+        self.left.retain(|_, left| left.lease.strong_count() > 0);
+    }
+
+    /// What clusters that left still need.
+    pub(super) fn left_keys(&self) -> BTreeSet<ResourceKey> {
+        self.left.values().flat_map(|left| left.needs.iter().cloned()).collect()
+    }
+
+    /// The new configurations of clusters that left and that `key` is part of.
+    pub(super) fn refresh_left(&mut self, key: &ResourceKey, nodes: &Nodes) -> Vec<Arc<ClusterConfig>> {
+        let mut changed = Vec::new();
+        for (name, left) in &mut self.left {
+            let (true, Some(lease)) = (left.needs.contains(key), left.lease.upgrade()) else { continue };
+            let mut walk = ClusterWalk::default();
+            let cluster = match nodes.find::<Cluster>(&ResourceKey::new(CLUSTER, name.clone())) {
+                Found::Value(cluster, _) => cluster,
+                _ => continue,
+            };
+            let Some(children) = walk.endpoints(&cluster, nodes) else { continue };
+            if left.last.upgrade().is_some_and(|last| same(&last, &cluster, &children)) {
+                continue;
+            }
+            let config = Arc::new(ClusterConfig { cluster, children, lease });
+            left.last = Arc::downgrade(&config);
+            changed.push(config);
+        }
+        changed
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.built.is_empty() && self.left.is_empty()
+    }
+}
+
+/// Whether nothing changed, by identity: decoded values are shared and never changed in place.
+fn same(config: &ClusterConfig, cluster: &Arc<Cluster>, children: &Children) -> bool {
+    Arc::ptr_eq(&config.cluster, cluster)
+        && match (&config.children, children) {
+            (
+                Children::Endpoints { endpoints: old, note: old_note },
+                Children::Endpoints { endpoints: new, note: new_note },
+            ) => {
+                (Arc::ptr_eq(old, new) || (old.is_empty() && new.is_empty() && old.drops == new.drops))
+                    && same_error(old_note.as_ref(), new_note.as_ref())
+            }
+            (Children::Leaves(old), Children::Leaves(new)) => old == new,
+            _ => false,
+        }
+}
+
+/// Whether two errors say the same.
+pub(super) fn same_error(a: Option<&Error>, b: Option<&Error>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.code() == b.code() && a.message() == b.message(),
+        _ => false,
+    }
+}

@@ -1,0 +1,143 @@
+//! The resources on anyone's walk, and what is known of each.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::target::TargetId;
+use crate::error::Error;
+use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
+
+/// What is known of a resource.
+#[derive(Default)]
+pub(super) struct Node {
+    state: State,
+    /// Trouble that does not keep the value from being used.
+    ambient: Option<Error>,
+    users: BTreeSet<TargetId>,
+}
+
+#[derive(Default)]
+enum State {
+    /// Nothing was said yet.
+    #[default]
+    Requested,
+    Value(ResourceValue),
+    Unusable(Error),
+}
+
+/// What a walk finds at a resource.
+pub(super) enum Found<T> {
+    /// It must be waited for.
+    Pending,
+    /// Its value, and trouble that does not keep it from being used.
+    Value(Arc<T>, Option<Error>),
+    /// There is none.
+    Error(Error),
+}
+
+/// All resources.
+#[derive(Default)]
+pub(super) struct Nodes {
+    known: HashMap<ResourceKey, Node>,
+    /// Claimed for the first time, to be subscribed to.
+    new: BTreeSet<ResourceKey>,
+    /// Released by their last user, to be unsubscribed from unless somebody claims them again.
+    unused: BTreeSet<ResourceKey>,
+}
+
+impl std::fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let states: BTreeMap<String, &str> = self
+            .known
+            .iter()
+            .map(|(key, node)| {
+                let state = match node.state {
+                    State::Requested => "requested",
+                    State::Value(_) => "value",
+                    State::Unusable(_) => "unusable",
+                };
+                (key.to_string(), state)
+            })
+            .collect();
+        f.debug_map().entries(states).finish()
+    }
+}
+
+impl Nodes {
+    /// Takes what a source says; false if nobody asked, or nothing changed.
+    pub(super) fn take(&mut self, event: ResourceEvent) -> bool {
+        let Some(node) = self.known.get_mut(event.key()) else { return false };
+        match event {
+            ResourceEvent::Changed { value, .. } => {
+                node.state = State::Value(value);
+                node.ambient = None;
+            }
+            ResourceEvent::Ambient { error, .. } => node.ambient = error,
+            ResourceEvent::Unusable { error, .. } => {
+                node.state = State::Unusable(error);
+                node.ambient = None;
+            }
+        }
+        true
+    }
+
+    /// What is known of `key`. A value of another type than asked for is an error, not a panic: types come from a table.
+    pub(super) fn find<T: Any + Send + Sync>(&self, key: &ResourceKey) -> Found<T> {
+        match self.known.get(key) {
+            None => Found::Pending,
+            Some(Node { state: State::Requested, .. }) => Found::Pending,
+            Some(Node { state: State::Unusable(error), .. }) => Found::Error(error.clone()),
+            Some(Node { state: State::Value(value), ambient, .. }) => match value.clone().downcast::<T>() {
+                Ok(value) => Found::Value(value, ambient.clone()),
+                Err(_) => Found::Error(Error::new(
+                    crate::error::Code::INTERNAL,
+                    format!("{key} was decoded into another type than its own"),
+                )),
+            },
+        }
+    }
+
+    pub(super) fn users(&self, key: &ResourceKey) -> impl Iterator<Item = &TargetId> {
+        self.known.get(key).into_iter().flat_map(|node| node.users.iter())
+    }
+
+    pub(super) fn claim(&mut self, key: &ResourceKey, user: &TargetId) {
+        self.unused.remove(key);
+        let node = self.known.entry(key.clone()).or_insert_with(|| {
+            self.new.insert(key.clone());
+            Node::default()
+        });
+        node.users.insert(user.clone());
+    }
+
+    pub(super) fn release(&mut self, key: &ResourceKey, user: &TargetId) {
+        if let Some(node) = self.known.get_mut(key) {
+            node.users.remove(user);
+            if node.users.is_empty() {
+                self.unused.insert(key.clone());
+            }
+        }
+    }
+
+    /// What is to be subscribed to.
+    pub(super) fn take_new(&mut self) -> Vec<ResourceKey> {
+        // What was claimed and released again before anyone was told needs no subscription.
+        std::mem::take(&mut self.new).into_iter().filter(|key| self.known.contains_key(key)).collect()
+    }
+
+    /// What is to be unsubscribed from: nobody uses it, and it is not `kept`.
+    pub(super) fn take_unused(&mut self, kept: &BTreeSet<ResourceKey>) -> Vec<ResourceKey> {
+        let gone: Vec<ResourceKey> = self.unused.iter().filter(|key| !kept.contains(*key)).cloned().collect();
+        for key in &gone {
+            self.unused.remove(key);
+            self.known.remove(key);
+        }
+        // A key that was never subscribed to is not unsubscribed from either.
+        gone.into_iter().filter(|key| !self.new.remove(key)).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}

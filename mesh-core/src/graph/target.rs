@@ -1,0 +1,321 @@
+//! One root and its walk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::clusters::{ClusterWalk, Clusters, Verdict, same_error};
+use super::nodes::{Found, Nodes};
+use crate::error::{Code, Error};
+use crate::model::{HttpConnection, Listener, ListenerKind, Name, RouteSource, RouteTable, ServerListener};
+use crate::resource::{LISTENER, ROUTE_CONFIGURATION, ResourceKey};
+use crate::route::RouteIndex;
+use crate::snapshot::{ServerSnapshot, Snapshot, Update};
+
+/// Which root.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TargetId {
+    /// A client target.
+    Client(Name),
+    /// A listening address.
+    Server(Name),
+}
+
+impl TargetId {
+    fn name(&self) -> &Name {
+        match self {
+            Self::Client(name) | Self::Server(name) => name,
+        }
+    }
+}
+
+/// A root.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    /// What its last walk met.
+    pub(super) needs: BTreeSet<ResourceKey>,
+    /// The clusters of its last walk and of what is published.
+    pub(super) clusters: BTreeSet<Name>,
+    /// Clusters that requests named.
+    pub(super) dynamic: BTreeSet<Name>,
+    published: Option<Published>,
+    failed: Option<Error>,
+    /// The clusters that the routes name, so that a large table is gone through once.
+    named: Option<(Arc<RouteTable>, Arc<[Name]>)>,
+}
+
+#[derive(Debug)]
+enum Published {
+    Client(Arc<Snapshot>),
+    Server(Arc<ServerSnapshot>),
+}
+
+/// The result of a walk.
+pub(super) struct Walked {
+    pub(super) needs: BTreeSet<ResourceKey>,
+    pub(super) update: Option<Update>,
+}
+
+/// Whether `update` is for the root `id`.
+pub(super) fn is_for(update: &Update, id: &TargetId) -> bool {
+    match (update, id) {
+        (Update::Client(snapshot), TargetId::Client(name)) => snapshot.target == *name,
+        (Update::Server(snapshot), TargetId::Server(name)) => snapshot.target == *name,
+        (Update::Failed { target, .. }, id) => target == id.name(),
+        _ => false,
+    }
+}
+
+/// How far a walk over Listener and routes got.
+enum Step<T> {
+    Pending,
+    Failed(Error),
+    Done(T),
+}
+
+impl Target {
+    pub(super) fn walk(&mut self, id: &TargetId, nodes: &Nodes, clusters: &mut Clusters, version: u64) -> Walked {
+        match id {
+            TargetId::Client(name) => self.walk_client(name, nodes, clusters, version),
+            TargetId::Server(name) => self.walk_server(name, nodes, version),
+        }
+    }
+
+    fn walk_client(&mut self, name: &Name, nodes: &Nodes, clusters: &mut Clusters, version: u64) -> Walked {
+        let mut needs = BTreeSet::new();
+        let (listener, http, routes) = match client_routes(name, nodes, &mut needs) {
+            Step::Failed(error) => return self.fail(name, needs, error),
+            Step::Pending => return self.keep_client(name, needs, nodes, clusters, version),
+            Step::Done(parts) => parts,
+        };
+        let walk = self.walk_clusters(name, &routes, nodes, clusters);
+        needs.extend(walk.needs.iter().cloned());
+        if walk.pending {
+            return self.keep_client(name, needs, nodes, clusters, version);
+        }
+        self.clusters = walk.found.keys().cloned().collect();
+        let update = self.publish_client(name, listener, http, routes, walk.found, version);
+        Walked { needs, update }
+    }
+
+    fn walk_clusters(
+        &mut self,
+        name: &Name,
+        routes: &Arc<RouteTable>,
+        nodes: &Nodes,
+        clusters: &mut Clusters,
+    ) -> ClusterWalk {
+        let mut walk = ClusterWalk::default();
+        for cluster in self.named_clusters(name, routes).iter().chain(&self.dynamic) {
+            walk.visit(cluster, nodes, clusters);
+        }
+        walk
+    }
+
+    /// The clusters of every virtual host that serves the target's name; of all of them if none does.
+    ///
+    /// istiod sends other services' virtual hosts along, and their clusters are none of this target's business.
+    fn named_clusters(&mut self, name: &Name, routes: &Arc<RouteTable>) -> Arc<[Name]> {
+        if let Some((of, named)) = &self.named
+            && Arc::ptr_eq(of, routes)
+        {
+            return named.clone();
+        }
+        let index = RouteIndex::new(routes.clone());
+        let authority = name.rsplit('/').next().unwrap_or(name);
+        let without_port = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let mut hosts: Vec<_> = [authority, without_port].iter().filter_map(|name| index.virtual_host(name)).collect();
+        if hosts.is_empty() {
+            hosts = routes.virtual_hosts.iter().collect();
+        }
+        let mut named: Vec<Name> = hosts.into_iter().flat_map(|host| RouteTable::clusters_of(host)).collect();
+        named.sort_unstable();
+        named.dedup();
+        let named: Arc<[Name]> = named.into();
+        self.named = Some((routes.clone(), named.clone()));
+        named
+    }
+
+    /// Something is still on its way. What is in force stays, and its clusters stay up to date.
+    fn keep_client(
+        &mut self,
+        name: &Name,
+        mut needs: BTreeSet<ResourceKey>,
+        nodes: &Nodes,
+        clusters: &mut Clusters,
+        version: u64,
+    ) -> Walked {
+        let Some(Published::Client(old)) = &self.published else {
+            return Walked { needs, update: None };
+        };
+        let old = old.clone();
+        let mut walk = ClusterWalk::default();
+        for cluster in old.clusters.keys() {
+            walk.visit(cluster, nodes, clusters);
+        }
+        needs.extend(walk.needs.iter().cloned());
+        self.clusters.extend(walk.found.keys().cloned());
+        self.clusters.extend(old.clusters.keys().cloned());
+        if walk.pending {
+            return Walked { needs, update: None };
+        }
+        let (listener, http, routes) = (old.listener.clone(), old.http.clone(), old.routes.clone());
+        let update = self.publish_client(name, listener, http, routes, walk.found, version);
+        Walked { needs, update }
+    }
+
+    fn publish_client(
+        &mut self,
+        name: &Name,
+        listener: Arc<Listener>,
+        http: Arc<HttpConnection>,
+        routes: Arc<RouteTable>,
+        found: BTreeMap<Name, Verdict>,
+        version: u64,
+    ) -> Option<Update> {
+        self.failed = None;
+        if let Some(Published::Client(old)) = &self.published
+            && Arc::ptr_eq(&old.listener, &listener)
+            && Arc::ptr_eq(&old.routes, &routes)
+            && same_verdicts(&old.clusters, &found)
+        {
+            return None;
+        }
+        let snapshot = Arc::new(Snapshot { version, target: name.clone(), listener, http, routes, clusters: found });
+        self.published = Some(Published::Client(snapshot.clone()));
+        Some(Update::Client(snapshot))
+    }
+
+    fn fail(&mut self, name: &Name, needs: BTreeSet<ResourceKey>, error: Error) -> Walked {
+        self.published = None;
+        self.clusters.clear();
+        self.named = None;
+        if same_error(self.failed.as_ref(), Some(&error)) {
+            return Walked { needs, update: None };
+        }
+        self.failed = Some(error.clone());
+        Walked { needs, update: Some(Update::Failed { target: name.clone(), error }) }
+    }
+
+    fn walk_server(&mut self, name: &Name, nodes: &Nodes, version: u64) -> Walked {
+        let mut needs = BTreeSet::new();
+        let (listener, server) = match server_listener(name, nodes, &mut needs) {
+            Step::Pending => return self.keep_server(needs),
+            Step::Failed(error) => return self.fail(name, needs, error),
+            Step::Done(parts) => parts,
+        };
+        let mut routes = BTreeMap::new();
+        let mut pending = false;
+        for http in listener.connections() {
+            let RouteSource::Rds(table) = &http.routes else { continue };
+            let key = ResourceKey::new(ROUTE_CONFIGURATION, table.clone());
+            needs.insert(key.clone());
+            match nodes.find::<RouteTable>(&key) {
+                Found::Pending => pending = true,
+                Found::Value(value, _) => drop(routes.insert(table.clone(), Ok(value))),
+                Found::Error(error) => drop(routes.insert(table.clone(), Err(error))),
+            }
+        }
+        if pending {
+            return self.keep_server(needs);
+        }
+        self.failed = None;
+        if let Some(Published::Server(old)) = &self.published
+            && Arc::ptr_eq(&old.listener, &listener)
+            && same_tables(&old.routes, &routes)
+        {
+            return Walked { needs, update: None };
+        }
+        let snapshot = Arc::new(ServerSnapshot { version, target: name.clone(), listener, server, routes });
+        self.published = Some(Published::Server(snapshot.clone()));
+        Walked { needs, update: Some(Update::Server(snapshot)) }
+    }
+
+    /// Something is still on its way: what is in force keeps the tables it has.
+    fn keep_server(&self, mut needs: BTreeSet<ResourceKey>) -> Walked {
+        if let Some(Published::Server(old)) = &self.published {
+            needs.extend(old.routes.keys().map(|table| ResourceKey::new(ROUTE_CONFIGURATION, table.clone())));
+        }
+        Walked { needs, update: None }
+    }
+}
+
+type ClientParts = (Arc<Listener>, Arc<HttpConnection>, Arc<RouteTable>);
+
+fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) -> Step<ClientParts> {
+    let key = ResourceKey::new(LISTENER, name.clone());
+    needs.insert(key.clone());
+    let listener = match nodes.find::<Listener>(&key) {
+        Found::Pending => return Step::Pending,
+        Found::Error(error) => return Step::Failed(error),
+        Found::Value(listener, _) => listener,
+    };
+    let ListenerKind::Client(http) = &listener.kind else {
+        return Step::Failed(Error::new(
+            Code::NOT_A_CLIENT_LISTENER,
+            format!("Listener `{name}` is for servers: it has no api_listener"),
+        ));
+    };
+    let http = http.clone();
+    let routes = match &http.routes {
+        RouteSource::Inline(routes) => routes.clone(),
+        RouteSource::Rds(table) => {
+            let key = ResourceKey::new(ROUTE_CONFIGURATION, table.clone());
+            needs.insert(key.clone());
+            match nodes.find::<RouteTable>(&key) {
+                Found::Pending => return Step::Pending,
+                Found::Error(error) => return Step::Failed(error),
+                Found::Value(routes, _) => routes,
+            }
+        }
+    };
+    Step::Done((listener, http, routes))
+}
+
+fn server_listener(
+    name: &Name,
+    nodes: &Nodes,
+    needs: &mut BTreeSet<ResourceKey>,
+) -> Step<(Arc<Listener>, Arc<ServerListener>)> {
+    let key = ResourceKey::new(LISTENER, name.clone());
+    needs.insert(key.clone());
+    match nodes.find::<Listener>(&key) {
+        Found::Pending => Step::Pending,
+        Found::Error(error) => Step::Failed(error),
+        Found::Value(listener, _) => match &listener.kind {
+            ListenerKind::Server(server) => {
+                let server = server.clone();
+                Step::Done((listener, server))
+            }
+            ListenerKind::Client(_) => Step::Failed(Error::new(
+                Code::RESOURCE_REFUSED,
+                format!("Listener `{name}` is for clients: it has an api_listener"),
+            )),
+        },
+    }
+}
+
+fn same_verdicts(old: &BTreeMap<Name, Verdict>, new: &BTreeMap<Name, Verdict>) -> bool {
+    old.len() == new.len()
+        && old.iter().zip(new).all(|((old_name, old), (new_name, new))| {
+            old_name == new_name
+                && match (old, new) {
+                    (Ok(old), Ok(new)) => Arc::ptr_eq(old, new),
+                    (Err(old), Err(new)) => same_error(Some(old), Some(new)),
+                    _ => false,
+                }
+        })
+}
+
+type Tables = BTreeMap<Name, Result<Arc<RouteTable>, Error>>;
+
+fn same_tables(old: &Tables, new: &Tables) -> bool {
+    old.len() == new.len()
+        && old.iter().zip(new).all(|((old_name, old), (new_name, new))| {
+            old_name == new_name
+                && match (old, new) {
+                    (Ok(old), Ok(new)) => Arc::ptr_eq(old, new),
+                    (Err(old), Err(new)) => same_error(Some(old), Some(new)),
+                    _ => false,
+                }
+        })
+}

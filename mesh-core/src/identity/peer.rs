@@ -1,0 +1,53 @@
+//! Who is at the other end of a connection.
+
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+
+use super::san::Sans;
+use super::spiffe::SpiffeId;
+
+/// The proven identity of a peer. It is in the extensions of each request that came over a connection with a client
+/// certificate.
+#[derive(Debug, Clone)]
+pub struct PeerIdentity(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    spiffe_id: Option<SpiffeId>,
+    sans: Sans,
+    chain: Vec<CertificateDer<'static>>,
+}
+
+impl PeerIdentity {
+    /// The identity that `chain`, the leaf first, proves. It must have been verified.
+    ///
+    /// # Errors
+    ///
+    /// When the leaf's names cannot be read.
+    pub fn from_verified_chain(chain: Vec<CertificateDer<'static>>) -> Result<Self, super::BadCertificate> {
+        let leaf = chain.first().ok_or(super::BadCertificate)?;
+        let sans = Sans::read(leaf)?;
+        // Exactly one URI: with several, which one is the identity is anyone's guess (SPIFFE X.509-SVID, section 2).
+        let spiffe_id = match sans.uris.as_slice() {
+            [uri] => uri.parse().ok(),
+            _ => None,
+        };
+        Ok(Self(Arc::new(Inner { spiffe_id, sans, chain })))
+    }
+
+    /// The peer's SPIFFE ID, if its certificate has exactly one URI and that is one.
+    pub fn spiffe_id(&self) -> Option<&SpiffeId> {
+        self.0.spiffe_id.as_ref()
+    }
+
+    /// All names of its certificate.
+    pub fn sans(&self) -> &Sans {
+        &self.0.sans
+    }
+
+    /// Its certificates, the leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.0.chain
+    }
+}

@@ -1,0 +1,190 @@
+//! Subject alternative names: reading them from a certificate, and matching them (gRFC A29).
+
+use std::net::IpAddr;
+
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::model::{Pattern, SanKind, SanMatch};
+
+/// The subject alternative names of a certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sans {
+    /// URIs.
+    pub uris: Vec<String>,
+    /// DNS names.
+    pub dns: Vec<String>,
+    /// E-mail addresses.
+    pub emails: Vec<String>,
+    /// IP addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// A certificate that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadCertificate;
+
+impl std::fmt::Display for BadCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the certificate or one of its subject alternative names cannot be read")
+    }
+}
+
+impl std::error::Error for BadCertificate {}
+
+impl Sans {
+    /// Reads the names of the certificate in `der`.
+    ///
+    /// # Errors
+    ///
+    /// When the certificate or any of the names is malformed, has a NUL byte or is not ASCII: a name that two parsers read in
+    /// two ways must not identify anyone.
+    pub fn read(der: &[u8]) -> Result<Self, BadCertificate> {
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| BadCertificate)?;
+        if !rest.is_empty() {
+            return Err(BadCertificate);
+        }
+        let mut sans = Self::default();
+        let mut seen = false;
+        for extension in certificate.extensions() {
+            let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() else { continue };
+            // Two lists of names are one too many: which of them counts is anyone's guess.
+            if std::mem::replace(&mut seen, true) {
+                return Err(BadCertificate);
+            }
+            for name in &names.general_names {
+                sans.add(name)?;
+            }
+        }
+        Ok(sans)
+    }
+
+    fn add(&mut self, name: &GeneralName<'_>) -> Result<(), BadCertificate> {
+        match name {
+            GeneralName::URI(uri) => self.uris.push(text(uri)?),
+            GeneralName::DNSName(dns) => self.dns.push(text(dns)?),
+            GeneralName::RFC822Name(email) => self.emails.push(text(email)?),
+            GeneralName::IPAddress(bytes) => self.ips.push(address(bytes)?),
+            GeneralName::Invalid(..) => return Err(BadCertificate),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.uris.is_empty() && self.dns.is_empty() && self.emails.is_empty() && self.ips.is_empty()
+    }
+
+    /// Whether one of the names matches one of `matchers`. No matcher takes every certificate (gRFC A29).
+    pub fn match_any(&self, matchers: &[SanMatch]) -> bool {
+        matchers.is_empty() || matchers.iter().any(|matcher| self.matches(matcher))
+    }
+
+    fn matches(&self, matcher: &SanMatch) -> bool {
+        let wants = |kind| matcher.kind.is_none_or(|wanted| wanted == kind);
+        let text = |name: &String| !name.is_empty() && matcher.matcher.is_match(name.as_bytes());
+        (wants(SanKind::Uri) && self.uris.iter().any(text))
+            || (wants(SanKind::Dns) && self.dns.iter().any(|name| matches_dns(matcher, name)))
+            || (wants(SanKind::Email) && self.emails.iter().any(text))
+            || (wants(SanKind::IpAddress)
+                && self.ips.iter().any(|ip| matcher.matcher.is_match(ip.to_string().as_bytes())))
+    }
+
+    /// Whether a DNS name equals `host`, wildcards in the certificate included.
+    pub fn match_dns(&self, host: &str) -> bool {
+        self.dns.iter().any(|name| dns_equal(name, host))
+    }
+}
+
+impl std::fmt::Display for Sans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut names: Vec<String> = Vec::new();
+        names.extend(self.uris.iter().map(|uri| format!("URI:{uri}")));
+        names.extend(self.dns.iter().map(|dns| format!("DNS:{dns}")));
+        names.extend(self.emails.iter().map(|email| format!("email:{email}")));
+        names.extend(self.ips.iter().map(|ip| format!("IP:{ip}")));
+        if names.is_empty() { f.write_str("no names") } else { f.write_str(&names.join(", ")) }
+    }
+}
+
+/// An exact matcher sees a wildcard certificate as TLS does; the other kinds see the name as it is written.
+fn matches_dns(matcher: &SanMatch, name: &str) -> bool {
+    if name.is_empty() {
+        return false;
+    }
+    match &matcher.matcher.pattern {
+        Pattern::Exact(wanted) => dns_equal(name, wanted),
+        _ => matcher.matcher.is_match(name.as_bytes()),
+    }
+}
+
+/// Case does not count; `*.` stands for one left-most label.
+fn dns_equal(name: &str, wanted: &str) -> bool {
+    if name.eq_ignore_ascii_case(wanted) {
+        return true;
+    }
+    let Some(suffix) = name.strip_prefix("*.") else { return false };
+    let Some((label, rest)) = wanted.split_once('.') else { return false };
+    !label.is_empty() && suffix.contains('.') && rest.eq_ignore_ascii_case(suffix)
+}
+
+fn text(name: &str) -> Result<String, BadCertificate> {
+    if name.is_ascii() && !name.bytes().any(|byte| byte.is_ascii_control()) {
+        Ok(name.to_owned())
+    } else {
+        Err(BadCertificate)
+    }
+}
+
+fn address(bytes: &[u8]) -> Result<IpAddr, BadCertificate> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Ok(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).map(Into::into).map_err(|_| BadCertificate)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::StringMatch;
+
+    use super::*;
+
+    fn exact(kind: Option<SanKind>, text: &str) -> SanMatch {
+        SanMatch { kind, matcher: StringMatch { pattern: Pattern::Exact(text.to_owned()), ignore_case: false } }
+    }
+
+    #[test]
+    fn any_name_of_the_right_kind_may_match() {
+        let sans = Sans {
+            uris: vec!["spiffe://td/a".to_owned()],
+            dns: vec!["*.example.com".to_owned(), "plain.test".to_owned()],
+            emails: vec!["me@example.com".to_owned()],
+            ips: vec!["2001:db8::1".parse().expect("an address")],
+        };
+        for (kind, text, expected) in [
+            (None, "spiffe://td/a", true),
+            (Some(SanKind::Uri), "spiffe://td/a", true),
+            (Some(SanKind::Dns), "spiffe://td/a", false),
+            (Some(SanKind::Dns), "a.example.com", true),
+            (Some(SanKind::Dns), "A.EXAMPLE.com", true),
+            (Some(SanKind::Dns), "a.b.example.com", false),
+            (Some(SanKind::Dns), ".example.com", false),
+            (Some(SanKind::Dns), "PLAIN.test", true),
+            (Some(SanKind::Email), "me@example.com", true),
+            (Some(SanKind::IpAddress), "2001:db8::1", true),
+            (Some(SanKind::IpAddress), "2001:db8:0::1", false),
+        ] {
+            assert_eq!(sans.match_any(&[exact(kind, text)]), expected, "{kind:?} {text}");
+        }
+        assert!(sans.match_any(&[]), "no matcher takes everything");
+        assert!(!Sans::default().match_any(&[exact(None, "")]), "no name matches nothing");
+        assert!(!Sans { uris: vec![String::new()], ..Sans::default() }.match_any(&[exact(None, "")]));
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        assert_eq!(Sans::read(b"not a certificate"), Err(BadCertificate));
+        assert!(text("a\0b").is_err() && text("ä").is_err() && address(&[1, 2, 3]).is_err());
+    }
+}
