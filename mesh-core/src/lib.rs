@@ -35,6 +35,7 @@ pub mod publish;
 
 pub mod target;
 pub mod route;
+pub mod policy;
 pub mod balance;
 pub mod chain;
 pub mod identity;

@@ -227,7 +227,8 @@ fn a_dead_locality_hands_over_to_another() {
 fn priorities_fail_over_in_order() {
     use Pick::{Candidate as Is_, Fail, Wait};
     // (states of priority 0, 1, 2; the answer; why)
-    let cases: &[(&[(Is, u32)], Pick, &str)] = &[
+    type Case = (&'static [(Is, u32)], Pick, &'static str);
+    let cases: &[Case] = &[
         (&[(Ready, 0), (Ready, 1)], Is_(0), "the first that works takes everything"),
         (&[(Failed, 0), (Ready, 1)], Is_(1), "a failed priority hands over"),
         (&[(Idle, 0), (Ready, 1)], Wait { connect: None }, "a priority that may yet connect is waited for"),

@@ -93,7 +93,7 @@ mod tests {
 
     fn set(keys: &[&str]) -> PrefixSet<Vec<usize>> {
         let entries = keys.iter().enumerate().map(|(index, key)| (key.as_bytes().to_vec(), vec![index])).collect();
-        PrefixSet::new(entries, |known, more| known.extend(more))
+        PrefixSet::new(entries, Vec::extend)
     }
 
     #[test]

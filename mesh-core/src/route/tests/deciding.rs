@@ -103,7 +103,8 @@ fn weights_share_the_dice() {
 #[test]
 fn a_header_can_replace_the_dice_as_in_envoy() {
     let index_of = |weights: &[u32]| index(vec![weighted_route(weighted(weights, Some("x-rand"), false))]);
-    let cases: &[(&[u32], &[(&str, &str)])] = &[
+    type Values = &'static [(&'static str, &'static str)];
+    let cases: &[(&[u32], Values)] = &[
         (
             &[10, 90],
             &[("0", "a"), ("2", "a"), ("10", "b"), ("66", "b"), ("100", "a"), ("1999999999", "b"), ("007", "a")],

@@ -1,0 +1,6 @@
+//! What the mesh does about time, failure and load, as answers to given facts: no clock, no I/O, chance as an argument.
+
+pub mod deadline;
+pub mod grpc;
+pub mod limit;
+pub mod retry;
