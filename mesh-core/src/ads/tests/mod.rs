@@ -1,5 +1,6 @@
 //! Dialogues between the engine and scripted servers, on virtual time. The names carry the gRFC they come from.
 
+mod driver;
 mod fallback;
 mod protocol;
 mod robustness;
@@ -26,7 +27,7 @@ use crate::resource::{
 };
 
 /// Resources of these tests are text, `name:content`. The content `bad` is refused, and text without a colon has no name.
-pub(super) struct TextDecoder;
+pub(crate) struct TextDecoder;
 
 impl DecodeResource for TextDecoder {
     fn decode(&self, _type_url: &str, bytes: &[u8]) -> Decoded {
