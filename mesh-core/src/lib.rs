@@ -30,6 +30,7 @@ pub mod decode;
 pub mod graph;
 pub mod snapshot;
 pub mod publish;
+pub mod config;
 
 // -- a request's way --
 
