@@ -27,6 +27,12 @@ const NOT_FOUND: i32 = 5;
 /// thing it names. Other types follow.
 const PUSH_ORDER: [&str; 4] = [CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION];
 
+/// The types whose removals come last: what is removed may be in use until a response after theirs is applied.
+const REMOVED_LAST: [&str; 2] = [CLUSTER, CLUSTER_LOAD_ASSIGNMENT];
+
+/// Follows the version of a response that still holds what is about to go.
+const TRANSITION: &str = "+";
+
 /// One encoded resource.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedResource {
@@ -185,16 +191,41 @@ impl Responder {
         if !first && change.is_empty() {
             return Vec::new();
         }
-        self.answer(&type_url, change).into_iter().collect()
+        self.answer(&type_url, change, &[]).into_iter().collect()
     }
 
     /// Puts `set` in the place of the last one and gives the responses to send: those of types in which something changed
-    /// that this stream is subscribed to, clusters before the routes that name them.
+    /// that this stream is subscribed to.
+    ///
+    /// They are in the order in which a client that applies each at once loses nothing: clusters before the routes that name
+    /// them, and clusters that are gone after the routes that named them.
     pub fn set_resources(&mut self, set: Arc<ResourceSet>) -> Vec<Bytes> {
         let old = std::mem::replace(&mut self.set, set);
         let mut types: Vec<Name> = self.types.keys().cloned().collect();
         types.sort_by_key(|t| PUSH_ORDER.iter().position(|p| **p == **t).unwrap_or(PUSH_ORDER.len()));
-        types.iter().filter_map(|type_url| self.push(type_url, &old)).collect()
+        let mut responses = Vec::new();
+        let mut removals = Vec::new();
+        for type_url in types {
+            let changed = self.changed(&type_url, &old);
+            if REMOVED_LAST.contains(&&*type_url) {
+                let (kept, gone): (BTreeSet<Name>, BTreeSet<Name>) =
+                    changed.into_iter().partition(|name| self.set.get(&type_url, name).is_some());
+                let still: Vec<EncodedResource> =
+                    gone.iter().filter_map(|name| old.get(&type_url, name).cloned()).collect();
+                if !kept.is_empty() {
+                    responses.extend(self.answer(&type_url, kept, &still));
+                }
+                removals.push((type_url, gone));
+                continue;
+            }
+            if !changed.is_empty() {
+                responses.extend(self.answer(&type_url, changed, &[]));
+            }
+        }
+        for (type_url, gone) in removals.into_iter().filter(|(_, gone)| !gone.is_empty()) {
+            responses.extend(self.answer(&type_url, gone, &[]));
+        }
+        responses
     }
 
     /// What the client refused since the last call.
@@ -209,26 +240,31 @@ impl Responder {
         })
     }
 
-    fn push(&mut self, type_url: &Name, old: &ResourceSet) -> Option<Bytes> {
+    /// The names of a type that differ from `old` and matter to this stream.
+    fn changed(&self, type_url: &Name, old: &ResourceSet) -> BTreeSet<Name> {
         if old.version(type_url) == self.set.version(type_url) {
-            return None;
+            return BTreeSet::new();
         }
-        let changed = self.types.get(type_url)?.changed(type_url, old, &self.set);
-        if changed.is_empty() { None } else { self.answer(type_url, changed) }
+        self.types.get(type_url).map(|subscription| subscription.changed(type_url, old, &self.set)).unwrap_or_default()
     }
 
-    /// A response for `names`; of a full-state type, for all that is subscribed.
-    fn answer(&mut self, type_url: &Name, names: BTreeSet<Name>) -> Option<Bytes> {
+    /// A response for `names`; of a full-state type, for all that is subscribed, and with `kept`, which is about to go.
+    fn answer(&mut self, type_url: &Name, names: BTreeSet<Name>, kept: &[EncodedResource]) -> Option<Bytes> {
         let subscription = self.types.get_mut(type_url)?;
-        let names = if is_full_state(type_url) { subscription.all(type_url, &self.set) } else { names };
+        let kept = if is_full_state(type_url) { kept } else { &[] };
+        let mut names = if is_full_state(type_url) { subscription.all(type_url, &self.set) } else { names };
+        names.retain(|name| !kept.iter().any(|resource| resource.key.name == *name));
         self.nonces += 1;
         let nonce = self.nonces.to_string();
         subscription.nonce = Some(nonce.clone());
+        let mut version = self.set.version(type_url).to_owned();
+        version.push_str(if kept.is_empty() { "" } else { TRANSITION });
         let (found, missing): (Vec<_>, Vec<_>) =
             names.iter().map(|name| (name, self.set.get(type_url, name))).partition(|(_, found)| found.is_some());
+        let found = found.into_iter().filter_map(|(_, found)| found);
         let response = DiscoveryResponse {
-            version_info: self.set.version(type_url).to_owned(),
-            resources: found.into_iter().filter_map(|(_, found)| found.map(EncodedResource::to_any)).collect(),
+            version_info: version,
+            resources: found.chain(kept).map(EncodedResource::to_any).collect(),
             type_url: format!("{TYPE_URL_PREFIX}{type_url}"),
             nonce,
             resource_errors: missing.into_iter().map(|(name, _)| not_found(type_url, name)).collect(),
@@ -401,6 +437,29 @@ mod tests {
         assert_eq!(pushed, [answer("Cluster", "4", &["C2"], &[]), answer("RouteConfiguration", "5", &["R2"], &[])]);
         let unrelated = [after[0], after[1], after[2], (CLUSTER, "other", "O2")];
         assert_eq!(read(responder.set_resources(set(&unrelated))), [], "no one asked for it");
+    }
+
+    #[test]
+    fn a_cluster_goes_after_the_route_that_named_it() {
+        let before =
+            [(CLUSTER, "blue", "B"), (CLUSTER_LOAD_ASSIGNMENT, "blue", "E"), (ROUTE_CONFIGURATION, "r", "to blue")];
+        let mut responder = Responder::new(set(&before));
+        responder.handle_request(&request(CLUSTER, &["blue", "green"], ""));
+        responder.handle_request(&request(CLUSTER_LOAD_ASSIGNMENT, &["blue"], ""));
+        responder.handle_request(&request(ROUTE_CONFIGURATION, &["r"], ""));
+        let pushed = responder.set_resources(set(&[(CLUSTER, "green", "G"), (ROUTE_CONFIGURATION, "r", "to green")]));
+        let versions: Vec<String> =
+            pushed.iter().map(|bytes| DiscoveryResponse::decode(&bytes[..]).unwrap().version_info).collect();
+        assert_eq!(
+            read(pushed),
+            [
+                answer("Cluster", "4", &["G", "B"], &[]),
+                answer("RouteConfiguration", "5", &["to green"], &[]),
+                answer("Cluster", "6", &["G"], &["blue"]),
+                answer("ClusterLoadAssignment", "7", &[], &["blue"]),
+            ]
+        );
+        assert_ne!(versions[0], versions[2], "different contents have different versions");
     }
 
     #[test]
