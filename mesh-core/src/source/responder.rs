@@ -156,6 +156,7 @@ pub struct Responder {
     types: BTreeMap<Name, Subscription>,
     nonces: u64,
     rejections: Vec<Rejection>,
+    tells_missing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -171,7 +172,14 @@ struct Subscription {
 impl Responder {
     /// A stream over `set`.
     pub fn new(set: Arc<ResourceSet>) -> Self {
-        Self { set, types: BTreeMap::new(), nonces: 0, rejections: Vec::new() }
+        Self { set, types: BTreeMap::new(), nonces: 0, rejections: Vec::new(), tells_missing: true }
+    }
+
+    /// Says nothing about names that do not exist, as servers did before `resource_errors` and many do still.
+    #[must_use]
+    pub fn without_resource_errors(mut self) -> Self {
+        self.tells_missing = false;
+        self
     }
 
     /// Takes an encoded `DiscoveryRequest` and gives the encoded responses to send, in order. What cannot be decoded is
@@ -262,12 +270,13 @@ impl Responder {
         let (found, missing): (Vec<_>, Vec<_>) =
             names.iter().map(|name| (name, self.set.get(type_url, name))).partition(|(_, found)| found.is_some());
         let found = found.into_iter().filter_map(|(_, found)| found);
+        let errors = missing.into_iter().filter(|_| self.tells_missing).map(|(name, _)| not_found(type_url, name));
         let response = DiscoveryResponse {
             version_info: version,
             resources: found.chain(kept).map(EncodedResource::to_any).collect(),
             type_url: format!("{TYPE_URL_PREFIX}{type_url}"),
             nonce,
-            resource_errors: missing.into_iter().map(|(name, _)| not_found(type_url, name)).collect(),
+            resource_errors: errors.collect(),
             ..DiscoveryResponse::default()
         };
         Some(response.encode_to_vec().into())
@@ -421,6 +430,13 @@ mod tests {
         assert_eq!(then, [answer("RouteConfiguration", "2", &["R"], &[])]);
         let gone = read(responder.set_resources(set(&[])));
         assert_eq!(gone, [answer("RouteConfiguration", "3", &[], &["r"])]);
+    }
+
+    #[test]
+    fn a_server_may_be_silent_about_what_does_not_exist() {
+        let mut responder = Responder::new(set(&[(LISTENER, "a", "A")])).without_resource_errors();
+        let first = read(responder.handle_request(&request(LISTENER, &["a", "b"], "")));
+        assert_eq!(first, [answer("Listener", "1", &["A"], &[])]);
     }
 
     #[test]

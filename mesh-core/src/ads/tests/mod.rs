@@ -4,6 +4,7 @@ mod driver;
 mod fallback;
 mod protocol;
 mod robustness;
+mod simulation;
 mod timers;
 mod watchers;
 

@@ -9,12 +9,16 @@ const TYPES: [&str; 4] = [LISTENER, ROUTE_CONFIGURATION, CLUSTER, CLUSTER_LOAD_A
 
 /// What a reader believes, by what it was told.
 #[derive(Default)]
-struct Reader {
-    values: BTreeMap<ResourceKey, String>,
+pub(super) struct Reader {
+    pub(super) values: BTreeMap<ResourceKey, String>,
 }
 
 impl Reader {
-    fn hear(&mut self, event: &ResourceEvent) {
+    pub(super) fn forget(&mut self, key: &ResourceKey) {
+        self.values.remove(key);
+    }
+
+    pub(super) fn hear(&mut self, event: &ResourceEvent) {
         match event {
             ResourceEvent::Changed { key, value, .. } => {
                 self.values.insert(key.clone(), value.downcast_ref::<String>().unwrap().clone());
@@ -37,7 +41,7 @@ fn random_step(it: &mut Dialogue, reader: &mut Reader, random: &mut fastrand::Rn
         0..3 => it.subscribe(type_url, name),
         3 => {
             it.unsubscribe(type_url, name);
-            reader.values.remove(&ResourceKey::new(type_url, name));
+            reader.forget(&ResourceKey::new(type_url, name));
         }
         4..7 => it.engine.handle_connected(server, it.now),
         7 => it.engine.handle_lost(server, "torn", it.now),
