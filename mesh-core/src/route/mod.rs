@@ -1,7 +1,7 @@
 //! Which route a request takes: virtual host, then route, then cluster; and why.
 //!
 //! ```text
-//! authority -> host -> (path index) -> matcher -> decide -> Decision
+//! authority -> host -> (path index) -> matcher -> decide -> Decision -> { mutate, rewrite, hash } or { redirect }
 //! ```
 //!
 //! A [`RouteIndex`] is built from a [`RouteTable`](crate::model::RouteTable) on the configuration thread. Requests read it
@@ -9,8 +9,12 @@
 //! told of every route tried.
 
 pub mod facts;
+pub mod format;
 pub mod hash;
 pub mod matcher;
+pub mod mutate;
+pub mod redirect;
+pub mod rewrite;
 
 mod decide;
 mod explain;
@@ -18,7 +22,6 @@ mod host;
 mod index;
 mod paths;
 mod prefix;
-mod rewrite;
 #[cfg(test)]
 mod tests;
 

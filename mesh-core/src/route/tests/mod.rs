@@ -5,6 +5,7 @@ mod hashing;
 mod hosts;
 mod matching;
 mod property;
+mod shaping;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

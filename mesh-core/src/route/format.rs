@@ -1,0 +1,164 @@
+//! Envoy's `%COMMAND%` substitutions, as far as header values use them.
+
+use std::net::SocketAddr;
+
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
+
+use super::facts::RequestFacts;
+
+/// What a substitution may speak of, beside the headers that are being changed.
+#[derive(Debug, Clone, Copy)]
+pub struct FormatFacts<'a> {
+    /// The request.
+    pub request: RequestFacts<'a>,
+    /// The request's HTTP version.
+    pub version: Version,
+    /// The address the request came from.
+    pub remote: Option<SocketAddr>,
+    /// The address the request came to.
+    pub local: Option<SocketAddr>,
+    /// The response's status, once there is one.
+    pub status: Option<StatusCode>,
+}
+
+/// One piece of a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece<'t> {
+    Text(&'t [u8]),
+    Command { name: &'t str, argument: Option<&'t str>, limit: Option<usize> },
+}
+
+/// Whether `value` is a format that [`expand`] understands: a configuration with another one asks for something we cannot
+/// do. The error names the command.
+pub fn check(value: &HeaderValue) -> Result<(), String> {
+    pieces(value.as_bytes(), |piece| match piece {
+        Piece::Command { name, argument, .. } if !is_known(name, argument) => Err(format!("%{name}%")),
+        _ => Ok(()),
+    })
+    .map_err(|error| error.unwrap_or_else(|| "a `%` without its partner".to_owned()))
+}
+
+fn is_known(name: &str, argument: Option<&str>) -> bool {
+    match name {
+        "REQ" | "RESP" | "QUERY_PARAM" => argument.is_some_and(|argument| !argument.is_empty()),
+        "PROTOCOL"
+        | "RESPONSE_CODE"
+        | "DOWNSTREAM_REMOTE_ADDRESS"
+        | "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"
+        | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS"
+        | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT"
+        | "DOWNSTREAM_LOCAL_ADDRESS"
+        | "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT"
+        | "DOWNSTREAM_LOCAL_PORT" => argument.is_none(),
+        _ => false,
+    }
+}
+
+/// The value that a format makes: what is not there is empty. `current` are the headers being changed: those of the
+/// request while it goes out, those of the response while it comes back. None if it is no header value, or no format.
+pub fn expand(value: &HeaderValue, current: &HeaderMap, facts: &FormatFacts<'_>) -> Option<HeaderValue> {
+    if !value.as_bytes().contains(&b'%') {
+        return Some(value.clone());
+    }
+    let mut out = Vec::with_capacity(value.len());
+    pieces(value.as_bytes(), |piece| {
+        match piece {
+            Piece::Text(text) => out.extend_from_slice(text),
+            Piece::Command { name, argument, limit } => {
+                let start = out.len();
+                command(name, argument, current, facts, &mut out);
+                out.truncate(start.saturating_add(limit.unwrap_or(usize::MAX)));
+            }
+        }
+        Ok(())
+    })
+    .ok()?;
+    HeaderValue::from_bytes(&out).ok()
+}
+
+fn command(name: &str, argument: Option<&str>, current: &HeaderMap, facts: &FormatFacts<'_>, out: &mut Vec<u8>) {
+    let mut text = |text: &dyn std::fmt::Display| out.extend_from_slice(text.to_string().as_bytes());
+    match (name, argument) {
+        ("REQ", Some(argument)) => {
+            // While the request goes out, what was added before is seen.
+            let headers = if facts.status.is_none() { current } else { facts.request.headers };
+            request_header(argument, headers, &facts.request, out);
+        }
+        ("RESP", Some(argument)) if facts.status.is_some() => {
+            let value = argument.split('?').find_map(|name| current.get(name));
+            out.extend_from_slice(value.map_or(b"", HeaderValue::as_bytes));
+        }
+        ("QUERY_PARAM", Some(name)) => text(&facts.request.query_parameter(name).unwrap_or("")),
+        ("PROTOCOL", None) => text(&format_args!("{:?}", facts.version)),
+        ("RESPONSE_CODE", None) => text(&facts.status.map_or(0, |status| status.as_u16())),
+        ("DOWNSTREAM_LOCAL_PORT", None) => {
+            if let Some(local) = facts.local {
+                text(&local.port());
+            }
+        }
+        (name, None) => {
+            let address = if name.contains("LOCAL") { facts.local } else { facts.remote };
+            match address {
+                Some(address) if name.ends_with("WITHOUT_PORT") => text(&address.ip()),
+                Some(address) => text(&address),
+                None => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `%REQ(a?b)%`: the first of the two that is there; names with a colon are pseudo-headers.
+fn request_header(names: &str, headers: &HeaderMap, request: &RequestFacts<'_>, out: &mut Vec<u8>) {
+    for name in names.split('?') {
+        let value = match name.to_ascii_lowercase().as_str() {
+            ":method" => Some(request.method.as_str().as_bytes()),
+            ":path" => Some(request.path.as_bytes()),
+            ":authority" | "host" => Some(request.authority.as_bytes()),
+            ":scheme" => Some(request.scheme.as_bytes()),
+            other => headers.get(other).map(HeaderValue::as_bytes),
+        };
+        if let Some(value) = value {
+            out.extend_from_slice(value);
+            return;
+        }
+    }
+}
+
+/// Takes a format apart: text, `%%`, and `%NAME%`, `%NAME(argument)%`, `%NAME(argument):limit%`. The outer error is
+/// `None` where a command has no end.
+fn pieces<'t>(format: &'t [u8], mut visit: impl FnMut(Piece<'t>) -> Result<(), String>) -> Result<(), Option<String>> {
+    let mut rest = format;
+    while let Some(start) = rest.iter().position(|byte| *byte == b'%') {
+        visit(Piece::Text(&rest[..start])).map_err(Some)?;
+        rest = &rest[start + 1..];
+        if let Some(after) = rest.strip_prefix(b"%") {
+            visit(Piece::Text(b"%")).map_err(Some)?;
+            rest = after;
+            continue;
+        }
+        let (piece, after) = parse_command(rest).ok_or(None)?;
+        visit(piece).map_err(Some)?;
+        rest = after;
+    }
+    visit(Piece::Text(rest)).map_err(Some)
+}
+
+fn parse_command(text: &[u8]) -> Option<(Piece<'_>, &[u8])> {
+    let name_end = text.iter().position(|byte| !(byte.is_ascii_uppercase() || matches!(byte, b'_' | b'0'..=b'9')))?;
+    let name = std::str::from_utf8(&text[..name_end]).ok().filter(|name| !name.is_empty())?;
+    let mut rest = &text[name_end..];
+    let mut argument = None;
+    if let Some(inside) = rest.strip_prefix(b"(") {
+        let end = inside.iter().position(|byte| *byte == b')')?;
+        argument = Some(std::str::from_utf8(&inside[..end]).ok()?);
+        rest = &inside[end + 1..];
+    }
+    let mut limit = None;
+    if let Some(digits) = rest.strip_prefix(b":") {
+        let end = digits.iter().position(|byte| *byte == b'%')?;
+        limit = Some(std::str::from_utf8(&digits[..end]).ok()?.parse().ok()?);
+        rest = &digits[end..];
+    }
+    Some((Piece::Command { name, argument, limit }, rest.strip_prefix(b"%")?))
+}
