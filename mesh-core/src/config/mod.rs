@@ -6,6 +6,8 @@
 mod dependencies;
 
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

@@ -36,7 +36,7 @@ fn http(routes: RouteSource) -> HttpConnection {
     }
 }
 
-fn listener(name: &str, routes: RouteSource) -> ResourceValue {
+pub(crate) fn listener(name: &str, routes: RouteSource) -> ResourceValue {
     Arc::new(Listener { name: name.into(), kind: ListenerKind::Client(Arc::new(http(routes))) })
 }
 
@@ -111,7 +111,7 @@ fn table(virtual_hosts: Vec<Arc<VirtualHost>>) -> Arc<RouteTable> {
     })
 }
 
-fn routes(clusters: &[&str]) -> Arc<RouteTable> {
+pub(crate) fn routes(clusters: &[&str]) -> Arc<RouteTable> {
     table(vec![virtual_host(Domain::Any, clusters)])
 }
 
@@ -132,11 +132,11 @@ fn cluster(name: &str, discovery: DiscoveryKind) -> ResourceValue {
     })
 }
 
-fn eds(name: &str) -> ResourceValue {
+pub(crate) fn eds(name: &str) -> ResourceValue {
     cluster(name, DiscoveryKind::Eds { service_name: name.into() })
 }
 
-fn endpoints(port: u16) -> ResourceValue {
+pub(crate) fn endpoints(port: u16) -> ResourceValue {
     let endpoint = Endpoint {
         address: ([127, 0, 0, 1], port).into(),
         additional: Vec::new(),
