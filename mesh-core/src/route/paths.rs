@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
+use regex::bytes::{RegexSet, RegexSetBuilder};
+
 use super::prefix::{PrefixSet, Prefixes};
-use crate::model::{PathMatch, Route, VirtualHost};
+use crate::model::matcher::UriTemplate;
+use crate::model::{ByteRegex, PathMatch, Route, VirtualHost};
 
 /// The routes of one virtual host, by what their paths must be or begin with. Routes are named by their position; lists
 /// ascend.
@@ -15,6 +18,30 @@ pub(super) struct PathIndex {
     folded_exact: HashMap<Box<[u8]>, Vec<u32>>,
     folded_prefixes: PrefixSet<Vec<u32>>,
     has_folded: bool,
+    loose: Option<Loose>,
+}
+
+/// Regular expressions that begin with no literal to file them under, together: if none of them matches a path, which one
+/// search finds out, none is tried.
+#[derive(Debug)]
+struct Loose {
+    any: RegexSet,
+    routes: Vec<u32>,
+}
+
+impl Loose {
+    /// From how many on it pays: a set costs about what two expressions cost.
+    const WORTH_IT: usize = 4;
+
+    /// None where the set would be too few, or too large to compile; each is tried for itself then.
+    fn new(routes: &[(u32, &ByteRegex)]) -> Option<Self> {
+        if routes.len() < Self::WORTH_IT {
+            return None;
+        }
+        let patterns = routes.iter().map(|(_, regex)| format!("^(?:{})$", regex.as_str()));
+        let any = RegexSetBuilder::new(patterns).unicode(false).size_limit(ByteRegex::SIZE_LIMIT).build().ok()?;
+        Some(Self { any, routes: routes.iter().map(|(position, _)| *position).collect() })
+    }
 }
 
 impl PathIndex {
@@ -23,6 +50,7 @@ impl PathIndex {
         let mut folded_exact: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
         let mut prefixes = Vec::new();
         let mut folded_prefixes = Vec::new();
+        let mut loose: Vec<(u32, &ByteRegex)> = Vec::new();
         for (position, route) in host.routes.iter().enumerate() {
             let position = position as u32;
             match key_of(route) {
@@ -30,7 +58,14 @@ impl PathIndex {
                 Key::Prefix(prefix) => prefixes.push((prefix, vec![position])),
                 Key::FoldedExact(path) => folded_exact.entry(path.into()).or_default().push(position),
                 Key::FoldedPrefix(prefix) => folded_prefixes.push((prefix, vec![position])),
+                Key::Loose(regex) => loose.push((position, regex)),
             }
+        }
+        let set = Loose::new(&loose);
+        if set.is_none() {
+            prefixes.extend(loose.into_iter().map(|(position, _)| (Vec::new(), vec![position])));
+            // Lists ascend: equal keys keep the order they are given in.
+            prefixes.sort_by_key(|(_, positions)| positions[0]);
         }
         let append = |known: &mut Vec<u32>, more: Vec<u32>| known.extend(more);
         Self {
@@ -39,12 +74,17 @@ impl PathIndex {
             prefixes: PrefixSet::new(prefixes, append),
             folded_exact,
             folded_prefixes: PrefixSet::new(folded_prefixes, append),
+            loose: set,
         }
     }
 
     /// Calls `visit` with the position of each route whose path may match `path`, in order, until it answers.
     pub(super) fn candidates<T>(&self, path: &[u8], visit: impl FnMut(usize) -> Option<T>) -> Option<T> {
-        let plain = Sources { exact: list(&self.exact, path), prefixes: self.prefixes.prefixes_of(path) };
+        let loose = self.loose.as_ref().filter(|loose| loose.any.is_match(path));
+        let plain = Sources {
+            lists: [list(&self.exact, path), loose.map_or(&[], |loose| &loose.routes)],
+            prefixes: self.prefixes.prefixes_of(path),
+        };
         if !self.has_folded {
             return visit_in_order(&[plain], visit);
         }
@@ -61,8 +101,10 @@ impl PathIndex {
             }
         };
         folded.make_ascii_lowercase();
-        let folded =
-            Sources { exact: list(&self.folded_exact, folded), prefixes: self.folded_prefixes.prefixes_of(folded) };
+        let folded = Sources {
+            lists: [list(&self.folded_exact, folded), &[]],
+            prefixes: self.folded_prefixes.prefixes_of(folded),
+        };
         visit_in_order(&[plain, folded], visit)
     }
 }
@@ -73,7 +115,7 @@ fn list<'a>(map: &'a HashMap<Box<[u8]>, Vec<u32>>, path: &[u8]) -> &'a [u32] {
 
 /// The ascending lists that a path selects.
 struct Sources<'a> {
-    exact: &'a [u32],
+    lists: [&'a [u32]; 2],
     prefixes: Prefixes<'a, Vec<u32>>,
 }
 
@@ -87,7 +129,7 @@ fn visit_in_order<T>(sources: &[Sources<'_>], mut visit: impl FnMut(usize) -> Op
             .iter()
             .flat_map(|source| {
                 let prefixes = source.prefixes.clone().filter_map(|(_, list)| next_of(list));
-                prefixes.chain(next_of(source.exact))
+                prefixes.chain(source.lists.into_iter().filter_map(next_of))
             })
             .min()?;
         if let Some(answer) = visit(next as usize) {
@@ -98,14 +140,15 @@ fn visit_in_order<T>(sources: &[Sources<'_>], mut visit: impl FnMut(usize) -> Op
 }
 
 /// Where a route is filed.
-enum Key {
+enum Key<'a> {
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
     FoldedExact(Vec<u8>),
     FoldedPrefix(Vec<u8>),
+    Loose(&'a ByteRegex),
 }
 
-fn key_of(route: &Route) -> Key {
+fn key_of(route: &Route) -> Key<'_> {
     let folds = !route.matches.case_sensitive;
     match &route.matches.path {
         PathMatch::Exact(path) if folds => Key::FoldedExact(path.to_ascii_lowercase().into()),
@@ -114,8 +157,11 @@ fn key_of(route: &Route) -> Key {
             Key::FoldedPrefix(prefix.to_ascii_lowercase().into())
         }
         PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => Key::Prefix(prefix.clone().into()),
-        PathMatch::Regex(regex) => Key::Prefix(literal_prefix(regex.as_str())),
-        PathMatch::Template(template) => Key::Prefix(literal_prefix(template.regex.as_str())),
+        PathMatch::Regex(regex) | PathMatch::Template(UriTemplate { regex, .. }) => {
+            let prefix = literal_prefix(regex.as_str());
+            // Every path begins with a slash.
+            if prefix.len() < 2 { Key::Loose(regex) } else { Key::Prefix(prefix) }
+        }
         PathMatch::Connect => Key::Prefix(Vec::new()),
     }
 }

@@ -213,3 +213,36 @@ fn an_explanation_names_every_route_tried_and_why_not() {
     let cluster = explanation.decision.unwrap().cluster.unwrap();
     assert_eq!(cluster.weighted, Some(WeightedPick { index: 1, drawn: 2, total: 4 }));
 }
+
+/// A request looks at a handful of a thousand routes; what it looks at is counted, as time is not for tests.
+#[test]
+fn a_large_table_costs_little() {
+    let regex = |pattern: String| at(PathMatch::Regex(ByteRegex::new(&pattern).unwrap()));
+    let mut routes: Vec<Arc<Route>> =
+        (0..25).map(|n| to(&format!("r{n}"), regex(format!("/svc{n}/v[0-9]+/.*")))).collect();
+    routes.extend((0..25).map(|n| to(&format!("l{n}"), regex(format!(".*/file{n}[.]html")))));
+    routes.extend((0..475).map(|n| to(&format!("p{n}"), prefix(&format!("/svc{n}/api/")))));
+    routes.extend((0..475).map(|n| to(&format!("x{n}"), at(PathMatch::Exact(format!("/pkg.S{n}/Method"))))));
+    routes.push(to("all", prefix("/")));
+    let hosts =
+        (0..500).map(|n| host(&format!("h{n}"), &[&format!("h{n}.test"), &format!("*.h{n}.test")], routes.clone()));
+    let index = RouteIndex::new(Arc::new(table(hosts.collect())));
+    for (path, expected, most) in [
+        ("/svc7/api/x", "p7", 3),
+        ("/svc7/v1/x", "r7", 1),
+        ("/pkg.S474/Method", "x474", 1),
+        ("/pkg.S474/Other", "all", 1),
+        ("/a/file24.html", "l24", 25),
+        ("/nothing", "all", 1),
+    ] {
+        let request = Request::get(path);
+        let mut tried = 0;
+        let host = index.hosts.find("a.h499.test").unwrap();
+        let found = index.paths[host].candidates(path.as_bytes(), |position| {
+            tried += 1;
+            routes[position].matches.mismatch(&request.facts(), 0).is_none().then_some(&*routes[position].name)
+        });
+        assert_eq!(found, Some(expected), "{path}");
+        assert!(tried <= most, "{path}: {tried} routes tried");
+    }
+}

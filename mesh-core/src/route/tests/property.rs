@@ -20,6 +20,8 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
         path().prop_map(|path| format!("{path}+")),
         path().prop_map(|path| format!("{path}?")),
         (path(), path()).prop_map(|(a, b)| format!("{a}|{b}")),
+        path().prop_map(|path| format!(".*{path}")),
+        path().prop_map(|path| format!("/.{path}")),
         (path(), path()).prop_map(|(a, b)| format!("(?i){a}({b}|x)")),
     ];
     prop_oneof![
