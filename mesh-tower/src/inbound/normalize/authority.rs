@@ -25,6 +25,8 @@ pub(super) fn normalize(request: &mut request::Parts, http: &HttpConnection, por
     }
     let said = match (request.uri.authority(), request.headers.get(HOST)) {
         (Some(authority), _) => authority.clone(),
+        // Said, and empty: only a virtual host for everything takes it.
+        (None, Some(host)) if host.is_empty() => return Ok(()),
         (None, Some(host)) => {
             Authority::try_from(host.as_bytes()).map_err(|_| bad("the host header is not an authority"))?
         }
@@ -119,7 +121,7 @@ mod tests {
             (Version::HTTP_11, "/x", &["b.test, c.test"], None),
             (Version::HTTP_11, "/x", &["user@b.test"], None),
             (Version::HTTP_11, "/x", &["b.test/y"], None),
-            (Version::HTTP_11, "/x", &[""], None),
+            (Version::HTTP_11, "/x", &[""], Some("")),
         ];
         for (version, uri, hosts, want) in rows {
             let got = run(*version, uri, hosts, &http);

@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
 
+use super::Heads;
 use super::handler::Handler;
 use crate::inbound::accept::{BoxStream, Deliver};
 use crate::inbound::identify::PeerInfo;
@@ -45,9 +46,10 @@ where
         drop(handshake);
         let slot = peer.connection().slot.clone();
         let limits = &slot.options().limits;
-        let service = Handler::new(self.app, slot.clone(), peer.clone());
+        let heads = Heads::default();
+        let service = Handler::new(self.app, slot.clone(), peer.clone(), heads.clone());
         let builder = builder(limits);
-        let io = TokioIo::new(MeshIo::plain(io, peer.clone()));
+        let io = TokioIo::new(MeshIo::plain(io, peer.clone(), heads));
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut ending = pin!(ending(&peer, slot.options().drain_grace));
         let mut silent = pin!(silent(&peer, limits.handshake_timeout));

@@ -4,10 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::UPGRADE;
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tower_service::Service;
 
+use super::Heads;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::layer::{InboundFuture, InboundService};
 use crate::inbound::reply::ReplyBody;
@@ -17,12 +20,13 @@ use crate::inbound::{BoxError, RequestBody};
 /// The service of one connection.
 pub(super) struct Handler<S> {
     peer: PeerInfo,
+    heads: Heads,
     service: InboundService<S>,
 }
 
 impl<S> Handler<S> {
-    pub(super) fn new(app: S, slot: Arc<InboundSlot>, peer: PeerInfo) -> Self {
-        Self { service: InboundService::new(app, slot, None), peer }
+    pub(super) fn new(app: S, slot: Arc<InboundSlot>, peer: PeerInfo, heads: Heads) -> Self {
+        Self { service: InboundService::new(app, slot, None), peer, heads }
     }
 }
 
@@ -38,6 +42,9 @@ where
     type Future = InboundFuture<S, RequestBody>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if !request.body().is_end_stream() || request.headers().contains_key(UPGRADE) {
+            self.heads.mix();
+        }
         let mut request = request.map(crate::inbound::request_body);
         request.extensions_mut().insert(self.peer.clone());
         self.service.clone().call(request)

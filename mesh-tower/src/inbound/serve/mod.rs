@@ -2,6 +2,7 @@
 
 mod connection;
 mod handler;
+mod target;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::slot::InboundSlot;
 use super::{BoxError, RequestBody};
 use connection::Http;
 pub(crate) use connection::ending;
+pub(crate) use target::{Heads, refuse_fragment};
 
 /// Serves `app` on what `listener` accepts, under the configuration of `slot`: HTTP/1.1 and HTTP/2, with or without TLS as
 /// the filter chain of each connection says.

@@ -14,6 +14,7 @@ use super::Half;
 use super::gate::Gate;
 use crate::inbound::accept::BoxStream;
 use crate::inbound::identify::PeerInfo;
+use crate::inbound::serve::{Heads, refuse_fragment};
 
 /// How many bytes are counted: enough to know which HTTP it is.
 const COUNTED: usize = 24;
@@ -24,19 +25,21 @@ pub struct MeshIo {
     io: BoxStream,
     peer: PeerInfo,
     counted: usize,
+    /// Where the mesh itself serves: whether the next bytes begin a request.
+    heads: Option<Heads>,
     gate: Option<(Gate, Arc<Half>)>,
     kill: Option<oneshot::Receiver<()>>,
 }
 
 impl MeshIo {
     /// A connection that the mesh itself serves.
-    pub(crate) fn plain(io: BoxStream, peer: PeerInfo) -> Self {
-        Self { io, peer, counted: 0, gate: None, kill: None }
+    pub(crate) fn plain(io: BoxStream, peer: PeerInfo, heads: Heads) -> Self {
+        Self { io, peer, counted: 0, heads: Some(heads), gate: None, kill: None }
     }
 
     /// A connection that the application's server serves. It breaks when `kill` fires.
     pub(super) fn split(io: BoxStream, peer: PeerInfo, half: Option<Arc<Half>>, kill: oneshot::Receiver<()>) -> Self {
-        Self { io, peer, counted: 0, gate: half.map(|half| (Gate::Start, half)), kill: Some(kill) }
+        Self { io, peer, counted: 0, heads: None, gate: half.map(|half| (Gate::Start, half)), kill: Some(kill) }
     }
 
     /// Who is at the other end.
@@ -98,6 +101,9 @@ impl AsyncRead for MeshIo {
         let before = to.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, to);
         self.count(to.filled().len() - before);
+        if self.heads.as_ref().is_some_and(Heads::only) {
+            refuse_fragment(&mut to.filled_mut()[before..]);
+        }
         polled
     }
 }

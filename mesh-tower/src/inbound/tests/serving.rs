@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::{BOTH, Client, Http, call, get};
-use super::{bound, echo, start, tell};
+use super::{Server, bound, echo, start, tell};
 use crate::inbound::testing::{Config, everything, route, table, with_routes};
 use crate::inbound::{BoxError, InboundOptions, InboundSlot, RequestBody, ServingState};
 
@@ -27,11 +27,61 @@ async fn http1_and_http2_reach_the_application_with_one_authority() {
 #[tokio::test]
 async fn an_ambiguous_authority_is_answered_400() {
     let server = echo().await;
+    let text = raw(&server, "GET / HTTP/1.1\r\nhost: a.test\r\nhost: b.test\r\nconnection: close\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 400 ") && text.contains("x-mesh-code: MESH-704"), "{text}");
+}
+
+/// What comes back for these bytes.
+async fn raw(server: &Server, bytes: &str) -> String {
     let mut raw = TcpStream::connect(server.address).await.unwrap();
-    raw.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\nhost: b.test\r\nconnection: close\r\n\r\n").await.unwrap();
+    raw.write_all(bytes.as_bytes()).await.unwrap();
     let mut text = String::new();
     raw.read_to_string(&mut text).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 400 ") && text.contains("x-mesh-code: MESH-704"), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn a_target_with_a_fragment_is_answered_400() {
+    let server = echo().await;
+    let rest = "host: a.test\r\nconnection: close\r\n\r\n";
+    let text = raw(&server, &format!("GET /a#b HTTP/1.1\r\n{rest}")).await;
+    assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
+    let text = raw(&server, &format!("GET /a HTTP/1.1\r\nx: #\r\n{rest}")).await;
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+}
+
+#[tokio::test]
+async fn a_body_that_looks_like_a_request_line_is_left_alone() {
+    let server = start(tower::service_fn(back), InboundOptions::default()).await;
+    server.slot.apply(Config::new(server.address).build(1));
+    let mut raw = TcpStream::connect(server.address).await.unwrap();
+    let body = b"GET /a#b HTTP/1.1\r\n";
+    let head = format!(
+        "POST / HTTP/1.1\r\nexpect: 100-continue\r\nhost: a.test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    raw.write_all(head.as_bytes()).await.unwrap();
+    // The body in a packet of its own, once the server has read the head and asks for it.
+    let mut asked = [0; 25];
+    raw.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    raw.write_all(body).await.unwrap();
+    let mut answer = Vec::new();
+    raw.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(body), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+/// Sends the body back.
+async fn back(request: Request<RequestBody>) -> Result<Response<Full<bytes::Bytes>>, BoxError> {
+    let body = http_body_util::BodyExt::collect(request.into_body()).await?.to_bytes();
+    Ok(Response::new(Full::new(body)))
+}
+
+#[tokio::test]
+async fn an_empty_host_is_for_the_host_of_everything() {
+    let server = echo().await;
+    let text = raw(&server, "GET / HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
 }
 
 /// Not a byte, and the end.
