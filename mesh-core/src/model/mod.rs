@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod endpoint;
+pub mod fault;
 pub mod filter;
 pub mod header;
 pub mod listener;
@@ -16,6 +17,7 @@ pub mod tls;
 
 pub use cluster::{CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, OutlierDetection, PanicThreshold};
 pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
+pub use fault::{FaultAbort, FaultDelay, FaultDelayAmount, FaultOutcome, FaultPolicy, FaultRateLimit};
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
 pub use header::{AppendAction, HeaderAppend, HeaderMutations};
 pub use listener::{

@@ -1,0 +1,102 @@
+//! `Cluster`: rules 91 to 130.
+
+mod breakers;
+mod discovery;
+mod outlier;
+mod protocol;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3 as pb;
+use envoy_types::pb::envoy::config::core::v3::{ConfigSource, config_source::ConfigSourceSpecifier};
+
+use super::Decoder;
+use super::at::At;
+use super::value::{metadata, percent, positive_duration};
+use crate::model::{Cluster, PanicThreshold};
+
+/// Envoy's default.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Decoder {
+    /// Decodes a cluster.
+    pub(super) fn cluster(&self, value: pb::Cluster, at: &At<'_>) -> Option<Cluster> {
+        note_unsupported(&value, at);
+        check_transport_matches(&value, at);
+        let discovery = self.discovery(&value, at);
+        let policy = discovery.as_ref().and_then(|discovery| self.cluster_policy(&value, discovery, at));
+        let socket = value.transport_socket.as_ref();
+        let tls = socket.and_then(|socket| self.upstream_tls(socket, &at.field("transport_socket")));
+        let cluster = Cluster {
+            name: value.name.as_str().into(),
+            discovery: discovery?,
+            policy: policy?,
+            tls: tls.map(Arc::new),
+            connect_timeout: positive_duration(value.connect_timeout.as_ref(), &at.field("connect_timeout"))
+                .unwrap_or(CONNECT_TIMEOUT),
+            circuit_breakers: breakers::circuit_breakers(value.circuit_breakers.as_ref(), at),
+            outlier: value
+                .outlier_detection
+                .as_ref()
+                .map(|value| outlier::outlier(value, &at.field("outlier_detection"))),
+            protocol: protocol::protocol(&value, at),
+            report_load: report_load(value.lrs_server.as_ref(), at),
+            panic_threshold: panic_threshold(value.common_lb_config.as_ref(), at),
+            metadata: metadata(value.metadata),
+            unsupported: Vec::new(),
+        };
+        Some(Cluster { unsupported: at.notes_since(0), ..cluster })
+    }
+}
+
+/// Rule 116: TLS that depends on the endpoint. Ignoring it could mean plaintext.
+fn check_transport_matches(value: &pb::Cluster, at: &At<'_>) {
+    if !value.transport_socket_matches.is_empty() {
+        at.field("transport_socket_matches").fault("must be empty");
+    }
+    if value.transport_socket_matcher.is_some() {
+        at.field("transport_socket_matcher").fault("is not supported");
+    }
+}
+
+fn note_unsupported(value: &pb::Cluster, at: &At<'_>) {
+    at.all_fail_requests(&[
+        ("lb_subset_config", value.lb_subset_config.is_some()),
+        ("filters", !value.filters.is_empty()),
+    ]);
+    at.all_left_out(&[
+        ("health_checks", !value.health_checks.is_empty()),
+        ("max_requests_per_connection", value.max_requests_per_connection.is_some()),
+        ("upstream_bind_config", value.upstream_bind_config.is_some()),
+        ("upstream_connection_options", value.upstream_connection_options.is_some()),
+        ("preconnect_policy", value.preconnect_policy.is_some()),
+        ("close_connections_on_host_health_failure", value.close_connections_on_host_health_failure),
+        ("connection_pool_per_downstream_connection", value.connection_pool_per_downstream_connection),
+    ]);
+    let hashing = value.common_lb_config.as_ref().and_then(|common| common.consistent_hashing_lb_config.as_ref());
+    at.field("common_lb_config").all_left_out(&[(
+        "consistent_hashing_lb_config.hash_balance_factor",
+        hashing.is_some_and(|hashing| hashing.hash_balance_factor.is_some()),
+    )]);
+}
+
+/// Rule 104.
+fn report_load(value: Option<&ConfigSource>, at: &At<'_>) -> bool {
+    match value.map(|value| &value.config_source_specifier) {
+        None => false,
+        Some(Some(ConfigSourceSpecifier::Self_(_))) => true,
+        Some(_) => {
+            at.field("lrs_server").fault("must be `self`");
+            false
+        }
+    }
+}
+
+fn panic_threshold(value: Option<&pb::cluster::CommonLbConfig>, at: &At<'_>) -> PanicThreshold {
+    let at = at.field("common_lb_config");
+    let share = value.and_then(|common| common.healthy_panic_threshold.as_ref());
+    share.map_or_else(PanicThreshold::default, |share| {
+        PanicThreshold(percent(share, &at.field("healthy_panic_threshold")))
+    })
+}

@@ -1,0 +1,241 @@
+//! `ClusterLoadAssignment`: rules 131 to 145, and Envoy's rules where endpoints are in a STATIC cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as pb;
+use pb::cluster_load_assignment::policy::DropOverload as PbDrop;
+use pb::lb_endpoint::HostIdentifier;
+use pb::locality_lb_endpoints::LbConfig;
+
+use super::Decoder;
+use super::at::At;
+use super::value::{fraction, ip_and_port, metadata};
+use crate::model::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
+
+/// Envoy's default, in percent.
+const OVERPROVISIONING: u32 = 140;
+
+/// Whose rules an assignment follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// gRPC's, for EDS.
+    #[default]
+    Eds,
+    /// Envoy's, for endpoints inside a cluster: localities need no name and no weight, priorities may have gaps.
+    Inline,
+}
+
+impl Decoder {
+    /// Decodes an assignment.
+    pub(super) fn endpoints(&self, value: pb::ClusterLoadAssignment, rules: Rules, at: &At<'_>) -> Endpoints {
+        let mut reader = Reader { rules, ..Reader::default() };
+        for (index, locality) in value.endpoints.into_iter().enumerate() {
+            reader.locality(locality, &at.item("endpoints", index));
+        }
+        let localities = reader.finish(at);
+        let policy_at = at.field("policy");
+        let policy = value.policy.unwrap_or_default();
+        Endpoints {
+            localities,
+            drops: drops(&policy.drop_overloads, &policy_at),
+            overprovisioning_factor: overprovisioning(
+                policy.overprovisioning_factor.map(|value| value.value),
+                rules,
+                &policy_at,
+            ),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    rules: Rules,
+    addresses: BTreeSet<SocketAddr>,
+    names: BTreeSet<(u32, Locality)>,
+    localities: Vec<LocalityEndpoints>,
+}
+
+impl Reader {
+    fn locality(&mut self, value: pb::LocalityLbEndpoints, at: &At<'_>) {
+        let weight = value.load_balancing_weight.map(|weight| weight.value);
+        let weight = match (self.rules, weight) {
+            // Rule 131, before anything else of the locality is looked at.
+            (Rules::Eds, None | Some(0)) => return,
+            (Rules::Inline, None) => 1,
+            (Rules::Inline, Some(0)) => {
+                at.field("load_balancing_weight").fault("must be at least 1");
+                1
+            }
+            (_, Some(weight)) => weight,
+        };
+        // Rule 132.
+        if self.rules == Rules::Eds && value.locality.is_none() {
+            at.field("locality").fault("is missing");
+        }
+        check_leds(&value, at);
+        let locality = locality(value.locality.unwrap_or_default());
+        self.check_duplicate(&locality, value.priority, at);
+        let endpoints = self.endpoints(value.lb_endpoints, at);
+        self.localities.push(LocalityEndpoints {
+            locality: Arc::new(locality),
+            priority: value.priority,
+            weight,
+            endpoints,
+        });
+    }
+
+    /// Rule 133.
+    fn check_duplicate(&mut self, locality: &Locality, priority: u32, at: &At<'_>) {
+        if self.rules == Rules::Eds && !self.names.insert((priority, locality.clone())) {
+            at.field("locality").fault(format!("is {locality}, which priority {priority} has already"));
+        }
+    }
+
+    fn endpoints(&mut self, values: Vec<pb::LbEndpoint>, at: &At<'_>) -> Vec<Arc<Endpoint>> {
+        let mut endpoints = Vec::with_capacity(values.len());
+        let mut total: u64 = 0;
+        for (index, value) in values.into_iter().enumerate() {
+            if let Some(endpoint) = self.endpoint(value, &at.item("lb_endpoints", index)) {
+                total += u64::from(endpoint.weight);
+                endpoints.push(Arc::new(endpoint));
+            }
+        }
+        // Rule 140.
+        if u32::try_from(total).is_err() {
+            at.field("lb_endpoints").fault("has weights whose sum is more than 4294967295");
+        }
+        endpoints
+    }
+
+    fn endpoint(&mut self, value: pb::LbEndpoint, at: &At<'_>) -> Option<Endpoint> {
+        let weight = value.load_balancing_weight.map_or(1, |weight| weight.value);
+        if weight == 0 {
+            // Rule 139.
+            at.field("load_balancing_weight").fault("must be at least 1");
+        }
+        let health = health(value.health_status);
+        let Some(HostIdentifier::Endpoint(endpoint)) = value.host_identifier else {
+            // Rule 136; an `endpoint_name` leads nowhere here (rule 143).
+            at.field("endpoint").fault("is missing");
+            return None;
+        };
+        let at = at.field("endpoint");
+        let address = self.address(endpoint.address.as_ref(), &at.field("address"));
+        let mut additional = Vec::new();
+        for (index, more) in endpoint.additional_addresses.iter().enumerate() {
+            // Rule 137.
+            let at = at.item("additional_addresses", index);
+            additional.extend(self.address(more.address.as_ref(), &at.field("address")));
+        }
+        Some(Endpoint {
+            address: address?,
+            additional,
+            weight,
+            health,
+            hostname: endpoint.hostname.into(),
+            metadata: metadata(value.metadata),
+        })
+    }
+
+    /// Rules 136 and 138.
+    fn address(&mut self, value: Option<&core::Address>, at: &At<'_>) -> Option<SocketAddr> {
+        let address = ip_and_port(value, at)?;
+        if !self.addresses.insert(address) {
+            at.fault(format!("is {address}, which another endpoint has"));
+        }
+        Some(address)
+    }
+
+    /// Rules 134 and 135, computed over what was not skipped.
+    fn finish(mut self, at: &At<'_>) -> Vec<LocalityEndpoints> {
+        let mut weights: BTreeMap<u32, u64> = BTreeMap::new();
+        for locality in &self.localities {
+            *weights.entry(locality.priority).or_default() += u64::from(locality.weight);
+        }
+        match self.rules {
+            Rules::Eds => check_priorities(&weights, at),
+            // In Envoy a priority without endpoints is passed over, which is what closing the gap does.
+            Rules::Inline => {
+                let ranks: BTreeMap<u32, u32> = weights.into_keys().zip(0..).collect();
+                for locality in &mut self.localities {
+                    locality.priority = ranks.get(&locality.priority).copied().unwrap_or(locality.priority);
+                }
+            }
+        }
+        self.localities
+    }
+}
+
+fn check_priorities(weights: &BTreeMap<u32, u64>, at: &At<'_>) {
+    let at = at.field("endpoints");
+    for (rank, (priority, total)) in (0u32..).zip(weights) {
+        if *priority != rank {
+            at.fault(format!("has priority {priority} but not priority {rank}"));
+            return;
+        }
+        if u32::try_from(*total).is_err() {
+            at.fault(format!("has localities in priority {priority} whose weights are more than 4294967295 together"));
+        }
+    }
+}
+
+/// Rule 145: endpoints that come by a stream of their own are not supported; taking the locality as empty would send its
+/// traffic elsewhere.
+fn check_leds(value: &pb::LocalityLbEndpoints, at: &At<'_>) {
+    match &value.lb_config {
+        Some(LbConfig::LedsClusterLocalityConfig(_)) => {
+            at.field("leds_cluster_locality_config").fault("is not supported");
+        }
+        Some(LbConfig::LoadBalancerEndpoints(_)) => {
+            at.field("load_balancer_endpoints").fault("is not supported; give lb_endpoints");
+        }
+        None => {}
+    }
+}
+
+fn locality(value: core::Locality) -> Locality {
+    Locality { region: value.region.into(), zone: value.zone.into(), sub_zone: value.sub_zone.into() }
+}
+
+/// Rule 141: who takes requests is decided from this later. A status that is not known is not a healthy one.
+fn health(value: i32) -> Health {
+    match value {
+        0 => Health::Unknown,
+        1 => Health::Healthy,
+        3 => Health::Draining,
+        4 => Health::Timeout,
+        5 => Health::Degraded,
+        _ => Health::Unhealthy,
+    }
+}
+
+/// Rule 142.
+fn drops(values: &[PbDrop], at: &At<'_>) -> Vec<DropOverload> {
+    let mut drops = Vec::with_capacity(values.len());
+    for (index, value) in values.iter().enumerate() {
+        let at = at.item("drop_overloads", index);
+        if value.category.is_empty() {
+            at.field("category").fault("is empty");
+        }
+        let here = at.field("drop_percentage");
+        let Some(share) = &value.drop_percentage else {
+            here.fault("is missing");
+            continue;
+        };
+        let mut fraction = fraction(share, &here);
+        fraction.numerator = fraction.numerator.min(fraction.denominator);
+        drops.push(DropOverload { category: value.category.clone(), fraction });
+    }
+    drops
+}
+
+/// gRPC does not look at it (rule 143); Envoy refuses 0.
+fn overprovisioning(value: Option<u32>, rules: Rules, at: &At<'_>) -> u32 {
+    if value == Some(0) && rules == Rules::Inline {
+        at.field("overprovisioning_factor").fault("must be at least 1");
+    }
+    value.filter(|factor| *factor > 0).unwrap_or(OVERPROVISIONING)
+}

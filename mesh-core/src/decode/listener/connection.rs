@@ -1,0 +1,127 @@
+//! `HttpConnectionManager`: rules 9 to 16, and what of Envoy's own fields the model holds.
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use pb::http_connection_manager::{RouteSpecifier, StripPortMode};
+
+use crate::decode::at::At;
+use crate::decode::envelope::check_source;
+use crate::decode::value::duration;
+use crate::decode::{Decoder, Side};
+use crate::model::listener::EscapedSlashes;
+use crate::model::{HttpConnection, RouteSource};
+
+impl Decoder {
+    /// Decodes a connection manager for one side.
+    pub(super) fn connection(
+        &self,
+        value: pb::HttpConnectionManager,
+        side: Side,
+        at: &At<'_>,
+    ) -> Option<HttpConnection> {
+        check_trust(&value, at);
+        // The routes of the table take their own notes first.
+        let routes = self.routes(value.route_specifier.as_ref(), at);
+        let mark = at.mark();
+        note_unsupported(&value, side, at);
+        let filters = self.http_filters(&value.http_filters, side, at);
+        let strip_any_host_port = match value.strip_port_mode {
+            Some(StripPortMode::StripAnyHostPort(strip)) => strip,
+            None => false,
+        };
+        let options = value.common_http_protocol_options.as_ref();
+        let options_at = at.field("common_http_protocol_options");
+        let connection = HttpConnection {
+            routes: routes?,
+            filters,
+            // Rule 15.
+            max_stream_duration: duration(
+                options.and_then(|options| options.max_stream_duration.as_ref()),
+                &options_at.field("max_stream_duration"),
+            ),
+            normalize_path: value.normalize_path.is_some_and(|value| value.value),
+            merge_slashes: value.merge_slashes,
+            escaped_slashes: escaped_slashes(value.path_with_escaped_slashes_action, at),
+            strip_any_host_port,
+            strip_matching_host_port: value.strip_matching_host_port,
+            strip_trailing_host_dot: value.strip_trailing_host_dot,
+            unsupported: Vec::new(),
+        };
+        Some(HttpConnection { unsupported: at.notes_since(mark), ..connection })
+    }
+
+    /// Rules 11 to 14.
+    fn routes(&self, value: Option<&RouteSpecifier>, at: &At<'_>) -> Option<RouteSource> {
+        match value {
+            Some(RouteSpecifier::Rds(rds)) => {
+                let at = at.field("rds");
+                check_source(rds.config_source.as_ref(), &at.field("config_source"));
+                if rds.route_config_name.is_empty() {
+                    at.field("route_config_name").fault("is empty");
+                }
+                Some(RouteSource::Rds(rds.route_config_name.as_str().into()))
+            }
+            Some(RouteSpecifier::RouteConfig(table)) => {
+                let table = self.route_table(table.clone(), &at.field("route_config"));
+                Some(RouteSource::Inline(Arc::new(table)))
+            }
+            Some(RouteSpecifier::ScopedRoutes(_)) => {
+                at.field("scoped_routes").fault("is not supported; give rds or route_config");
+                None
+            }
+            None => {
+                at.fault("has neither rds nor route_config");
+                None
+            }
+        }
+    }
+}
+
+/// What decides whom to believe about a request's origin: rules 9 and 10.
+fn check_trust(value: &pb::HttpConnectionManager, at: &At<'_>) {
+    if value.xff_num_trusted_hops != 0 {
+        at.field("xff_num_trusted_hops").fault("must be 0: the peer's address is the connection's");
+    }
+    if !value.original_ip_detection_extensions.is_empty() {
+        at.field("original_ip_detection_extensions").fault("must be empty: the peer's address is the connection's");
+    }
+    if value.forward_client_cert_matcher.is_some() {
+        at.field("forward_client_cert_matcher").fault("is not supported");
+    }
+}
+
+fn note_unsupported(value: &pb::HttpConnectionManager, side: Side, at: &At<'_>) {
+    at.all_fail_requests(&[
+        ("local_reply_config", value.local_reply_config.is_some()),
+        ("early_header_mutation_extensions", !value.early_header_mutation_extensions.is_empty()),
+        ("path_normalization_options", value.path_normalization_options.is_some()),
+    ]);
+    at.all_left_out(&[
+        ("access_log", !value.access_log.is_empty()),
+        ("request_timeout", is_set(value.request_timeout.as_ref())),
+        ("stream_idle_timeout", is_set(value.stream_idle_timeout.as_ref())),
+        ("request_headers_timeout", is_set(value.request_headers_timeout.as_ref())),
+        ("set_current_client_cert_details", value.set_current_client_cert_details.is_some()),
+        // 0 is SANITIZE, which is what happens anyway.
+        ("forward_client_cert_details", side == Side::Server && value.forward_client_cert_details != 0),
+    ]);
+}
+
+fn is_set(value: Option<&envoy_types::pb::google::protobuf::Duration>) -> bool {
+    value.is_some_and(|value| value.seconds != 0 || value.nanos != 0)
+}
+
+fn escaped_slashes(value: i32, at: &At<'_>) -> EscapedSlashes {
+    match value {
+        // 0 is "as the implementation likes", which is to keep them, as in Envoy.
+        0 | 1 => EscapedSlashes::Keep,
+        2 => EscapedSlashes::Reject,
+        3 => EscapedSlashes::UnescapeAndRedirect,
+        4 => EscapedSlashes::UnescapeAndForward,
+        other => {
+            at.field("path_with_escaped_slashes_action").fault(format!("is {other}, which is not known"));
+            EscapedSlashes::Reject
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `RouteAction`: where requests go and how.
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::route::v3 as pb;
+use http::StatusCode;
+use pb::route_action::ClusterSpecifier;
+
+use super::{cors, hash, mirror, retry, rewrite, timeout, weighted};
+use crate::decode::Decoder;
+use crate::decode::at::At;
+use crate::decode::value::{header_name, metadata, short_duration};
+use crate::model::{Action, ClusterChoice, Forward, HostRewrite, Metadata, RouteMatch};
+
+/// Forwarding to a cluster.
+pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &RouteMatch, at: &At<'_>) -> Action {
+    note_unsupported(value, at);
+    let cluster = match cluster(decoder, value, at) {
+        Choice::Known(cluster) => cluster,
+        Choice::Unknown(what) => return Action::Unknown(what),
+    };
+    Action::Forward(Box::new(Forward {
+        cluster,
+        cluster_not_found: not_found(value.cluster_not_found_response_code, at),
+        timeout: short_duration(value.timeout.as_ref(), &at.field("timeout")),
+        idle_timeout: short_duration(value.idle_timeout.as_ref(), &at.field("idle_timeout")),
+        max_stream_duration: timeout::max_stream_duration(value, at),
+        retry: value
+            .retry_policy
+            .as_ref()
+            .and_then(|policy| retry::retry(policy, &at.field("retry_policy")))
+            .map(Arc::new),
+        hedge: value.hedge_policy.as_ref().map(|policy| retry::hedge(policy, &at.field("hedge_policy"))),
+        path_rewrite: rewrite::path(value, matched, at),
+        host_rewrite: host(value, at),
+        append_x_forwarded_host: value.append_x_forwarded_host,
+        hash: hash::policies(&value.hash_policy, at),
+        metadata_match: endpoint_metadata(value.metadata_match.clone()),
+        mirrors: mirror::mirrors(&value.request_mirror_policies, at),
+        high_priority: value.priority == 1,
+        cors: value.cors.as_ref().map(|policy| Arc::new(cors::route_policy(policy, &at.field("cors")))),
+    }))
+}
+
+fn note_unsupported(value: &pb::RouteAction, at: &At<'_>) {
+    at.all_fail_requests(&[
+        ("retry_policy_typed_config", value.retry_policy_typed_config.is_some()),
+        ("rate_limits", !value.rate_limits.is_empty()),
+        ("internal_redirect_policy", value.internal_redirect_policy.is_some()),
+        ("internal_redirect_action", value.internal_redirect_action != 0),
+    ]);
+    at.all_left_out(&[
+        ("early_data_policy", value.early_data_policy.is_some()),
+        ("flush_timeout", value.flush_timeout.is_some()),
+        ("upgrade_configs", !value.upgrade_configs.is_empty()),
+    ]);
+}
+
+enum Choice {
+    Known(ClusterChoice),
+    Unknown(String),
+}
+
+fn cluster(decoder: &Decoder, value: &pb::RouteAction, at: &At<'_>) -> Choice {
+    let unused = ClusterChoice::Cluster("".into());
+    match &value.cluster_specifier {
+        // Rule 68.
+        Some(ClusterSpecifier::Cluster(name)) => {
+            if name.is_empty() {
+                at.field("cluster").fault("is empty");
+            }
+            Choice::Known(ClusterChoice::Cluster(name.as_str().into()))
+        }
+        // Rule 69 is a "gRPC can't".
+        Some(ClusterSpecifier::ClusterHeader(name)) => {
+            Choice::Known(header_name(name, &at.field("cluster_header")).map_or(unused, ClusterChoice::Header))
+        }
+        Some(ClusterSpecifier::WeightedClusters(value)) => {
+            match weighted::weighted(decoder, value, &at.field("weighted_clusters")) {
+                Ok(clusters) => Choice::Known(ClusterChoice::Weighted(Arc::new(clusters))),
+                Err(what) => Choice::Unknown(what),
+            }
+        }
+        Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => Choice::Unknown("cluster_specifier_plugin".into()),
+        Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
+            Choice::Unknown("inline_cluster_specifier_plugin".into())
+        }
+        None => {
+            at.fault("does not say which cluster, or says it in a way that is not known here");
+            Choice::Known(unused)
+        }
+    }
+}
+
+fn not_found(value: i32, at: &At<'_>) -> StatusCode {
+    match value {
+        0 => StatusCode::SERVICE_UNAVAILABLE,
+        1 => StatusCode::NOT_FOUND,
+        2 => StatusCode::INTERNAL_SERVER_ERROR,
+        other => {
+            at.field("cluster_not_found_response_code").fault(format!("is {other}, which is not known"));
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    }
+}
+
+fn host(value: &pb::RouteAction, at: &At<'_>) -> Option<HostRewrite> {
+    use pb::route_action::HostRewriteSpecifier as Pb;
+    match value.host_rewrite_specifier.as_ref()? {
+        Pb::HostRewriteLiteral(host) => rewrite::host_literal(host, &at.field("host_rewrite_literal")),
+        Pb::AutoHostRewrite(auto) => auto.value.then_some(HostRewrite::Auto),
+        Pb::HostRewriteHeader(name) => header_name(name, &at.field("host_rewrite_header")).map(HostRewrite::Header),
+        Pb::HostRewritePathRegex(value) => {
+            crate::decode::matcher::rewrite(value, &at.field("host_rewrite_path_regex")).map(HostRewrite::PathRegex)
+        }
+        Pb::HostRewrite(format) => {
+            // A format string: it may depend on anything.
+            if format.contains('%') {
+                at.field("host_rewrite").fails_requests();
+            }
+            rewrite::host_literal(format, &at.field("host_rewrite"))
+        }
+    }
+}
+
+/// The values that endpoints must have: only the namespace `envoy.lb` chooses endpoints.
+pub(super) fn endpoint_metadata(value: Option<envoy_types::pb::envoy::config::core::v3::Metadata>) -> Metadata {
+    let mut all = metadata(value);
+    match all.remove("envoy.lb") {
+        Some(serde_json::Value::Object(fields)) => fields.into_iter().collect(),
+        _ => Metadata::new(),
+    }
+}

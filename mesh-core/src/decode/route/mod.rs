@@ -1,0 +1,72 @@
+//! `RouteConfiguration`: rules 52 to 90, and Envoy's where gRPC lacks the feature.
+
+mod action;
+mod cors;
+mod direct;
+mod forward;
+mod hash;
+mod matches;
+mod mirror;
+mod mutation;
+mod redirect;
+mod retry;
+mod rewrite;
+mod timeout;
+mod vhost;
+mod weighted;
+
+pub(super) use cors::filter_policy as cors_filter_policy;
+
+use envoy_types::pb::envoy::config::route::v3 as pb;
+
+use super::Decoder;
+use super::at::At;
+use super::value::header_name;
+use crate::model::RouteTable;
+
+/// Envoy's default for bodies of direct responses.
+const DIRECT_BODY: u32 = 4096;
+
+impl Decoder {
+    /// Decodes a route table, named or part of a Listener (rule 14). The whole table is checked, not only what a target
+    /// will use.
+    pub(super) fn route_table(&self, value: pb::RouteConfiguration, at: &At<'_>) -> RouteTable {
+        let mark = at.mark();
+        note_unsupported(&value, at);
+        let max_body = value.max_direct_response_body_size_bytes.map_or(DIRECT_BODY, |bytes| bytes.value);
+        let table = RouteTable {
+            name: value.name.into(),
+            headers: mutation::mutations(
+                &value.request_headers_to_add,
+                &value.request_headers_to_remove,
+                &value.response_headers_to_add,
+                &value.response_headers_to_remove,
+                at,
+            ),
+            internal_only_headers: value
+                .internal_only_headers
+                .iter()
+                .enumerate()
+                .filter_map(|(index, name)| header_name(name, &at.item("internal_only_headers", index)))
+                .collect(),
+            most_specific_mutations_win: value.most_specific_header_mutations_wins,
+            max_direct_response_body: max_body,
+            ignore_port_in_host: value.ignore_port_in_host_matching,
+            mirrors: mirror::mirrors(&value.request_mirror_policies, at),
+            overrides: self.overrides(&value.typed_per_filter_config, at),
+            virtual_hosts: vhost::virtual_hosts(self, value.virtual_hosts, max_body, at),
+            unsupported: Vec::new(),
+        };
+        RouteTable { unsupported: at.notes_since(mark), ..table }
+    }
+}
+
+/// Rules 73 to 76 are about plugins: a route that uses one fails its requests, the declaration alone does nothing.
+fn note_unsupported(value: &pb::RouteConfiguration, at: &At<'_>) {
+    at.all_fail_requests(&[
+        ("vhds", value.vhds.is_some()),
+        ("vhost_header", !value.vhost_header.is_empty()),
+        ("ignore_path_parameters_in_path_matching", value.ignore_path_parameters_in_path_matching),
+        ("route_specifiers", !value.route_specifiers.is_empty()),
+    ]);
+}

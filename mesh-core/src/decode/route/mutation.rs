@@ -1,0 +1,119 @@
+//! Headers to add and remove, as Envoy checks them.
+
+use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
+use http::HeaderValue;
+
+use crate::decode::at::At;
+use crate::decode::value::{LONGEST_HEADER, header_name};
+use crate::model::{AppendAction, HeaderAppend, HeaderMutations};
+
+/// The mutations of one level.
+pub(super) fn mutations(
+    request_add: &[HeaderValueOption],
+    request_remove: &[String],
+    response_add: &[HeaderValueOption],
+    response_remove: &[String],
+    at: &At<'_>,
+) -> HeaderMutations {
+    HeaderMutations {
+        request_append: appends(request_add, "request_headers_to_add", at),
+        request_remove: removals(request_remove, "request_headers_to_remove", at),
+        response_append: appends(response_add, "response_headers_to_add", at),
+        response_remove: removals(response_remove, "response_headers_to_remove", at),
+    }
+}
+
+fn appends(values: &[HeaderValueOption], name: &str, at: &At<'_>) -> Vec<HeaderAppend> {
+    values.iter().enumerate().filter_map(|(index, value)| append(value, &at.item(name, index))).collect()
+}
+
+fn append(value: &HeaderValueOption, at: &At<'_>) -> Option<HeaderAppend> {
+    let at_header = at.field("header");
+    let Some(header) = &value.header else {
+        at_header.fault("is missing");
+        return None;
+    };
+    let name = mutable_name(&header.key, &at_header.field("key"));
+    let (bytes, at_value) = if header.raw_value.is_empty() {
+        (header.value.as_bytes(), at_header.field("value"))
+    } else {
+        (&header.raw_value[..], at_header.field("raw_value"))
+    };
+    check_format(bytes, &at_value);
+    let parsed = HeaderValue::from_bytes(bytes).ok().filter(|_| bytes.len() <= LONGEST_HEADER);
+    if parsed.is_none() {
+        at_value.fault("is not the value of a header");
+    }
+    let action = action(value, at);
+    Some(HeaderAppend { name: name?, value: parsed?, action: action?, keep_empty: value.keep_empty_value })
+}
+
+/// `append` is the older spelling, and has priority where it is set: true is append, false is overwrite.
+fn action(value: &HeaderValueOption, at: &At<'_>) -> Option<AppendAction> {
+    if let Some(append) = &value.append {
+        if value.append_action != 0 {
+            at.fault("has both append and append_action");
+        }
+        return Some(if append.value { AppendAction::AppendOrAdd } else { AppendAction::OverwriteOrAdd });
+    }
+    match value.append_action {
+        0 => Some(AppendAction::AppendOrAdd),
+        1 => Some(AppendAction::AddIfAbsent),
+        2 => Some(AppendAction::OverwriteOrAdd),
+        3 => Some(AppendAction::OverwriteIfExists),
+        other => {
+            at.field("append_action").fault(format!("is {other}, which is not known"));
+            None
+        }
+    }
+}
+
+fn removals(values: &[String], name: &str, at: &At<'_>) -> Vec<http::HeaderName> {
+    let values = values.iter().enumerate();
+    values.filter_map(|(index, value)| mutable_name(value, &at.item(name, index))).collect()
+}
+
+/// Pseudo-headers and `host` have rewrites of their own.
+fn mutable_name(name: &str, at: &At<'_>) -> Option<http::HeaderName> {
+    if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+        at.fault(format!("is `{name}`, which cannot be added or removed; use a rewrite"));
+        return None;
+    }
+    header_name(name, at)
+}
+
+/// Envoy's format strings: `%%`, `%COMMAND%`, `%COMMAND(argument)%`, `%COMMAND(argument):LENGTH%`. One that is computed
+/// and not plain text is not implemented: sending it as text would be a lie.
+fn check_format(bytes: &[u8], at: &At<'_>) {
+    let mut rest = bytes;
+    let mut computed = false;
+    while let Some(start) = rest.iter().position(|byte| *byte == b'%') {
+        rest = &rest[start + 1..];
+        if rest.first() == Some(&b'%') {
+            rest = &rest[1..];
+            continue;
+        }
+        let Some(end) = command_end(rest) else {
+            at.fault("has a `%` that begins nothing; write `%%` for the character");
+            return;
+        };
+        computed = true;
+        rest = &rest[end..];
+    }
+    if computed {
+        at.fails_requests();
+    }
+}
+
+/// Where the command that begins here ends, past its `%`.
+fn command_end(text: &[u8]) -> Option<usize> {
+    let name = text.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'_' | b'0'..=b'9')).count();
+    let mut at = (name > 0).then_some(name)?;
+    if text.get(at) == Some(&b'(') {
+        at += text[at..].iter().position(|byte| *byte == b')')? + 1;
+    }
+    if text.get(at) == Some(&b':') {
+        at += 1 + text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    }
+    (text.get(at) == Some(&b'%')).then_some(at + 1)
+}

@@ -1,0 +1,139 @@
+//! Retry and hedge policies: rules 77 to 82, and Envoy's fields.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::route::v3 as pb;
+use http::StatusCode;
+use pb::retry_policy::retry_host_predicate::ConfigType;
+use pb::retry_policy::{RateLimitedRetryBackOff, ResetHeader as PbResetHeader, RetryBackOff, RetryHostPredicate};
+
+use crate::decode::at::At;
+use crate::decode::envelope::bare;
+use crate::decode::matcher;
+use crate::decode::value::{header_name, positive_duration, short_duration};
+use crate::model::{Backoff, HedgePolicy, RateLimitedBackoff, ResetFormat, ResetHeader, RetryOn, RetryPolicy};
+
+/// Delays below this are read as this.
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(1);
+
+/// A retry policy; None where no condition is left (rule 82).
+pub(super) fn retry(value: &pb::RetryPolicy, at: &At<'_>) -> Option<RetryPolicy> {
+    at.all_left_out(&[
+        ("retry_priority", value.retry_priority.is_some()),
+        ("retry_options_predicates", !value.retry_options_predicates.is_empty()),
+        ("refresh_cluster_on_retry", value.refresh_cluster_on_retry),
+    ]);
+    let (avoid_previous_hosts, omit_canary_hosts) = predicates(&value.retry_host_predicate, at);
+    let policy = RetryPolicy {
+        on: RetryOn::parse(&value.retry_on),
+        // Envoy takes any number; one that is no status is never seen.
+        status_codes: value.retriable_status_codes.iter().filter_map(|code| status(*code)).collect(),
+        num_retries: num_retries(value, at),
+        per_try_timeout: short_duration(value.per_try_timeout.as_ref(), &at.field("per_try_timeout"))
+            .filter(|timeout| !timeout.is_zero()),
+        per_try_idle_timeout: short_duration(value.per_try_idle_timeout.as_ref(), &at.field("per_try_idle_timeout"))
+            .filter(|timeout| !timeout.is_zero()),
+        backoff: value
+            .retry_back_off
+            .as_ref()
+            .map(|value| backoff(value, &at.field("retry_back_off")))
+            .unwrap_or_default(),
+        rate_limited_backoff: value
+            .rate_limited_retry_back_off
+            .as_ref()
+            .map(|value| rate_limited(value, &at.field("rate_limited_retry_back_off"))),
+        avoid_previous_hosts,
+        omit_canary_hosts,
+        host_selection_attempts: u32::try_from(value.host_selection_retry_max_attempts).unwrap_or(1).max(1),
+        retriable_headers: matcher::headers(&value.retriable_headers, "retriable_headers", at),
+        retriable_request_headers: matcher::headers(&value.retriable_request_headers, "retriable_request_headers", at),
+    };
+    (!policy.on.is_empty()).then_some(policy)
+}
+
+fn status(code: u32) -> Option<StatusCode> {
+    StatusCode::from_u16(u16::try_from(code).ok()?).ok()
+}
+
+/// Rule 77.
+fn num_retries(value: &pb::RetryPolicy, at: &At<'_>) -> u32 {
+    match value.num_retries.map(|value| value.value) {
+        None => 1,
+        Some(0) => {
+            at.field("num_retries").fault("is 0; leave the policy out instead");
+            0
+        }
+        Some(retries) => retries,
+    }
+}
+
+/// Rules 78 to 81.
+fn backoff(value: &RetryBackOff, at: &At<'_>) -> Backoff {
+    let base_at = at.field("base_interval");
+    if value.base_interval.is_none() {
+        base_at.fault("is missing");
+    }
+    let base = positive_duration(value.base_interval.as_ref(), &base_at).unwrap_or(Backoff::default().base);
+    let max_at = at.field("max_interval");
+    let max = positive_duration(value.max_interval.as_ref(), &max_at);
+    if max.is_some_and(|max| max < base) {
+        max_at.fault("is shorter than base_interval");
+    }
+    let base = base.max(SHORTEST_BACKOFF);
+    Backoff { base, max: max.unwrap_or(base.saturating_mul(10)).max(base) }
+}
+
+fn rate_limited(value: &RateLimitedRetryBackOff, at: &At<'_>) -> RateLimitedBackoff {
+    if value.reset_headers.is_empty() {
+        at.field("reset_headers").fault("is empty");
+    }
+    let headers = value.reset_headers.iter().enumerate();
+    RateLimitedBackoff {
+        reset_headers: headers
+            .filter_map(|(index, header)| reset_header(header, &at.item("reset_headers", index)))
+            .collect(),
+        max: positive_duration(value.max_interval.as_ref(), &at.field("max_interval"))
+            .unwrap_or(Duration::from_secs(300)),
+    }
+}
+
+fn reset_header(value: &PbResetHeader, at: &At<'_>) -> Option<ResetHeader> {
+    let format = match value.format {
+        0 => ResetFormat::Seconds,
+        1 => ResetFormat::UnixTimestamp,
+        other => {
+            at.field("format").fault(format!("is {other}, which is not known"));
+            ResetFormat::Seconds
+        }
+    };
+    Some(ResetHeader { name: header_name(&value.name, &at.field("name"))?, format })
+}
+
+/// Which hosts a retry avoids: previous ones, canaries. Others are left out: they only make a retry luckier.
+fn predicates(values: &[RetryHostPredicate], at: &At<'_>) -> (bool, bool) {
+    let (mut previous, mut canary) = (false, false);
+    for (index, value) in values.iter().enumerate() {
+        let kind = match &value.config_type {
+            Some(ConfigType::TypedConfig(any)) => bare(&any.type_url),
+            None => "",
+        };
+        match (kind, value.name.as_str()) {
+            ("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", _)
+            | ("", "envoy.retry_host_predicates.previous_hosts") => previous = true,
+            ("envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate", _)
+            | ("", "envoy.retry_host_predicates.omit_canary_hosts") => canary = true,
+            _ => at.item("retry_host_predicate", index).left_out(),
+        }
+    }
+    (previous, canary)
+}
+
+/// A hedge policy.
+pub(super) fn hedge(value: &pb::HedgePolicy, at: &At<'_>) -> HedgePolicy {
+    at.all_left_out(&[("additional_request_chance", value.additional_request_chance.is_some())]);
+    let initial_requests = value.initial_requests.map_or(1, |value| value.value);
+    if initial_requests == 0 {
+        at.field("initial_requests").fault("must be at least 1");
+    }
+    HedgePolicy { initial_requests, on_per_try_timeout: value.hedge_on_per_try_timeout }
+}

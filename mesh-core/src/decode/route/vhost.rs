@@ -1,0 +1,135 @@
+//! Virtual hosts and their domains: rules 52 and 53.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::route::v3 as pb;
+
+use super::{action, cors, matches, mirror, mutation, retry};
+use crate::decode::Decoder;
+use crate::decode::at::At;
+use crate::decode::value::{check_line, metadata};
+use crate::model::{Domain, Route, RouteMatch, VirtualHost};
+
+/// The virtual hosts of a table. A domain that two of them claim is refused, as in Envoy: gRPC takes the first, and which
+/// one the operator meant cannot be known.
+pub(super) fn virtual_hosts(
+    decoder: &Decoder,
+    values: Vec<pb::VirtualHost>,
+    max_body: u32,
+    at: &At<'_>,
+) -> Vec<Arc<VirtualHost>> {
+    let mut seen = BTreeSet::new();
+    let mut hosts = Vec::with_capacity(values.len());
+    for (index, value) in values.into_iter().enumerate() {
+        let at = at.item("virtual_hosts", index);
+        check_unique(&value.domains, &mut seen, &at);
+        hosts.push(Arc::new(virtual_host(decoder, value, max_body, &at)));
+    }
+    hosts
+}
+
+fn check_unique(domains: &[String], seen: &mut BTreeSet<String>, at: &At<'_>) {
+    for (index, domain) in domains.iter().enumerate() {
+        if !seen.insert(domain.to_ascii_lowercase()) {
+            at.item("domains", index).fault(format!("is `{domain}`, which the table has already"));
+        }
+    }
+}
+
+fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &At<'_>) -> VirtualHost {
+    let routes = value.routes.into_iter().enumerate();
+    let routes = routes.map(|(index, value)| Arc::new(route(decoder, value, max_body, &at.item("routes", index))));
+    let routes = routes.collect();
+    // After the routes, which take their own notes.
+    let mark = at.mark();
+    at.all_fail_requests(&[
+        ("matcher", value.matcher.is_some()),
+        ("require_tls", value.require_tls != 0),
+        ("rate_limits", !value.rate_limits.is_empty()),
+        ("retry_policy_typed_config", value.retry_policy_typed_config.is_some()),
+        ("route_specifiers", !value.route_specifiers.is_empty()),
+    ]);
+    at.all_left_out(&[
+        ("virtual_clusters", !value.virtual_clusters.is_empty()),
+        ("include_is_timeout_retry_header", value.include_is_timeout_retry_header),
+    ]);
+    let host = VirtualHost {
+        name: value.name.into(),
+        domains: domains(&value.domains, at),
+        routes,
+        headers: mutation::mutations(
+            &value.request_headers_to_add,
+            &value.request_headers_to_remove,
+            &value.response_headers_to_add,
+            &value.response_headers_to_remove,
+            at,
+        ),
+        retry: value.retry_policy.and_then(|policy| retry::retry(&policy, &at.field("retry_policy"))).map(Arc::new),
+        hedge: value.hedge_policy.map(|policy| retry::hedge(&policy, &at.field("hedge_policy"))),
+        overrides: decoder.overrides(&value.typed_per_filter_config, at),
+        mirrors: mirror::mirrors(&value.request_mirror_policies, at),
+        request_attempt_count: value.include_request_attempt_count,
+        response_attempt_count: value.include_attempt_count_in_response,
+        cors: value.cors.map(|policy| Arc::new(cors::route_policy(&policy, &at.field("cors")))),
+        unsupported: Vec::new(),
+    };
+    VirtualHost { unsupported: at.notes_since(mark), ..host }
+}
+
+fn domains(values: &[String], at: &At<'_>) -> Vec<Domain> {
+    // Rule 53.
+    if values.is_empty() {
+        at.field("domains").fault("is empty");
+    }
+    values.iter().enumerate().filter_map(|(index, value)| domain(value, &at.item("domains", index))).collect()
+}
+
+/// Rule 52.
+fn domain(text: &str, at: &At<'_>) -> Option<Domain> {
+    check_line(text, at);
+    let text = text.to_ascii_lowercase();
+    let parsed = match (text.as_str(), text.strip_prefix('*'), text.strip_suffix('*')) {
+        ("", ..) => None,
+        ("*", ..) => Some(Domain::Any),
+        (_, Some(suffix), _) if !suffix.contains('*') => Some(Domain::Suffix(suffix.to_owned())),
+        (_, None, Some(prefix)) if !prefix.contains('*') => Some(Domain::Prefix(prefix.to_owned())),
+        (exact, None, None) if !exact.contains('*') => Some(Domain::Exact(exact.to_owned())),
+        _ => None,
+    };
+    if parsed.is_none() {
+        at.fault("must be a name, `*`, `*` and an ending, or a beginning and `*`");
+    }
+    parsed
+}
+
+fn route(decoder: &Decoder, value: pb::Route, max_body: u32, at: &At<'_>) -> Route {
+    let mark = at.mark();
+    at.all_fail_requests(&[("route_specifiers", !value.route_specifiers.is_empty())]);
+    at.all_left_out(&[("tracing", value.tracing.is_some())]);
+    let matches = match &value.r#match {
+        Some(matcher) => matches::route_match(matcher, &at.field("match")),
+        None => {
+            // Rule 54.
+            at.field("match").fault("is missing");
+            RouteMatch::never()
+        }
+    };
+    let route = Route {
+        name: value.name.into(),
+        action: action::action(decoder, value.action, &matches, max_body, at),
+        matches,
+        headers: mutation::mutations(
+            &value.request_headers_to_add,
+            &value.request_headers_to_remove,
+            &value.response_headers_to_add,
+            &value.response_headers_to_remove,
+            at,
+        ),
+        overrides: decoder.overrides(&value.typed_per_filter_config, at),
+        metadata: metadata(value.metadata),
+        operation: value.decorator.map(|decorator| decorator.operation).filter(|name| !name.is_empty()),
+        unsupported: Vec::new(),
+    };
+    Route { unsupported: at.notes_since(mark), ..route }
+}

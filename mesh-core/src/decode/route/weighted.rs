@@ -1,0 +1,79 @@
+//! `WeightedCluster`: rules 70 to 72.
+
+use envoy_types::pb::envoy::config::route::v3 as pb;
+use pb::weighted_cluster::{ClusterWeight, RandomValueSpecifier, cluster_weight};
+
+use super::forward::endpoint_metadata;
+use super::{mutation, rewrite};
+use crate::decode::Decoder;
+use crate::decode::at::At;
+use crate::decode::value::header_name;
+use crate::model::{HostRewrite, WeightedCluster, WeightedClusters};
+
+/// Clusters by weight. The error names what is not known here, so that the route's requests fail with it.
+pub(super) fn weighted(
+    decoder: &Decoder,
+    value: &pb::WeightedCluster,
+    at: &At<'_>,
+) -> Result<WeightedClusters, String> {
+    let mut clusters = Vec::new();
+    let mut total: u64 = 0;
+    for (index, value) in value.clusters.iter().enumerate() {
+        let at = at.item("clusters", index);
+        if value.name.is_empty() && !value.cluster_header.is_empty() {
+            return Err(at.field("cluster_header").to_string());
+        }
+        let cluster = cluster(decoder, value, &at);
+        total += u64::from(cluster.weight);
+        // Rule 70: entries of weight 0 are dropped.
+        if cluster.weight > 0 {
+            clusters.push(cluster);
+        }
+    }
+    if clusters.is_empty() {
+        at.field("clusters").fault("has no cluster with a weight above 0");
+    }
+    // Rule 71.
+    let total = u32::try_from(total).unwrap_or_else(|_| {
+        at.field("clusters").fault("has weights whose sum is more than 4294967295");
+        u32::MAX
+    });
+    let (random_header, use_hash) = match &value.random_value_specifier {
+        Some(RandomValueSpecifier::HeaderName(name)) => (header_name(name, &at.field("header_name")), false),
+        Some(RandomValueSpecifier::UseHashPolicy(value)) => (None, value.value),
+        None => (None, false),
+    };
+    Ok(WeightedClusters { clusters, total, random_header, use_hash })
+}
+
+fn cluster(decoder: &Decoder, value: &ClusterWeight, at: &At<'_>) -> WeightedCluster {
+    // Rule 72.
+    if value.name.is_empty() {
+        at.field("name").fault("is empty");
+    }
+    if value.weight.is_none() {
+        at.field("weight").fault("is missing");
+    }
+    let host_rewrite = value.host_rewrite_specifier.as_ref().and_then(|specifier| match specifier {
+        cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host) => {
+            match rewrite::host_literal(host, &at.field("host_rewrite_literal")) {
+                Some(HostRewrite::Literal(host)) => Some(host),
+                _ => None,
+            }
+        }
+    });
+    WeightedCluster {
+        name: value.name.as_str().into(),
+        weight: value.weight.map_or(0, |weight| weight.value),
+        headers: mutation::mutations(
+            &value.request_headers_to_add,
+            &value.request_headers_to_remove,
+            &value.response_headers_to_add,
+            &value.response_headers_to_remove,
+            at,
+        ),
+        overrides: decoder.overrides(&value.typed_per_filter_config, at),
+        metadata_match: endpoint_metadata(value.metadata_match.clone()),
+        host_rewrite,
+    }
+}

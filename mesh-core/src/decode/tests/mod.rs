@@ -1,0 +1,1 @@
+//! Decoding, tested from outside: bytes in, model or faults out.

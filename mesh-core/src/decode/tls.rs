@@ -1,0 +1,332 @@
+//! TLS policy (gRFC A29): rules 40 to 51, 117 to 122 and 146 to 150. What cannot be honoured refuses the resource.
+
+use envoy_types::pb::envoy::config::core::v3::{TransportSocket, transport_socket::ConfigType};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
+use envoy_types::pb::google::protobuf::Any;
+use pb::common_tls_context::{
+    CertificateProviderInstance, CombinedCertificateValidationContext, ValidationContextType,
+};
+use pb::subject_alt_name_matcher::SanType;
+
+use super::Decoder;
+use super::at::At;
+use super::envelope::{bare, expect};
+use super::matcher;
+use crate::model::{CertificateRef, DownstreamTls, SanKind, SanMatch, TrustRoots, UpstreamTls};
+
+/// The longest SNI (gRFC A101).
+const LONGEST_SNI: usize = 255;
+/// Plaintext, said explicitly.
+const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+
+impl Decoder {
+    /// The TLS of a cluster, from its `transport_socket`; None is plaintext.
+    pub(super) fn upstream_tls(&self, socket: &TransportSocket, at: &At<'_>) -> Option<UpstreamTls> {
+        let at = at.field("typed_config");
+        // Rule 117.
+        let context: pb::UpstreamTlsContext = expect(config(socket, &at)?, &at)?;
+        check_upstream(&context, &at);
+        let common_at = at.field("common_tls_context");
+        let Some(common) = &context.common_tls_context else {
+            common_at.fault("is missing");
+            return None;
+        };
+        check_common(common, &common_at);
+        let identity = self.identity(common, &common_at);
+        let validation = Validation::of(common, &common_at);
+        let roots = self.upstream_roots(&validation, &common_at);
+        Some(UpstreamTls {
+            identity,
+            sans: validation.sans(),
+            roots: roots?,
+            sni: (!context.sni.is_empty()).then(|| context.sni.clone()),
+            auto_host_sni: context.auto_host_sni,
+            auto_sni_san_validation: context.auto_sni_san_validation,
+            alpn: common.alpn_protocols.clone(),
+        })
+    }
+
+    /// The TLS of a filter chain, from its `transport_socket`; None is plaintext.
+    pub(super) fn downstream_tls(&self, socket: &TransportSocket, at: &At<'_>) -> Option<DownstreamTls> {
+        let at = at.field("typed_config");
+        // Rule 40.
+        let context: pb::DownstreamTlsContext = expect(config(socket, &at)?, &at)?;
+        check_downstream(&context, &at);
+        let common_at = at.field("common_tls_context");
+        let Some(common) = &context.common_tls_context else {
+            // Rule 41.
+            common_at.fault("is missing");
+            return None;
+        };
+        check_common(common, &common_at);
+        let identity = self.identity(common, &common_at);
+        let has_instance = common.tls_certificate_provider_instance.is_some()
+            || common.tls_certificate_certificate_provider_instance.is_some();
+        if !has_instance {
+            // Rule 41.
+            common_at.field("tls_certificate_provider_instance").fault("is missing: a server needs a certificate");
+        }
+        let validation = Validation::of(common, &common_at);
+        let client_roots = self.client_roots(&validation, &common_at);
+        let required = context.require_client_certificate.is_some_and(|value| value.value);
+        if required && validation.ca.is_none() {
+            // Rule 43.
+            at.field("require_client_certificate").fault("is true, but no ca_certificate_provider_instance is given");
+        }
+        Some(DownstreamTls {
+            identity: identity?,
+            client_roots,
+            require_client_certificate: required,
+            sans: validation.sans(),
+        })
+    }
+
+    /// The certificate to show. Rule 150: the newer spelling has priority over the older.
+    fn identity(&self, common: &pb::CommonTlsContext, at: &At<'_>) -> Option<CertificateRef> {
+        if let Some(instance) = &common.tls_certificate_provider_instance {
+            let at = at.field("tls_certificate_provider_instance");
+            return self.provider(&instance.instance_name, &instance.certificate_name, &at);
+        }
+        let instance = common.tls_certificate_certificate_provider_instance.as_ref()?;
+        let at = at.field("tls_certificate_certificate_provider_instance");
+        self.provider(&instance.instance_name, &instance.certificate_name, &at)
+    }
+
+    /// Rules 118 and 119.
+    fn upstream_roots(&self, validation: &Validation<'_>, at: &At<'_>) -> Option<TrustRoots> {
+        match &validation.ca {
+            Some((name, instance)) => {
+                self.provider(instance.instance, instance.certificate, &at.field(name)).map(TrustRoots::Provider)
+            }
+            None if validation.system_roots => Some(TrustRoots::System),
+            None => {
+                at.fault(
+                    "does not say whom to trust: give ca_certificate_provider_instance or system_root_certs in the \
+                     validation context",
+                );
+                None
+            }
+        }
+    }
+
+    /// Rules 44, 45 and 50.
+    fn client_roots(&self, validation: &Validation<'_>, at: &At<'_>) -> Option<CertificateRef> {
+        match &validation.ca {
+            Some((name, instance)) => self.provider(instance.instance, instance.certificate, &at.field(name)),
+            None if validation.system_roots => {
+                at.fault("asks for system_root_certs, which would let in every public certificate");
+                None
+            }
+            None if validation.present => {
+                at.fault("has a validation context without ca_certificate_provider_instance");
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// Rules 42, 44 and 120: the bootstrap must have the instance.
+    fn provider(&self, instance: &str, certificate: &str, at: &At<'_>) -> Option<CertificateRef> {
+        if !self.providers.contains(instance) {
+            at.field("instance_name")
+                .fault(format!("is `{instance}`, which the bootstrap's certificate_providers do not have"));
+            return None;
+        }
+        Some(CertificateRef { instance: instance.into(), certificate: certificate.into() })
+    }
+}
+
+/// The configuration of a transport socket that is not explicitly plaintext.
+fn config<'a>(socket: &'a TransportSocket, at: &At<'_>) -> Option<&'a Any> {
+    let Some(ConfigType::TypedConfig(any)) = &socket.config_type else {
+        at.fault("is missing");
+        return None;
+    };
+    (bare(&any.type_url) != RAW_BUFFER).then_some(any)
+}
+
+fn check_upstream(context: &pb::UpstreamTlsContext, at: &At<'_>) {
+    // Rule 122.
+    if context.sni.len() > LONGEST_SNI {
+        at.field("sni").fault(format!("has more than {LONGEST_SNI} bytes"));
+    }
+    if context.sni.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        at.field("sni").fault("has a character that no host name has");
+    }
+}
+
+fn check_downstream(context: &pb::DownstreamTlsContext, at: &At<'_>) {
+    // Rule 47.
+    if context.require_sni.is_some_and(|value| value.value) {
+        at.field("require_sni").fault("is true, which is not supported");
+    }
+    // Rule 48.
+    if context.ocsp_staple_policy != 0 {
+        at.field("ocsp_staple_policy").fault("must be LENIENT_STAPLING");
+    }
+    // Rule 51: what is about sessions and ALPN is not read.
+}
+
+/// What no side can honour. Rules 121, 146, 147.
+fn check_common(common: &pb::CommonTlsContext, at: &At<'_>) {
+    let refused = [
+        // An empty message asks for nothing.
+        ("tls_params", common.tls_params.as_ref().is_some_and(|params| *params != pb::TlsParameters::default())),
+        ("custom_handshaker", common.custom_handshaker.is_some()),
+        ("custom_tls_certificate_selector", common.custom_tls_certificate_selector.is_some()),
+        ("key_log", common.key_log.is_some()),
+        ("tls_certificate_certificate_provider", common.tls_certificate_certificate_provider.is_some()),
+    ];
+    for (name, _) in refused.into_iter().filter(|(_, present)| *present) {
+        at.field(name).fault("is not supported");
+    }
+    let has_instance = common.tls_certificate_provider_instance.is_some()
+        || common.tls_certificate_certificate_provider_instance.is_some();
+    let inline = [
+        ("tls_certificates", !common.tls_certificates.is_empty()),
+        ("tls_certificate_sds_secret_configs", !common.tls_certificate_sds_secret_configs.is_empty()),
+    ];
+    for (name, _) in inline.into_iter().filter(|(_, present)| *present && !has_instance) {
+        at.field(name).fault("is not supported; certificates come from tls_certificate_provider_instance");
+    }
+}
+
+/// A provider instance in either spelling.
+struct Instance<'a> {
+    instance: &'a str,
+    certificate: &'a str,
+}
+
+/// What a `CommonTlsContext` says about the peer's certificate: rule 150.
+struct Validation<'a> {
+    present: bool,
+    /// Where the roots are, with the field that says so.
+    ca: Option<(&'static str, Instance<'a>)>,
+    system_roots: bool,
+    sans: Vec<SanMatch>,
+}
+
+impl<'a> Validation<'a> {
+    fn of(common: &'a pb::CommonTlsContext, at: &At<'_>) -> Self {
+        let nothing = Self { present: false, ca: None, system_roots: false, sans: Vec::new() };
+        match &common.validation_context_type {
+            None => nothing,
+            Some(ValidationContextType::ValidationContext(context)) => {
+                Self::context(Some(context), None, &at.field("validation_context"))
+            }
+            Some(ValidationContextType::CombinedValidationContext(combined)) => {
+                let at = at.field("combined_validation_context");
+                check_combined(combined, &at);
+                let older = combined.validation_context_certificate_provider_instance.as_ref();
+                let default = combined.default_validation_context.as_ref();
+                Self::context(default, older, &at.field("default_validation_context"))
+            }
+            Some(ValidationContextType::ValidationContextCertificateProviderInstance(older)) => {
+                Self::context(None, Some(older), at)
+            }
+            // Rule 46.
+            Some(ValidationContextType::ValidationContextSdsSecretConfig(_)) => {
+                at.field("validation_context_sds_secret_config").fault("is not supported");
+                nothing
+            }
+            Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
+                at.field("validation_context_certificate_provider").fault("is not supported");
+                nothing
+            }
+        }
+    }
+
+    fn context(
+        context: Option<&'a pb::CertificateValidationContext>,
+        older: Option<&'a CertificateProviderInstance>,
+        at: &At<'_>,
+    ) -> Self {
+        let newer = context.and_then(|context| context.ca_certificate_provider_instance.as_ref());
+        let ca = match (newer, older) {
+            (Some(newer), _) => Some((
+                "ca_certificate_provider_instance",
+                Instance { instance: &newer.instance_name, certificate: &newer.certificate_name },
+            )),
+            (None, Some(older)) => Some((
+                "validation_context_certificate_provider_instance",
+                Instance { instance: &older.instance_name, certificate: &older.certificate_name },
+            )),
+            (None, None) => None,
+        };
+        if let Some(context) = context {
+            check_validation(context, at);
+        }
+        Self {
+            present: context.is_some() || older.is_some(),
+            ca,
+            system_roots: context.is_some_and(|context| context.system_root_certs.is_some()),
+            sans: context.map(|context| sans(context, at)).unwrap_or_default(),
+        }
+    }
+
+    fn sans(self) -> Vec<SanMatch> {
+        self.sans
+    }
+}
+
+fn check_combined(combined: &CombinedCertificateValidationContext, at: &At<'_>) {
+    if combined.validation_context_certificate_provider.is_some() {
+        at.field("validation_context_certificate_provider").fault("is not supported");
+    }
+    // Rule 46. A provider instance may stand beside it, as istiod's sidecar contexts do, but the secret adds checks that
+    // would be lost.
+    if combined.validation_context_sds_secret_config.is_some() {
+        at.field("validation_context_sds_secret_config").fault("is not supported");
+    }
+}
+
+/// Rule 148: each of these would let in less than we could check.
+fn check_validation(context: &pb::CertificateValidationContext, at: &At<'_>) {
+    let refused = [
+        ("verify_certificate_spki", !context.verify_certificate_spki.is_empty()),
+        ("verify_certificate_hash", !context.verify_certificate_hash.is_empty()),
+        (
+            "require_signed_certificate_timestamp",
+            context.require_signed_certificate_timestamp.is_some_and(|value| value.value),
+        ),
+        ("crl", context.crl.is_some()),
+        ("custom_validator_config", context.custom_validator_config.is_some()),
+        ("max_verify_depth", context.max_verify_depth.is_some()),
+    ];
+    for (name, _) in refused.into_iter().filter(|(_, present)| *present) {
+        at.field(name).fault("is not supported, and leaving it out would trust more than was meant");
+    }
+    // Rule 149: trusted_ca, watched_directory, allow_expired_certificate and trust_chain_verification are not read: none
+    // of them can make us trust more than the provider's roots do.
+}
+
+/// Rule 148. The typed list is the newer one, and has priority where both are there, as in Envoy.
+fn sans(context: &pb::CertificateValidationContext, at: &At<'_>) -> Vec<SanMatch> {
+    if context.match_typed_subject_alt_names.is_empty() {
+        return matcher::strings(&context.match_subject_alt_names, "match_subject_alt_names", at)
+            .into_iter()
+            .map(|matcher| SanMatch { kind: None, matcher })
+            .collect();
+    }
+    let typed = context.match_typed_subject_alt_names.iter().enumerate();
+    typed.filter_map(|(index, value)| san(value, &at.item("match_typed_subject_alt_names", index))).collect()
+}
+
+fn san(value: &pb::SubjectAltNameMatcher, at: &At<'_>) -> Option<SanMatch> {
+    let kind = match SanType::try_from(value.san_type) {
+        Ok(SanType::Email) => Some(SanKind::Email),
+        Ok(SanType::Dns) => Some(SanKind::Dns),
+        Ok(SanType::Uri) => Some(SanKind::Uri),
+        Ok(SanType::IpAddress) => Some(SanKind::IpAddress),
+        Ok(SanType::OtherName | SanType::Unspecified) | Err(_) => {
+            at.field("san_type").fault("must be EMAIL, DNS, URI or IP_ADDRESS");
+            None
+        }
+    };
+    let Some(value) = &value.matcher else {
+        at.field("matcher").fault("is missing");
+        return None;
+    };
+    let matcher = matcher::string(value, &at.field("matcher"))?;
+    Some(SanMatch { kind: Some(kind?), matcher })
+}
