@@ -1,4 +1,15 @@
-//! Placeholder.
+//! What the mesh does to a request, as Tower services in the application's own process.
+//!
+//! Two ways run through this crate, each a module whose parts are listed in their order: [`outbound`] for requests that
+//! leave, [`inbound`] for requests that arrive. Beside them: [`connect`] makes connections, `secure` makes them TLS,
+//! `observe` tells OpenTelemetry what happened.
+#![forbid(unsafe_code)]
 
+pub mod body;
+#[cfg(feature = "client")]
+pub mod connect;
 #[cfg(feature = "server")]
 pub mod inbound;
+
+/// Any error.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -36,8 +36,7 @@ pub use serve::serve;
 pub use slot::{InboundSlot, ServingChange, ServingState};
 pub use split::{Bound, MeshIo, MeshListener, listen};
 
-/// Any error.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) use crate::BoxError;
 
 /// The body of a request.
 pub type RequestBody = hyper::body::Incoming;
