@@ -8,6 +8,7 @@
 pub mod body;
 #[cfg(feature = "client")]
 pub mod connect;
+mod io;
 #[cfg(feature = "server")]
 pub mod inbound;
 

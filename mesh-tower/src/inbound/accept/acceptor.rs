@@ -12,10 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Addresses, BoxStream, InboundIo, InboundListener};
+use super::{Addresses, InboundIo, InboundListener};
 use crate::inbound::config::{ChainState, TlsIo};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::slot::{Current, InboundSlot};
+use crate::io::BoxStream;
 
 /// How long the loop rests when accepting fails, for instance because there are too many open files.
 const REST: Duration = Duration::from_millis(100);

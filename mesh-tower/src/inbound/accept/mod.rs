@@ -4,5 +4,4 @@ mod acceptor;
 mod io;
 
 pub(crate) use acceptor::{Acceptor, Deliver, run};
-pub(crate) use io::BoxStream;
 pub use io::{Addresses, InboundIo, InboundListener, TcpIo};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::DownstreamTls;
 
-use crate::inbound::accept::BoxStream;
+use crate::io::BoxStream;
 
 /// Makes TLS acceptors from the policies of filter chains.
 pub(crate) trait InboundTls: Send + Sync + fmt::Debug {

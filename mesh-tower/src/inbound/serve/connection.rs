@@ -13,11 +13,12 @@ use tower_service::Service;
 
 use super::Heads;
 use super::handler::Handler;
-use crate::inbound::accept::{BoxStream, Deliver};
+use crate::inbound::accept::Deliver;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::options::InboundLimits;
 use crate::inbound::split::MeshIo;
 use crate::inbound::{BoxError, RequestBody};
+use crate::io::BoxStream;
 
 /// The length of HTTP/2's preface: until so much has come, nobody knows which HTTP it is. No HTTP/1.1 request is shorter.
 const PREFACE: usize = 24;

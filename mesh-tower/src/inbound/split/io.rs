@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::Half;
 use super::gate::Gate;
-use crate::inbound::accept::BoxStream;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::serve::{Heads, refuse_fragment};
+use crate::io::BoxStream;
 
 /// How many bytes are counted: enough to know which HTTP it is.
 const COUNTED: usize = 24;

@@ -13,10 +13,11 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 
 use super::{Half, MeshIo};
-use crate::inbound::accept::{Acceptor, BoxStream, Deliver, run};
+use crate::inbound::accept::{Acceptor, Deliver, run};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::serve::ending;
 use crate::inbound::slot::InboundSlot;
+use crate::io::BoxStream;
 
 /// Connections that are ready and wait for the application's server.
 const WAITING: usize = 64;
