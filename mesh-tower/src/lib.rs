@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod filter;
+pub mod reply;
 #[cfg(feature = "client")]
 pub mod connect;
 mod io;

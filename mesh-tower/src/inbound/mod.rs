@@ -14,8 +14,7 @@ mod accept;
 mod identify;
 mod normalize;
 mod route;
-mod filter;
-mod reply;
+mod facts;
 mod layer;
 mod serve;
 mod split;
@@ -26,17 +25,20 @@ mod testing;
 mod tests;
 
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
-pub use filter::{InboundFilter, InboundFilterType, InboundFilters, RequestFacts, Verdict};
+pub use facts::RequestFacts;
 pub use identify::PeerInfo;
 pub use layer::{InboundFuture, InboundLayer, InboundService};
 pub(crate) use listeners::Listeners;
 pub use options::{InboundLimits, InboundOptions, OnServingChange};
-pub use reply::{ERROR_HEADER, Reply, ReplyBody};
 pub use serve::serve;
 pub use slot::{InboundSlot, ServingChange, ServingState};
 pub use split::{Bound, MeshIo, MeshListener, listen};
 
 pub(crate) use crate::BoxError;
+use crate::filter::Filters;
+
+/// The HTTP filters that a server can apply.
+pub type InboundFilters = Filters<RequestFacts>;
 
 /// The body of a request.
 pub type RequestBody = hyper::body::Incoming;

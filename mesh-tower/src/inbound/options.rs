@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::InboundFilters;
 use super::config::{InboundTls, NoTls};
-use super::filter::InboundFilters;
 use super::slot::{ServingChange, ServingState};
 
 /// Whom to tell when an address begins or ceases to serve.

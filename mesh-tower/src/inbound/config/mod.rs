@@ -14,7 +14,7 @@ use mesh_core::model::{FilterChain, RouteSource, ServerListener};
 use mesh_core::snapshot::ServerSnapshot;
 use tokio::sync::watch;
 
-use super::filter::InboundFilters;
+use super::InboundFilters;
 use super::options::InboundOptions;
 use super::route::Routes;
 pub(crate) use policy::check;

@@ -14,9 +14,10 @@ use mesh_core::error::{Code, Error};
 use pin_project::pin_project;
 use tower_service::Service;
 
+use crate::filter::FilterRun;
 use crate::inbound::BoxError;
-use crate::inbound::filter::FilterRun;
-use crate::inbound::reply::{Reply, ReplyBody};
+use crate::inbound::RequestFacts;
+use crate::reply::{Reply, ReplyBody};
 
 /// The future of [`InboundService`](super::InboundService).
 #[pin_project]
@@ -26,7 +27,7 @@ where
 {
     #[pin]
     stage: Stage<S, B, S::Future>,
-    run: Option<FilterRun>,
+    run: Option<FilterRun<RequestFacts>>,
     version: Version,
 }
 
@@ -51,7 +52,7 @@ where
         Self { stage: Stage::Reply(reply), run: None, version: Version::HTTP_2 }
     }
 
-    pub(super) fn admitted(service: S, request: Request<B>, run: FilterRun) -> Self {
+    pub(super) fn admitted(service: S, request: Request<B>, run: FilterRun<RequestFacts>) -> Self {
         let version = request.version();
         let stage = if run.is_empty() {
             Stage::Ready { request: Some(request), service }
@@ -151,7 +152,7 @@ where
 }
 
 /// Shows the response to the filters, and tells an HTTP/1 client of a connection that is to end.
-fn finish<R>(run: &FilterRun, version: Version, response: Response<R>) -> Response<R> {
+fn finish<R>(run: &FilterRun<RequestFacts>, version: Version, response: Response<R>) -> Response<R> {
     let mut response = run.show(response);
     if version <= Version::HTTP_11 && run.facts().peer.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -159,8 +160,12 @@ fn finish<R>(run: &FilterRun, version: Version, response: Response<R>) -> Respon
     response
 }
 
+/// An application that passes requests on through the mesh fails with the mesh's own errors, which say more.
 fn failed(error: impl Into<BoxError>) -> Error {
-    let error = error.into();
+    let error = match error.into().downcast::<Error>() {
+        Ok(ours) => return *ours,
+        Err(other) => other,
+    };
     Error::new(Code::HANDLER_FAILED, format!("the application failed: {error}")).with_source(error)
 }
 

@@ -12,13 +12,14 @@ use mesh_core::route::facts::is_grpc;
 use tower_service::Service;
 
 use super::InboundFuture;
+use crate::filter::FilterRun;
 use crate::inbound::BoxError;
-use crate::inbound::filter::{FilterRun, RequestFacts};
+use crate::inbound::RequestFacts;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::normalize::normalize;
-use crate::inbound::reply::ReplyBody;
 use crate::inbound::slot::InboundSlot;
 use crate::inbound::split::Half;
+use crate::reply::ReplyBody;
 
 /// A service behind the inbound layer. It is always ready and never fails: errors of the application become responses.
 #[derive(Debug, Clone)]
@@ -63,7 +64,7 @@ where
 }
 
 impl<S> InboundService<S> {
-    fn admit(&self, parts: &mut request::Parts) -> Result<FilterRun, Error> {
+    fn admit(&self, parts: &mut request::Parts) -> Result<FilterRun<RequestFacts>, Error> {
         let peer = self.identify(&mut parts.extensions)?;
         let connection = peer.connection();
         let routes = connection.chain.routes();

@@ -10,9 +10,10 @@ use mesh_core::model::{Action, HttpConnection, Route, RouteTable, Unsupported, U
 use mesh_core::route::facts::is_grpc;
 use mesh_core::route::{Decision, NoDecision, RequestFacts, RouteIndex};
 
-use super::filter::{FilterChain, InboundFilters};
 use super::identify::PeerInfo;
 use super::normalize::authority_of;
+use super::{InboundFilters, RequestFacts as FilterFacts};
+use crate::filter::FilterChain;
 
 /// The routes of one filter chain, with the filters of each.
 pub(crate) struct Routes {
@@ -21,15 +22,15 @@ pub(crate) struct Routes {
     /// An error fails every request, and only them (gRFC A36).
     table: Result<RouteIndex, Error>,
     /// The filters of routes that nothing overrides.
-    plain: FilterChain,
+    plain: FilterChain<FilterFacts>,
     /// The filters of the other routes, by the route's address: the table holds the routes, so addresses are unique.
-    special: HashMap<usize, FilterChain>,
+    special: HashMap<usize, FilterChain<FilterFacts>>,
 }
 
 /// What takes a request.
 pub(crate) struct Found {
     pub(crate) route: Arc<Route>,
-    pub(crate) filters: FilterChain,
+    pub(crate) filters: FilterChain<FilterFacts>,
 }
 
 impl Routes {

@@ -13,9 +13,9 @@ use tower_service::Service;
 use super::Heads;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::layer::{InboundFuture, InboundService};
-use crate::inbound::reply::ReplyBody;
 use crate::inbound::slot::InboundSlot;
 use crate::inbound::{BoxError, RequestBody};
+use crate::reply::ReplyBody;
 
 /// The service of one connection.
 pub(super) struct Handler<S> {

@@ -10,10 +10,10 @@ use mesh_core::model::{Action, Domain, FilterConfig, FilterOverride, HttpFilter,
 
 use super::client::{BOTH, call, get};
 use super::{start, tell};
+use crate::filter::{Filter, FilterType, Verdict};
 use crate::inbound::testing::{Config, route, table, with_routes};
-use crate::inbound::{
-    InboundFilter, InboundFilterType, InboundFilters, InboundOptions, Reply, RequestFacts, ServingState, Verdict,
-};
+use crate::inbound::{InboundFilters, InboundOptions, RequestFacts, ServingState};
+use crate::reply::Reply;
 
 const TYPE: &str = "test.Stamp";
 
@@ -36,7 +36,7 @@ fn append(headers: &mut http::HeaderMap, letter: &str) {
     headers.insert("x-stamps", value);
 }
 
-impl InboundFilter for Stamp {
+impl Filter<RequestFacts> for Stamp {
     fn on_request(&self, request: &mut request::Parts, facts: &RequestFacts) -> Verdict {
         assert!(facts.config_version > 0);
         match *self {
@@ -62,7 +62,7 @@ impl InboundFilter for Stamp {
 
 struct StampType;
 
-impl InboundFilterType for StampType {
+impl FilterType<RequestFacts> for StampType {
     fn type_url(&self) -> &str {
         TYPE
     }
@@ -71,7 +71,7 @@ impl InboundFilterType for StampType {
         &self,
         config: &Arc<dyn FilterConfig>,
         overrides: &[Arc<dyn FilterConfig>],
-    ) -> Result<Arc<dyn InboundFilter>, Error> {
+    ) -> Result<Arc<dyn Filter<RequestFacts>>, Error> {
         let config: &dyn std::any::Any = &**overrides.last().unwrap_or(config);
         Ok(Arc::new(config.downcast_ref::<Stamp>().unwrap().clone()))
     }

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use mesh_core::error::{Code, Error};
 use pin_project::pin_project;
 
-use crate::inbound::BoxError;
+use crate::BoxError;
 
 /// The body of a response: the application's `B`, or a text of the mesh.
 ///

@@ -1,7 +1,8 @@
-//! HTTP filters on the server: what an RBAC, fault or CORS filter implements, and how a Listener's list becomes a chain.
+//! HTTP filters: what an RBAC, fault or CORS filter implements, and how a Listener's list becomes a chain (gRFC A39).
 //!
-//! Filters run in the Listener's order, after the route is known, with the overrides of the route, its virtual host and its
-//! table. A filter that this server does not have is never passed over: the Listener is refused.
+//! Both ways use it; they differ in what is known of a request, the facts `F`. Filters run in the Listener's order, after the
+//! route is known, with the overrides of the route, its virtual host and its table. A filter that this process does not have
+//! is never passed over: the Listener is refused.
 
 mod run;
 
@@ -12,19 +13,18 @@ use std::sync::Arc;
 
 use http::{request, response};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Name, Route};
+use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Name};
 
-use super::identify::PeerInfo;
-use super::reply::Reply;
+use crate::reply::Reply;
 pub(crate) use run::FilterRun;
 
 /// One filter of a Listener, with the configuration of one route. Shared by every request of that route.
-pub trait InboundFilter: Send + Sync + fmt::Debug {
-    /// Judges a request before the application sees it.
-    fn on_request(&self, request: &mut request::Parts, facts: &RequestFacts) -> Verdict;
+pub trait Filter<F>: Send + Sync + fmt::Debug {
+    /// Judges a request before it goes on.
+    fn on_request(&self, request: &mut request::Parts, facts: &F) -> Verdict;
 
     /// Sees the head of the response, the mesh's own answers included. Filters are asked in reverse order.
-    fn on_response(&self, _response: &mut response::Parts, _facts: &RequestFacts) {}
+    fn on_response(&self, _response: &mut response::Parts, _facts: &F) {}
 }
 
 /// What a filter says to a request.
@@ -33,29 +33,15 @@ pub enum Verdict {
     Continue,
     /// Change the request, then go on.
     Change(Box<dyn FnOnce(&mut request::Parts) + Send>),
-    /// Answer so; neither later filters nor the application see the request.
+    /// Answer so; neither later filters nor whoever is behind them see the request.
     Reply(Box<Reply>),
     /// It takes time (a delay, a question to another server).
     Wait(Pin<Box<dyn Future<Output = Verdict> + Send>>),
 }
 
-/// What is known of a request beside its head.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RequestFacts {
-    /// The connection it came on.
-    pub peer: PeerInfo,
-    /// The route that took it.
-    pub route: Arc<Route>,
-    /// Whether it is gRPC.
-    pub grpc: bool,
-    /// The number of the configuration it is under.
-    pub config_version: u64,
-}
-
-/// A type of filter that this server can apply. The decoding half is `mesh_core::decode::HttpFilterType`, under the same
+/// A type of filter that can be applied. The decoding half is `mesh_core::decode::HttpFilterType`, under the same
 /// type URL.
-pub trait InboundFilterType: Send + Sync {
+pub trait FilterType<F>: Send + Sync {
     /// The type of its configuration, without `type.googleapis.com/`.
     fn type_url(&self) -> &str;
 
@@ -69,17 +55,16 @@ pub trait InboundFilterType: Send + Sync {
         &self,
         config: &Arc<dyn FilterConfig>,
         overrides: &[Arc<dyn FilterConfig>],
-    ) -> Result<Arc<dyn InboundFilter>, Error>;
+    ) -> Result<Arc<dyn Filter<F>>, Error>;
 }
 
-/// The types of filters that a server can apply, by type URL; none by default.
-#[derive(Clone, Default)]
-pub struct InboundFilters(BTreeMap<Name, Arc<dyn InboundFilterType>>);
+/// The types of filters that can be applied, by type URL; none by default.
+pub struct Filters<F>(BTreeMap<Name, Arc<dyn FilterType<F>>>);
 
-impl InboundFilters {
+impl<F> Filters<F> {
     /// With one more type, in place of one of the same type URL.
     #[must_use]
-    pub fn with(mut self, filter: Arc<dyn InboundFilterType>) -> Self {
+    pub fn with(mut self, filter: Arc<dyn FilterType<F>>) -> Self {
         self.0.insert(filter.type_url().into(), filter);
         self
     }
@@ -89,7 +74,7 @@ impl InboundFilters {
     /// # Errors
     ///
     /// A filter is not known, or cannot do what it is asked for.
-    pub(crate) fn chain(&self, filters: &[HttpFilter], levels: &[&FilterOverrides]) -> Result<FilterChain, Error> {
+    pub(crate) fn chain(&self, filters: &[HttpFilter], levels: &[&FilterOverrides]) -> Result<FilterChain<F>, Error> {
         let mut chain = Vec::new();
         for filter in filters {
             // Also for a filter that is off: another route may turn it on, and then it must not be missing.
@@ -115,10 +100,10 @@ impl InboundFilters {
 }
 
 /// The filters of one route, in order.
-pub(crate) type FilterChain = Arc<[Arc<dyn InboundFilter>]>;
+pub(crate) type FilterChain<F> = Arc<[Arc<dyn Filter<F>>]>;
 
 fn unknown(filter: &HttpFilter) -> Error {
-    refused(filter, "this server does not have it")
+    refused(filter, "this process does not have it")
 }
 
 fn refused(filter: &HttpFilter, why: &str) -> Error {
@@ -137,7 +122,19 @@ impl fmt::Debug for Verdict {
     }
 }
 
-impl fmt::Debug for InboundFilters {
+impl<F> Clone for Filters<F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<F> Default for Filters<F> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<F> fmt::Debug for Filters<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }

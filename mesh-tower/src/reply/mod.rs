@@ -65,6 +65,7 @@ impl Reply {
     }
 }
 
+const DEADLINE_EXCEEDED: u8 = 4;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
 
@@ -75,6 +76,9 @@ fn statuses(code: Code) -> (StatusCode, u8) {
         Code::NO_ROUTE | Code::NO_VIRTUAL_HOST => (StatusCode::NOT_FOUND, UNAVAILABLE),
         // gRFC A41: INTERNAL where HTTP has 400.
         Code::BAD_CLIENT | Code::BAD_REQUEST => (StatusCode::BAD_REQUEST, INTERNAL),
+        Code::DEADLINE | Code::ATTEMPT_TIMEOUT | Code::CONNECTION_TIMEOUT => {
+            (StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED)
+        }
         Code::HANDLER_FAILED | Code::FILTER_FAILED | Code::INTERNAL => (StatusCode::INTERNAL_SERVER_ERROR, INTERNAL),
         _ => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
     }

@@ -5,23 +5,23 @@ use std::task::{Context, Poll};
 
 use http::{Response, request};
 
-use super::{FilterChain, RequestFacts, Verdict};
-use crate::inbound::reply::Reply;
+use super::{FilterChain, Verdict};
+use crate::reply::Reply;
 
 /// Where a request is in its filter chain.
-pub(crate) struct FilterRun {
-    chain: FilterChain,
-    facts: RequestFacts,
+pub(crate) struct FilterRun<F> {
+    chain: FilterChain<F>,
+    facts: F,
     next: usize,
     waiting: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
 }
 
-impl FilterRun {
-    pub(crate) fn new(chain: FilterChain, facts: RequestFacts) -> Self {
+impl<F> FilterRun<F> {
+    pub(crate) fn new(chain: FilterChain<F>, facts: F) -> Self {
         Self { chain, facts, next: 0, waiting: None }
     }
 
-    /// Goes on until every filter has spoken: Ok is the way to the application.
+    /// Goes on until every filter has spoken: Ok is the way on.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, request: &mut request::Parts) -> Poll<Result<(), Box<Reply>>> {
         loop {
             let verdict = if let Some(waiting) = &mut self.waiting {
@@ -59,7 +59,7 @@ impl FilterRun {
         self.chain.is_empty()
     }
 
-    pub(crate) fn facts(&self) -> &RequestFacts {
+    pub(crate) fn facts(&self) -> &F {
         &self.facts
     }
 }
