@@ -10,9 +10,12 @@ pub mod filter;
 pub mod reply;
 #[cfg(feature = "client")]
 pub mod connect;
-mod io;
 #[cfg(feature = "server")]
 pub mod inbound;
+
+mod io;
+#[allow(dead_code, unused_imports, reason = "mesh.rs builds it, connect/ and the control transport use it")]
+mod secure;
 
 /// Any error.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

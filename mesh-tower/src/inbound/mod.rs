@@ -25,6 +25,7 @@ mod testing;
 mod tests;
 
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
+pub(crate) use config::{Accepted, BoxedAccept, InboundTls, TlsAcceptor};
 pub use facts::RequestFacts;
 pub use identify::PeerInfo;
 pub use layer::{InboundFuture, InboundLayer, InboundService};

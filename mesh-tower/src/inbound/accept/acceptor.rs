@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Addresses, InboundIo, InboundListener};
-use crate::inbound::config::{ChainState, TlsIo};
+use crate::inbound::config::{Accepted, ChainState};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::slot::{Current, InboundSlot};
 use crate::io::BoxStream;
@@ -68,15 +68,15 @@ impl Acceptor {
             }
             Current::NotServing(why) => return Err(why.clone()),
         };
-        let io = self.handshake(Box::new(io), &chain).await?;
-        Ok((io, PeerInfo::new(addresses, chain, self.slot.clone(), drain)))
+        let Accepted { io, identity } = self.handshake(Box::new(io), &chain).await?;
+        Ok((io, PeerInfo::new(addresses, identity, chain, self.slot.clone(), drain)))
     }
 
-    async fn handshake(&self, io: BoxStream, chain: &Arc<ChainState>) -> Result<BoxStream, Error> {
-        let Some(tls) = chain.tls.clone()? else { return Ok(io) };
+    async fn handshake(&self, io: BoxStream, chain: &Arc<ChainState>) -> Result<Accepted, Error> {
+        let Some(tls) = chain.tls.clone()? else { return Ok(Accepted::anonymous(io)) };
         let limit = self.slot.options().limits.handshake_timeout;
-        match timeout(limit, tls.accept(TlsIo(io))).await {
-            Ok(done) => done.map(|io| io.0),
+        match timeout(limit, tls.accept(io)).await {
+            Ok(done) => done,
             Err(_) => {
                 Err(Error::new(Code::HANDSHAKE, format!("the client did not finish its handshake within {limit:?}")))
             }

@@ -18,9 +18,7 @@ use super::InboundFilters;
 use super::options::InboundOptions;
 use super::route::Routes;
 pub(crate) use policy::check;
-#[cfg(test)]
-pub(crate) use tls::BoxedAccept;
-pub(crate) use tls::{InboundTls, NoTls, TlsAcceptor, TlsIo};
+pub(crate) use tls::{Accepted, BoxedAccept, InboundTls, NoTls, TlsAcceptor};
 
 /// What one Listener means. Connections keep the generation they were accepted under; it is drained when it is replaced.
 pub(crate) struct Generation {

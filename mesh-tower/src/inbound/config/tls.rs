@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
+use mesh_core::identity::PeerIdentity;
 use mesh_core::model::DownstreamTls;
 
 use crate::io::BoxStream;
@@ -26,20 +27,26 @@ pub(crate) trait TlsAcceptor: Send + Sync {
     /// # Errors
     ///
     /// The handshake failed, or there is no certificate to show: the connection is closed.
-    fn accept(&self, io: TlsIo) -> BoxedAccept;
+    fn accept(&self, io: BoxStream) -> BoxedAccept;
 }
 
-/// What a handshake takes and gives: a byte stream.
-pub(crate) struct TlsIo(pub(crate) BoxStream);
+/// What a handshake gives.
+pub(crate) struct Accepted {
+    /// The connection, TLS taken off.
+    pub(crate) io: BoxStream,
+    /// Who the client is; None: it has shown no certificate, and need not.
+    pub(crate) identity: Option<PeerIdentity>,
+}
 
-/// A handshake under way.
-pub(crate) type BoxedAccept = Pin<Box<dyn Future<Output = Result<TlsIo, Error>> + Send>>;
-
-impl fmt::Debug for TlsIo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsIo")
+impl Accepted {
+    /// A connection whose client has not said who it is.
+    pub(crate) fn anonymous(io: BoxStream) -> Self {
+        Self { io, identity: None }
     }
 }
+
+/// A handshake under way.
+pub(crate) type BoxedAccept = Pin<Box<dyn Future<Output = Result<Accepted, Error>> + Send>>;
 
 /// No TLS at all: what demands it is closed.
 #[derive(Debug)]

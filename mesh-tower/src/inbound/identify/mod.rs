@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use mesh_core::identity::PeerIdentity;
 use tokio::sync::watch;
 
 use super::accept::Addresses;
@@ -21,6 +22,7 @@ pub struct PeerInfo(Arc<Connection>);
 /// What is shared by a connection's byte stream, its requests and whoever drains it.
 pub(crate) struct Connection {
     pub(crate) addresses: Addresses,
+    identity: Option<PeerIdentity>,
     pub(crate) chain: Arc<ChainState>,
     pub(crate) slot: Arc<InboundSlot>,
     /// Turns true when the Listener that this connection was accepted under is no longer in force.
@@ -34,12 +36,13 @@ pub(crate) struct Connection {
 impl PeerInfo {
     pub(crate) fn new(
         addresses: Addresses,
+        identity: Option<PeerIdentity>,
         chain: Arc<ChainState>,
         slot: Arc<InboundSlot>,
         drain: watch::Receiver<bool>,
     ) -> Self {
         let (seen, read) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self(Arc::new(Connection { addresses, chain, slot, drain, seen, read }))
+        Self(Arc::new(Connection { addresses, identity, chain, slot, drain, seen, read }))
     }
 
     /// The client's address.
@@ -55,6 +58,12 @@ impl PeerInfo {
     /// Whether the connection is under TLS.
     pub fn is_tls(&self) -> bool {
         self.0.chain.chain.tls.is_some()
+    }
+
+    /// Who the client is, as its certificate proves; None if it has shown none. The same is in the extensions of each
+    /// request that passed the inbound layer.
+    pub fn identity(&self) -> Option<&PeerIdentity> {
+        self.0.identity.as_ref()
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -92,6 +101,7 @@ impl fmt::Debug for PeerInfo {
         f.debug_struct("PeerInfo")
             .field("remote", &self.remote_addr())
             .field("local", &self.local_addr())
+            .field("identity", &self.identity().and_then(PeerIdentity::spiffe_id))
             .field("chain", &self.0.chain.chain.name)
             .finish_non_exhaustive()
     }

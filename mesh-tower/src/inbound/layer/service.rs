@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Extensions, Request, Response, request};
 use http_body::Body;
 use mesh_core::error::{Code, Error};
+use mesh_core::identity::PeerIdentity;
 use mesh_core::route::facts::is_grpc;
 use tower_service::Service;
 
@@ -66,6 +67,7 @@ where
 impl<S> InboundService<S> {
     fn admit(&self, parts: &mut request::Parts) -> Result<FilterRun<RequestFacts>, Error> {
         let peer = self.identify(&mut parts.extensions)?;
+        show_identity(&peer, &mut parts.extensions);
         let connection = peer.connection();
         let routes = connection.chain.routes();
         normalize(parts, routes.http(), peer.local_addr().port())?;
@@ -100,6 +102,14 @@ impl<S> InboundService<S> {
             half.complain(&error);
         }
         error
+    }
+}
+
+/// Puts the client's identity where applications look for it. One that anybody else has put there proves nothing.
+fn show_identity(peer: &PeerInfo, extensions: &mut Extensions) {
+    match peer.identity() {
+        Some(identity) => drop(extensions.insert(identity.clone())),
+        None => drop(extensions.remove::<PeerIdentity>()),
     }
 }
 

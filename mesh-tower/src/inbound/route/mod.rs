@@ -7,7 +7,7 @@ use http::request;
 use http::uri::PathAndQuery;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::{Action, HttpConnection, Route, RouteTable, Unsupported, UnsupportedEffect};
-use mesh_core::route::facts::is_grpc;
+use mesh_core::route::facts::{TlsFacts, is_grpc};
 use mesh_core::route::{Decision, NoDecision, RequestFacts, RouteIndex};
 
 use super::identify::PeerInfo;
@@ -116,11 +116,17 @@ fn facts_of<'a>(request: &'a request::Parts, peer: &PeerInfo) -> Result<(&'a str
         path: request.uri.path_and_query().map_or("", PathAndQuery::as_str),
         headers: &request.headers,
         is_grpc: is_grpc(&request.headers),
-        tls: None,
+        tls: peer.is_tls().then(|| tls_facts(peer)),
         source_ip: Some(peer.remote_addr().ip()),
         channel_id: 0,
     };
     Ok((authority, facts))
+}
+
+/// A certificate that is presented and not valid ends the handshake: whoever is here with one was validated.
+fn tls_facts(peer: &PeerInfo) -> TlsFacts {
+    let presented = peer.identity().is_some();
+    TlsFacts { presented, validated: presented }
 }
 
 fn no_route(table: &RouteIndex, why: &NoDecision) -> Error {

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 
 use super::client::{BOTH, Client};
 use super::{Server, start, tell};
-use crate::inbound::config::{BoxedAccept, InboundTls, TlsAcceptor, TlsIo};
+use crate::inbound::config::{Accepted, BoxedAccept, InboundTls, TlsAcceptor};
 use crate::inbound::testing::Config;
 use crate::inbound::{InboundLimits, InboundOptions};
+use crate::io::BoxStream;
 
 /// A handshake that is a single byte: `y` succeeds, anything else fails.
 #[derive(Debug, Clone, Default)]
@@ -29,11 +30,11 @@ impl InboundTls for OneByte {
 }
 
 impl TlsAcceptor for OneByte {
-    fn accept(&self, mut io: TlsIo) -> BoxedAccept {
+    fn accept(&self, mut io: BoxStream) -> BoxedAccept {
         self.begun.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
-            match io.0.read_u8().await {
-                Ok(b'y') => Ok(io),
+            match io.read_u8().await {
+                Ok(b'y') => Ok(Accepted::anonymous(io)),
                 _ => Err(Error::new(Code::HANDSHAKE, "not the byte")),
             }
         })

@@ -1,0 +1,243 @@
+//! TLS to a server: identity shown, chain verified, names matched.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh_core::error::{Code, Error};
+use mesh_core::identity::{IdentityMaterial, PeerIdentity};
+use mesh_core::model::{TrustRoots, UpstreamTls};
+use rustls::client::{Resumption, Tls12Resumption};
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
+use tokio_rustls::TlsConnector;
+
+use super::Secure;
+use super::material::{Cache, Generation, Roots, unusable};
+use super::refusal::explain;
+use super::verify::{Names, ServerVerifier};
+use crate::io::BoxStream;
+
+/// How many sessions one policy keeps to resume: one policy has one server name for each endpoint without SNI.
+const SESSIONS: usize = 256;
+
+/// Which protocols to offer the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alpn {
+    /// `http/1.1`.
+    Http1,
+    /// `h2`.
+    Http2,
+    /// `h2`, then `http/1.1`.
+    Either,
+}
+
+/// Which protocol the server chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// `http/1.1`.
+    Http1,
+    /// `h2`.
+    Http2,
+    /// One that only the policy's `alpn_protocols` know.
+    Other,
+}
+
+/// A connection whose server is who it must be.
+pub(crate) struct Secured {
+    /// The connection, TLS taken off.
+    pub(crate) io: BoxStream,
+    /// What the server chose; None: it chose nothing.
+    pub(crate) alpn: Option<Protocol>,
+    /// Who the server is.
+    pub(crate) peer: Option<PeerIdentity>,
+}
+
+/// The client's side of one policy. Clones share what was built for it.
+#[derive(Clone)]
+pub(crate) struct ClientTls(Arc<Inner>);
+
+struct Inner {
+    secure: Secure,
+    policy: Arc<UpstreamTls>,
+    names: Names,
+    alpn: Vec<Vec<u8>>,
+    cache: Cache<Built>,
+}
+
+/// What one generation of identity and roots makes of a policy.
+pub(super) struct Built {
+    config: Arc<ClientConfig>,
+    verifier: Arc<ServerVerifier>,
+}
+
+impl ClientTls {
+    pub(super) fn new(secure: Secure, policy: Arc<UpstreamTls>, alpn: Alpn) -> Self {
+        let names = Names::Policy(policy.clone());
+        Self::with_names(secure, policy, names, alpn)
+    }
+
+    pub(super) fn by_name(secure: Secure, policy: Arc<UpstreamTls>, alpn: Alpn) -> Self {
+        Self::with_names(secure, policy, Names::Host, alpn)
+    }
+
+    fn with_names(secure: Secure, policy: Arc<UpstreamTls>, names: Names, alpn: Alpn) -> Self {
+        if policy.roots == TrustRoots::System {
+            // Reading them blocks: here it holds up nobody. An error comes again at the handshake.
+            let _ = secure.0.system.get();
+        }
+        let alpn = offered(&policy, alpn);
+        Self(Arc::new(Inner { secure, policy, names, alpn, cache: Cache::default() }))
+    }
+
+    /// Makes the handshake with the endpoint of this `hostname` (`Endpoint.hostname` of EDS; None or empty if it has none)
+    /// and `address`. The caller bounds its time.
+    ///
+    /// A server that speaks TLS 1.3 judges our certificate after this is done: its refusal shows as an error of the first
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NO_CERTIFICATE`]: we have no identity or no roots. [`Code::HANDSHAKE`]: the peer does not speak TLS, or its
+    /// chain is not trusted. [`Code::WRONG_IDENTITY`]: it is somebody else. No application byte was sent.
+    pub(crate) async fn connect(
+        &self,
+        io: BoxStream,
+        hostname: Option<&str>,
+        address: SocketAddr,
+    ) -> Result<Secured, Error> {
+        let name = self.server_name(hostname, address)?;
+        self.handshake(io, name, &address.to_string()).await
+    }
+
+    /// Makes the handshake with the server that is called `host`, a DNS name or an IP address.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn connect_by_name(&self, io: BoxStream, host: &str) -> Result<Secured, Error> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| Error::new(Code::HANDSHAKE, format!("`{host}` is no name for TLS: {error}")))?;
+        self.handshake(io, name, &format!("`{host}`")).await
+    }
+
+    async fn handshake(&self, io: BoxStream, name: ServerName<'static>, peer: &str) -> Result<Secured, Error> {
+        let built = self.current()?;
+        let connector = TlsConnector::from(built.config.clone());
+        let stream = explain(peer, async {
+            let stream = connector.connect(name.clone(), io).await?;
+            built.verify_resumed(stream.get_ref().1, &name)?;
+            Ok(stream)
+        })
+        .await?;
+        let session = stream.get_ref().1;
+        let alpn = session.alpn_protocol().map(protocol);
+        let chain = session.peer_certificates().unwrap_or_default();
+        let peer = PeerIdentity::from_verified_chain(chain.iter().map(|one| one.clone().into_owned()).collect()).ok();
+        Ok(Secured { io: Box::new(stream), alpn, peer })
+    }
+
+    /// gRFC A101: the endpoint's host name if the policy says so, else the policy's, else none. An IP address is no SNI
+    /// (RFC 6066, section 3), and rustls sends none for it.
+    fn server_name(&self, hostname: Option<&str>, address: SocketAddr) -> Result<ServerName<'static>, Error> {
+        let policy = &self.0.policy;
+        let hostname = hostname.filter(|name| policy.auto_host_sni && !name.is_empty()).map(without_port);
+        for name in [hostname, policy.sni.as_deref()].into_iter().flatten() {
+            match ServerName::try_from(name.to_owned()) {
+                Ok(ServerName::IpAddress(_)) => {}
+                Ok(name) => return Ok(name),
+                Err(_) => {
+                    let text = format!("`{name}` is to be sent to {address} as SNI, and is no DNS name");
+                    return Err(Error::new(Code::HANDSHAKE, text)
+                        .with_next_step("correct sni of the cluster, or the endpoint's hostname"));
+                }
+            }
+        }
+        Ok(ServerName::IpAddress(address.ip().into()))
+    }
+
+    /// The configuration of the newest identity and roots.
+    pub(super) fn current(&self) -> Result<Arc<Built>, Error> {
+        let Inner { secure, policy, cache, .. } = &*self.0;
+        let identity = policy.identity.as_ref().map(|reference| secure.0.providers.identity(reference)).transpose()?;
+        let roots = Roots::current(secure, &policy.roots)?;
+        let generation =
+            Generation { identity: identity.as_ref().map(|identity| identity.generation), trust: roots.generation() };
+        cache.get(generation, || self.build(identity.as_deref(), &roots))
+    }
+
+    fn build(&self, identity: Option<&IdentityMaterial>, roots: &Roots) -> Result<Built, Error> {
+        let crypto = self.0.secure.crypto()?;
+        let verifier = Arc::new(ServerVerifier::new(roots.store()?, crypto, self.0.names.clone()));
+        let builder = ClientConfig::builder_with_provider(crypto.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::new(Code::INTERNAL, format!("no TLS version can be used: {error}")))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone());
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => builder
+                .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+                .map_err(|error| unusable(identity, error))?,
+        };
+        config.alpn_protocols = self.0.alpn.clone();
+        // A session of TLS 1.3 is resumed once at most, so that one which is refused does not come back for ever.
+        config.resumption = Resumption::in_memory_sessions(SESSIONS).tls12_resumption(Tls12Resumption::Disabled);
+        Ok(Built { config: Arc::new(config), verifier })
+    }
+}
+
+impl Built {
+    /// rustls does not verify the certificate of a resumed session again; it may be out of date by now.
+    fn verify_resumed(&self, session: &ClientConnection, name: &ServerName<'_>) -> io::Result<()> {
+        if session.handshake_kind() != Some(HandshakeKind::Resumed) {
+            return Ok(());
+        }
+        let chain = session.peer_certificates().unwrap_or_default();
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Err(io::Error::other("the resumed session has no certificate"));
+        };
+        self.verifier.verify(leaf, intermediates, name, UnixTime::now()).map_err(io::Error::other)
+    }
+}
+
+fn offered(policy: &UpstreamTls, alpn: Alpn) -> Vec<Vec<u8>> {
+    if !policy.alpn.is_empty() {
+        return policy.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+    }
+    let names: &[&[u8]] = match alpn {
+        Alpn::Http1 => &[b"http/1.1"],
+        Alpn::Http2 => &[b"h2"],
+        Alpn::Either => &[b"h2", b"http/1.1"],
+    };
+    names.iter().map(|name| name.to_vec()).collect()
+}
+
+fn protocol(name: &[u8]) -> Protocol {
+    match name {
+        b"h2" => Protocol::Http2,
+        b"http/1.1" => Protocol::Http1,
+        _ => Protocol::Other,
+    }
+}
+
+/// The host name of a LOGICAL_DNS cluster has its port behind it (gRFC A101).
+fn without_port(hostname: &str) -> &str {
+    match hostname.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => hostname,
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").field("policy", &self.0.policy).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secured").field("alpn", &self.alpn).field("peer", &self.peer).finish_non_exhaustive()
+    }
+}

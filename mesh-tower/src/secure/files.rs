@@ -1,0 +1,79 @@
+//! The certificate providers of a bootstrap, and the work that keeps them fresh.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::bootstrap::{CertificateProvider, FileWatcherConfig};
+use mesh_core::config::Background;
+use mesh_core::error::{Code, Error};
+use mesh_core::identity::{CertificateProviders, CertificateSource, FileWatcher, IdentityMaterial, TrustMaterial};
+use mesh_core::model::Name;
+use tokio::time::{Instant, sleep_until};
+
+use super::crypto;
+
+/// Files are not read more often than this, whatever is asked for: reading them takes the configuration thread's time.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The providers that `configured` describes, having read their files once, and the work that reads them again at their
+/// intervals. It is `Options::background` of the configuration thread: without it nothing rotates.
+pub(crate) fn watch_files(configured: &BTreeMap<Name, CertificateProvider>) -> (CertificateProviders, Background) {
+    let pair = crypto::pair_check();
+    let mut providers = CertificateProviders::new();
+    let mut watchers = Vec::new();
+    for (instance, provider) in configured {
+        let CertificateProvider::FileWatcher(config) = provider else {
+            // A kind that the bootstrap's reader knows and we do not: resources that name it are refused.
+            tracing::warn!(target: "mesh", "certificate provider `{instance}` is of a kind that is not supported");
+            continue;
+        };
+        let watcher = Arc::new(FileWatcher::new(instance.clone(), config.clone(), pair.clone()));
+        providers = providers.with(instance.clone(), source(instance, config, watcher.clone()));
+        watchers.push(watcher);
+    }
+    (providers, Box::pin(refresh(watchers)))
+}
+
+fn source(instance: &Name, config: &FileWatcherConfig, watcher: Arc<FileWatcher>) -> Arc<dyn CertificateSource> {
+    if config.spiffe_trust_bundle_map_file.is_none() {
+        return watcher;
+    }
+    Arc::new(WithoutBundles { instance: instance.clone(), watcher })
+}
+
+async fn refresh(watchers: Vec<Arc<FileWatcher>>) {
+    let interval = |watcher: &FileWatcher| watcher.refresh_interval().max(SHORTEST_INTERVAL);
+    let start = Instant::now();
+    let mut due: Vec<_> = watchers.into_iter().map(|watcher| (start + interval(&watcher), watcher)).collect();
+    while let Some((at, watcher)) = due.iter_mut().min_by_key(|(at, _)| *at) {
+        sleep_until(*at).await;
+        if watcher.refresh() {
+            tracing::info!(target: "mesh", "took new certificates: {watcher:?}");
+        }
+        *at = Instant::now() + interval(watcher);
+    }
+}
+
+/// A provider whose roots are SPIFFE trust bundles by trust domain (gRFC A87). They beat `ca_certificate_file`, which may
+/// trust more; as they cannot be honoured yet, nobody is trusted.
+#[derive(Debug)]
+struct WithoutBundles {
+    instance: Name,
+    watcher: Arc<FileWatcher>,
+}
+
+impl CertificateSource for WithoutBundles {
+    fn identity(&self) -> Result<Arc<IdentityMaterial>, Error> {
+        self.watcher.identity()
+    }
+
+    fn trust(&self) -> Result<Arc<TrustMaterial>, Error> {
+        let text = format!(
+            "certificate provider `{}` has a spiffe_trust_bundle_map_file, which is not supported",
+            self.instance
+        );
+        Err(Error::new(Code::NO_CERTIFICATE, text)
+            .with_next_step("give ca_certificate_file without spiffe_trust_bundle_map_file"))
+    }
+}

@@ -1,0 +1,123 @@
+//! What handshakes are made from: identity and roots, and what was built of one generation of them.
+
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwapOption;
+use mesh_core::error::{Code, Error};
+use mesh_core::identity::{IdentityMaterial, TrustMaterial};
+use mesh_core::model::TrustRoots;
+use rustls::RootCertStore;
+
+use super::Secure;
+
+/// What a configuration was built of: while it is the same, so is the configuration. The system's roots never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generation {
+    pub(super) identity: Option<u64>,
+    pub(super) trust: Option<u64>,
+}
+
+/// The configuration of the newest generation. Two first handshakes at once may both build it; either is good.
+///
+/// Sessions to resume live inside it, so that none outlives the identity and the roots it was made under.
+pub(super) struct Cache<C>(ArcSwapOption<(Generation, Arc<C>)>);
+
+impl<C> Default for Cache<C> {
+    fn default() -> Self {
+        Self(ArcSwapOption::empty())
+    }
+}
+
+impl<C> Cache<C> {
+    pub(super) fn get(
+        &self,
+        generation: Generation,
+        build: impl FnOnce() -> Result<C, Error>,
+    ) -> Result<Arc<C>, Error> {
+        if let Some(cached) = &*self.0.load()
+            && cached.0 == generation
+        {
+            return Ok(cached.1.clone());
+        }
+        let built = Arc::new(build()?);
+        self.0.store(Some(Arc::new((generation, built.clone()))));
+        Ok(built)
+    }
+}
+
+/// Roots of either origin.
+pub(super) enum Roots {
+    Given(Arc<TrustMaterial>),
+    System(Arc<RootCertStore>),
+}
+
+impl Roots {
+    /// Whom `roots` trusts now.
+    pub(super) fn current(secure: &Secure, roots: &TrustRoots) -> Result<Self, Error> {
+        match roots {
+            TrustRoots::Provider(reference) => secure.0.providers.trust(reference).map(Self::Given),
+            TrustRoots::System => secure.0.system.get().map(Self::System),
+        }
+    }
+
+    pub(super) fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Given(material) => Some(material.generation),
+            Self::System(_) => None,
+        }
+    }
+
+    pub(super) fn store(&self) -> Result<Arc<RootCertStore>, Error> {
+        match self {
+            Self::Given(material) => store(material).map(Arc::new),
+            Self::System(store) => Ok(store.clone()),
+        }
+    }
+}
+
+/// Roots that cannot be read trust nobody; without any other there is nothing to verify against.
+pub(super) fn store(material: &TrustMaterial) -> Result<RootCertStore, Error> {
+    let mut store = RootCertStore::empty();
+    let (_, unreadable) = store.add_parsable_certificates(material.roots.iter().cloned());
+    if unreadable > 0 {
+        tracing::warn!(target: "mesh", "{unreadable} root certificates cannot be read and are left out");
+    }
+    if store.is_empty() {
+        return Err(Error::new(Code::NO_CERTIFICATE, "TLS is asked for, and there is no root certificate to trust"));
+    }
+    Ok(store)
+}
+
+/// The operating system's roots, read once: they are many, and change with the system's packages only.
+#[derive(Default)]
+pub(super) struct SystemRoots(OnceLock<Arc<RootCertStore>>);
+
+impl SystemRoots {
+    /// Reads them, if they have not been read. It blocks. None at all is tried again at the next handshake.
+    pub(super) fn get(&self) -> Result<Arc<RootCertStore>, Error> {
+        if let Some(store) = self.0.get() {
+            return Ok(store.clone());
+        }
+        let found = rustls_native_certs::load_native_certs();
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(found.certs);
+        if store.is_empty() {
+            let errors: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+            let text = format!("the system has no root certificates to trust ({})", errors.join("; "));
+            return Err(Error::new(Code::NO_CERTIFICATE, text)
+                .with_next_step("install the system's CA certificates, or name a certificate provider"));
+        }
+        Ok(self.0.get_or_init(|| Arc::new(store)).clone())
+    }
+}
+
+/// A chain and a key that rustls does not take.
+pub(super) fn unusable(material: &IdentityMaterial, error: rustls::Error) -> Error {
+    let text = format!("the certificate of {} and its key cannot be used: {error}", names_of(material));
+    Error::new(Code::NO_CERTIFICATE, text).with_source(error)
+}
+
+fn names_of(material: &IdentityMaterial) -> String {
+    let names = material.chain.first().and_then(|leaf| mesh_core::identity::Sans::read(leaf).ok());
+    names.map_or_else(|| "this process".to_owned(), |names| names.to_string())
+}

@@ -1,0 +1,70 @@
+//! From identity and policy to TLS: the only module that names rustls.
+//!
+//! [`Secure`] knows where certificates come from. Of it are made a [`ClientTls`] for each policy of a cluster, and an acceptor
+//! for each policy of a filter chain. Both ask for identity and roots at every handshake, so that a rotation needs no restart,
+//! and keep what they built of one generation until the next one comes.
+//!
+//! What cannot be proven is refused: nothing here ever falls back to plaintext, or to a peer that is not who it must be.
+
+mod crypto;
+mod files;
+mod material;
+mod verify;
+mod refusal;
+mod client;
+#[cfg(feature = "server")]
+mod server;
+
+pub(crate) use client::{Alpn, ClientTls, Protocol, Secured};
+pub(crate) use files::watch_files;
+
+use std::fmt;
+use std::sync::Arc;
+
+use mesh_core::error::Error;
+use mesh_core::identity::CertificateProviders;
+use mesh_core::model::UpstreamTls;
+use rustls::crypto::CryptoProvider;
+
+use material::SystemRoots;
+
+/// Makes TLS of identities and policies. Clones are the same thing.
+#[derive(Clone)]
+pub(crate) struct Secure(Arc<Shared>);
+
+struct Shared {
+    providers: CertificateProviders,
+    /// An error fails handshakes, and only them: a mesh in plaintext needs no cryptography.
+    crypto: Result<Arc<CryptoProvider>, Error>,
+    system: SystemRoots,
+}
+
+impl Secure {
+    /// TLS with the certificates of `providers`.
+    pub(crate) fn new(providers: CertificateProviders) -> Self {
+        Self(Arc::new(Shared { providers, crypto: crypto::provider(), system: SystemRoots::default() }))
+    }
+
+    /// The client's side of `policy`, offering `alpn` unless the policy says what to offer.
+    ///
+    /// It reads the system's roots if the policy trusts them, which takes a few milliseconds the first time; nothing else
+    /// of it blocks. What the policy asks for is looked for at each handshake, and fails it if it is not there.
+    pub(crate) fn client(&self, policy: &Arc<UpstreamTls>, alpn: Alpn) -> ClientTls {
+        ClientTls::new(self.clone(), policy.clone(), alpn)
+    }
+
+    /// TLS to a server that is known by its host name, which its certificate must have: for control planes.
+    pub(crate) fn client_by_name(&self, policy: &Arc<UpstreamTls>, alpn: Alpn) -> ClientTls {
+        ClientTls::by_name(self.clone(), policy.clone(), alpn)
+    }
+
+    fn crypto(&self) -> Result<&Arc<CryptoProvider>, Error> {
+        self.0.crypto.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl fmt::Debug for Secure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secure").field("providers", &self.0.providers).finish_non_exhaustive()
+    }
+}

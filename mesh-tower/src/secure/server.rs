@@ -1,0 +1,207 @@
+//! TLS of a server: the certificate shown, and clients verified as the filter chain says.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use mesh_core::error::{Code, Error};
+use mesh_core::identity::{IdentityMaterial, PeerIdentity, TrustMaterial};
+use mesh_core::model::{DownstreamTls, SanMatch};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, HandshakeKind, ServerConfig, ServerConnection, SignatureScheme,
+};
+
+use super::Secure;
+use super::material::{Cache, Generation, store, unusable};
+use super::refusal::{explain, refuse};
+use super::verify::{check_client, untrusted};
+use crate::inbound::{Accepted, BoxedAccept, InboundTls, TlsAcceptor};
+use crate::io::BoxStream;
+
+impl InboundTls for Secure {
+    fn acceptor(&self, policy: &Arc<DownstreamTls>) -> Result<Arc<dyn TlsAcceptor>, Error> {
+        self.crypto()?;
+        if policy.require_client_certificate && policy.client_roots.is_none() {
+            let text = "the filter chain demands client certificates and does not say whom to trust";
+            return Err(Error::new(Code::NO_CERTIFICATE, text)
+                .with_next_step("give the validation context a ca_certificate_provider_instance"));
+        }
+        let (secure, policy) = (self.clone(), policy.clone());
+        Ok(Arc::new(ServerTls(Arc::new(Inner { secure, policy, cache: Cache::default() }))))
+    }
+}
+
+/// The server's side of one policy.
+struct ServerTls(Arc<Inner>);
+
+struct Inner {
+    secure: Secure,
+    policy: Arc<DownstreamTls>,
+    cache: Cache<Built>,
+}
+
+/// What one generation of identity and roots makes of a policy.
+struct Built {
+    config: Arc<ServerConfig>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl TlsAcceptor for ServerTls {
+    fn accept(&self, io: BoxStream) -> BoxedAccept {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.accept(io).await })
+    }
+}
+
+impl Inner {
+    async fn accept(&self, io: BoxStream) -> Result<Accepted, Error> {
+        let built = self.current()?;
+        let acceptor = tokio_rustls::TlsAcceptor::from(built.config.clone());
+        let handshake = explain("the client", async {
+            let stream = acceptor.accept(io).await?;
+            built.verify_resumed(stream.get_ref().1)?;
+            Ok(stream)
+        });
+        let stream = handshake.await.map_err(|error| match error.code() {
+            Code::WRONG_IDENTITY => {
+                error.with_next_step("check the client's certificate, or match_subject_alt_names of the filter chain")
+            }
+            _ => error,
+        })?;
+        let identity = identity(stream.get_ref().1.peer_certificates())?;
+        Ok(Accepted { io: Box::new(stream), identity })
+    }
+
+    fn current(&self) -> Result<Arc<Built>, Error> {
+        let Self { secure, policy, cache } = self;
+        let identity = secure.0.providers.identity(&policy.identity)?;
+        let roots = policy.client_roots.as_ref().map(|reference| secure.0.providers.trust(reference)).transpose()?;
+        let generation =
+            Generation { identity: Some(identity.generation), trust: roots.as_ref().map(|roots| roots.generation) };
+        cache.get(generation, || self.build(&identity, roots.as_deref()))
+    }
+
+    fn build(&self, identity: &IdentityMaterial, roots: Option<&TrustMaterial>) -> Result<Built, Error> {
+        let crypto = self.secure.crypto()?;
+        let builder = ServerConfig::builder_with_provider(crypto.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::new(Code::INTERNAL, format!("no TLS version can be used: {error}")))?;
+        let verifier = roots.map(|roots| self.verifier(roots)).transpose()?;
+        let builder = match &verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+        };
+        let mut config = builder
+            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+            .map_err(|error| unusable(identity, error))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Built { config: Arc::new(config), verifier })
+    }
+
+    fn verifier(&self, roots: &TrustMaterial) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        let builder =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(store(roots)?), self.secure.crypto()?.clone());
+        let builder = if self.policy.require_client_certificate { builder } else { builder.allow_unauthenticated() };
+        let chain = builder.build().map_err(|error| {
+            Error::new(Code::NO_CERTIFICATE, format!("clients cannot be verified: {error}")).with_source(error)
+        })?;
+        Ok(Arc::new(ClientVerifier { chain, policy: self.policy.clone() }))
+    }
+}
+
+impl Built {
+    /// rustls does not verify the certificate of a resumed session again; it may be out of date by now.
+    fn verify_resumed(&self, session: &ServerConnection) -> io::Result<()> {
+        let (Some(HandshakeKind::Resumed), Some(verifier)) = (session.handshake_kind(), &self.verifier) else {
+            return Ok(());
+        };
+        match session.peer_certificates().and_then(<[_]>::split_first) {
+            Some((leaf, intermediates)) => {
+                verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).map(drop).map_err(io::Error::other)
+            }
+            None if verifier.client_auth_mandatory() => {
+                Err(io::Error::other("the resumed session has no client certificate"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn identity(chain: Option<&[CertificateDer<'static>]>) -> Result<Option<PeerIdentity>, Error> {
+    let Some(chain) = chain.filter(|chain| !chain.is_empty()) else { return Ok(None) };
+    PeerIdentity::from_verified_chain(chain.to_vec())
+        .map(Some)
+        .map_err(|error| Error::new(Code::WRONG_IDENTITY, format!("the client has no identity: {error}")))
+}
+
+/// Verifies clients: the chain by webpki, then the names.
+struct ClientVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    policy: Arc<DownstreamTls>,
+}
+
+impl ClientVerifier {
+    fn wanted(&self) -> &[SanMatch] {
+        &self.policy.sans
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.chain.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chain.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self
+            .chain
+            .verify_client_cert(leaf, intermediates, now)
+            .inspect_err(|error| refuse(untrusted(leaf, error)))?;
+        check_client(leaf, self.wanted())?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+impl fmt::Debug for ClientVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientVerifier").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,203 @@
+//! Who is at the other end: first that the certificate is one of ours, then that it is the right one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mesh_core::error::Code;
+use mesh_core::identity::Sans;
+use mesh_core::model::{Pattern, SanKind, SanMatch, UpstreamTls};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::refusal::{Refusal, refuse};
+
+/// How a server's certificate is held against what was asked for.
+#[derive(Debug, Clone)]
+pub(super) enum Names {
+    /// By the policy's matchers: not by host name (gRFC A29).
+    Policy(Arc<UpstreamTls>),
+    /// By host name.
+    Host,
+}
+
+/// Verifies servers.
+pub(super) struct ServerVerifier {
+    roots: Arc<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
+    names: Names,
+}
+
+impl ServerVerifier {
+    pub(super) fn new(roots: Arc<RootCertStore>, crypto: &CryptoProvider, names: Names) -> Self {
+        Self { roots, algorithms: crypto.signature_verification_algorithms, names }
+    }
+
+    /// The chain, up to the roots, for servers, in its time; then its names.
+    pub(super) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let chain = ParsedCertificate::try_from(leaf).and_then(|parsed| {
+            let algorithms = self.algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+            Ok(parsed)
+        });
+        let parsed = chain.inspect_err(|error| refuse(untrusted(leaf, error)))?;
+        match &self.names {
+            Names::Policy(policy) => check_server(leaf, policy, name),
+            Names::Host => verify_server_name(&parsed, name)
+                .inspect_err(|_| refuse(wrong(leaf, &format!("and it must have the name `{}`", name.to_str())))),
+        }
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verify(leaf, intermediates, name, now).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, leaf, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, leaf, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl fmt::Debug for ServerVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerVerifier").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// gRFC A29's matching, or gRFC A101's where a name was sent and the policy says so.
+fn check_server(leaf: &CertificateDer<'_>, policy: &UpstreamTls, name: &ServerName<'_>) -> Result<(), rustls::Error> {
+    let sans = read(leaf)?;
+    let by_uri = policy.sans.iter().any(|matcher| matcher.kind == Some(SanKind::Uri));
+    if by_uri || sans.uris.iter().any(|uri| is_spiffe(uri)) {
+        one_uri(leaf, &sans)?;
+    }
+    // Only a DNS name is sent as SNI.
+    if policy.auto_sni_san_validation
+        && let ServerName::DnsName(sent) = name
+    {
+        if sans.match_dns(sent.as_ref()) {
+            return Ok(());
+        }
+        return refused(leaf, &format!("and it must have the DNS name `{}`, which was sent as SNI", sent.as_ref()));
+    }
+    check_sans(leaf, &sans, &policy.sans)
+}
+
+/// A client's names, once its chain is verified.
+pub(super) fn check_client(leaf: &CertificateDer<'_>, wanted: &[SanMatch]) -> Result<(), rustls::Error> {
+    let sans = read(leaf)?;
+    one_uri(leaf, &sans)?;
+    check_sans(leaf, &sans, wanted)
+}
+
+fn check_sans(leaf: &CertificateDer<'_>, sans: &Sans, wanted: &[SanMatch]) -> Result<(), rustls::Error> {
+    if sans.match_any(wanted) {
+        return Ok(());
+    }
+    refused(
+        leaf,
+        &format!("and one of its names must be {}", wanted.iter().map(describe).collect::<Vec<_>>().join(" or ")),
+    )
+}
+
+/// With several URIs, which one is the identity is anyone's guess (SPIFFE X.509-SVID, section 2).
+fn one_uri(leaf: &CertificateDer<'_>, sans: &Sans) -> Result<(), rustls::Error> {
+    if sans.uris.len() > 1 {
+        return refused(leaf, "and a certificate of the mesh has one URI only");
+    }
+    Ok(())
+}
+
+fn read(leaf: &CertificateDer<'_>) -> Result<Sans, rustls::Error> {
+    Sans::read(leaf).map_err(|error| {
+        refuse(Refusal {
+            code: Code::WRONG_IDENTITY,
+            text: format!("presented a certificate without identity: {error}"),
+        });
+        CertificateError::BadEncoding.into()
+    })
+}
+
+fn is_spiffe(uri: &str) -> bool {
+    uri.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe://"))
+}
+
+fn refused(leaf: &CertificateDer<'_>, must: &str) -> Result<(), rustls::Error> {
+    refuse(wrong(leaf, must));
+    Err(CertificateError::ApplicationVerificationFailure.into())
+}
+
+fn wrong(leaf: &CertificateDer<'_>, must: &str) -> Refusal {
+    Refusal { code: Code::WRONG_IDENTITY, text: format!("presented a certificate for {}, {must}", presented(leaf)) }
+}
+
+/// The refusal of a chain.
+pub(super) fn untrusted(leaf: &CertificateDer<'_>, error: &rustls::Error) -> Refusal {
+    let text = format!("presented a certificate for {} that is not trusted: {error}", presented(leaf));
+    Refusal { code: Code::HANDSHAKE, text }
+}
+
+/// The names of a certificate, cut to what fits into a log line: whoever presents it is not trusted.
+fn presented(leaf: &CertificateDer<'_>) -> String {
+    const LONGEST: usize = 512;
+    let mut names = Sans::read(leaf).map_or_else(|error| error.to_string(), |sans| sans.to_string());
+    if names.len() > LONGEST {
+        // Names are ASCII: `Sans` refuses others.
+        names.truncate(LONGEST);
+        names.push_str("...");
+    }
+    names
+}
+
+fn describe(wanted: &SanMatch) -> String {
+    let kind = match wanted.kind {
+        None => "",
+        Some(SanKind::Uri) => "URI ",
+        Some(SanKind::Dns) => "DNS ",
+        Some(SanKind::Email) => "email ",
+        Some(SanKind::IpAddress) => "IP ",
+    };
+    let (how, text) = match &wanted.matcher.pattern {
+        Pattern::Exact(text) => ("", text.as_str()),
+        Pattern::Prefix(text) => ("beginning with ", text.as_str()),
+        Pattern::Suffix(text) => ("ending in ", text.as_str()),
+        Pattern::Contains(text) => ("containing ", text.as_str()),
+        Pattern::Regex(regex) => ("matching ", regex.as_str()),
+    };
+    format!("{kind}{how}`{text}`")
+}
