@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 const MAX_SECONDS: u64 = 315_576_000_000;
 
 /// A broken rule, at a field.
-pub(super) type Fault = crate::decode::Fault;
+pub(crate) type Fault = crate::decode::Fault;
 
 /// A JSON object and where it is.
 pub(super) struct Object<'a> {
@@ -20,7 +20,7 @@ pub(super) struct Object<'a> {
 
 /// Where a value is: a list of names that grows toward the inside.
 #[derive(Clone, Copy)]
-pub(super) enum Path<'a> {
+pub(crate) enum Path<'a> {
     Root,
     Field(&'a Path<'a>, &'a str),
     Index(&'a Path<'a>, &'a str, usize),
@@ -145,7 +145,8 @@ impl<'a> Object<'a> {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What a value is, in words.
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -4,7 +4,7 @@
 //! file that is mounted for a gRPC application, by istiod or by hand, serves here unchanged. Unknown fields are ignored
 //! everywhere, and a `null` counts as absent. This is the only module of the crate that reads the environment.
 
-mod json;
+pub(crate) mod json;
 mod names;
 mod parse;
 

@@ -8,6 +8,8 @@ pub mod responder;
 mod local;
 mod memory;
 mod ads;
+#[cfg(feature = "file")]
+pub mod file;
 
 use std::fmt;
 use std::sync::Arc;
