@@ -1,0 +1,187 @@
+//! The control plane as its owner sees it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh_core::error::Error;
+use mesh_core::publish::Publisher;
+use mesh_core::source::responder::{EncodedResource, ResourceSet};
+
+use super::bootstrap::DevBootstrap;
+use super::door::Door;
+use super::faults::{Faults, State};
+use super::log::{Event, Events, Log};
+use super::registry::{Registry, StreamInfo};
+
+/// A running control plane. Dropping it closes its address and every stream.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), mesh_core::error::Error> {
+/// use mesh_grpc::control::ControlPlane;
+///
+/// let control = ControlPlane::builder().listen("127.0.0.1:18000").await?;
+/// println!("{}", control.bootstrap("node-1").to_json());
+/// # Ok(())
+/// # }
+/// ```
+pub struct ControlPlane {
+    pub(super) shared: Arc<Shared>,
+    pub(super) door: Door,
+}
+
+/// What all its streams look at.
+pub(super) struct Shared {
+    /// What is served: `wanted`, with what is spoiled in it.
+    pub(super) served: Publisher<ResourceSet>,
+    wanted: Mutex<Wanted>,
+    pub(super) tells_missing: bool,
+    pub(super) faults: tokio::sync::watch::Sender<State>,
+    pub(super) streams: Registry,
+    pub(super) log: Log,
+}
+
+/// What the owner wants to be served.
+#[derive(Default)]
+pub(super) struct Wanted {
+    pub(super) set: Arc<ResourceSet>,
+    pub(super) spoiled: Vec<String>,
+}
+
+/// Makes a [`ControlPlane`].
+#[derive(Debug)]
+pub struct Builder {
+    resources: ResourceSet,
+    tells_missing: bool,
+}
+
+impl Builder {
+    /// Serves these resources until [`ControlPlane::set`] says otherwise. Default: none.
+    #[must_use]
+    pub fn resources(mut self, resources: impl IntoIterator<Item = EncodedResource>) -> Self {
+        self.resources = ResourceSet::new(resources);
+        self
+    }
+
+    /// Says nothing about names that do not exist, as most servers do, so that clients wait for their timer. By default it
+    /// says so in `DiscoveryResponse.resource_errors`, which clients that do not know the field ignore.
+    #[must_use]
+    pub fn without_resource_errors(mut self) -> Self {
+        self.tells_missing = false;
+        self
+    }
+
+    /// Begins to serve on `address`, `host:port`; port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// `BIND` when the address cannot be listened on.
+    pub async fn listen(self, address: impl tokio::net::ToSocketAddrs + fmt::Display) -> Result<ControlPlane, Error> {
+        let shared = Arc::new(Shared::new(self.resources, self.tells_missing));
+        let door = Door::open(address, &shared).await?;
+        Ok(ControlPlane { shared, door })
+    }
+}
+
+impl ControlPlane {
+    /// A control plane with nothing to serve yet.
+    pub fn builder() -> Builder {
+        Builder { resources: ResourceSet::default(), tells_missing: true }
+    }
+
+    /// Where it listens, or listened before it [vanished](Faults::vanish).
+    pub fn address(&self) -> SocketAddr {
+        self.door.address()
+    }
+
+    /// Serves `resources` from now on, in the place of all it served before. Each stream is sent what changed of that which
+    /// it asked for.
+    pub fn set(&self, resources: impl IntoIterator<Item = EncodedResource>) {
+        self.shared.set(Arc::new(ResourceSet::new(resources)));
+    }
+
+    /// What it serves, apart from what is [spoiled](Faults::spoil).
+    pub fn resources(&self) -> Arc<ResourceSet> {
+        self.shared.wanted().set.clone()
+    }
+
+    /// The ways in which it can fail.
+    pub fn faults(&self) -> Faults<'_> {
+        Faults::new(self)
+    }
+
+    /// What was said on all streams, the oldest first. Of more than 10,000 events the oldest are forgotten.
+    pub fn log(&self) -> Vec<Event> {
+        self.shared.log.all()
+    }
+
+    /// The same as it happens, from the oldest that is remembered.
+    pub fn events(&self) -> Events {
+        self.shared.log.events()
+    }
+
+    /// The streams that are open.
+    pub fn streams(&self) -> Vec<StreamInfo> {
+        self.shared.streams.infos()
+    }
+
+    /// A bootstrap with which a client of this name finds it.
+    pub fn bootstrap(&self, node_id: impl Into<String>) -> DevBootstrap {
+        DevBootstrap::new(self.address().to_string(), node_id)
+    }
+
+    /// Closes the address and every stream, and waits until that is done.
+    pub async fn shutdown(self) {
+        self.door.close().await;
+    }
+}
+
+impl Shared {
+    fn new(resources: ResourceSet, tells_missing: bool) -> Self {
+        let set = Arc::new(resources);
+        Self {
+            served: Publisher::new(set.clone()),
+            wanted: Mutex::new(Wanted { set, spoiled: Vec::new() }),
+            tells_missing,
+            faults: tokio::sync::watch::Sender::new(State::default()),
+            streams: Registry::default(),
+            log: Log::default(),
+        }
+    }
+
+    pub(super) fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        // Nothing panics while it is held, and what is in it is whole at any time.
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, set: Arc<ResourceSet>) {
+        self.change(|wanted| wanted.set = set);
+    }
+
+    /// Changes what is wanted and publishes what follows from it. The lock is held over both, so that the last change is
+    /// the one that stays.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Wanted)) {
+        let mut wanted = self.wanted();
+        change(&mut wanted);
+        self.served.publish(wanted.served());
+    }
+}
+
+impl Wanted {
+    fn served(&self) -> Arc<ResourceSet> {
+        if self.spoiled.is_empty() {
+            return self.set.clone();
+        }
+        let spoiled = self.set.iter().map(|resource| {
+            let is_spoiled = self.spoiled.iter().any(|name| **name == *resource.key.name);
+            if is_spoiled { super::invalid::invalid(&resource.key) } else { resource.clone() }
+        });
+        Arc::new(ResourceSet::new(spoiled))
+    }
+}
+
+impl fmt::Debug for ControlPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlPlane").field("address", &self.address()).finish_non_exhaustive()
+    }
+}
