@@ -1,6 +1,6 @@
 //! One stream, from its first request to its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub(super) struct Conversation {
     /// Read while it stalled.
     waiting: VecDeque<Bytes>,
     last: Bytes,
+    /// The nonce of the last response of a type, while the client has not said whether it takes it.
+    unjudged: BTreeMap<Name, String>,
 }
 
 /// Why a stream is over.
@@ -58,8 +60,19 @@ impl Conversation {
         let (id, strikes) = shared.streams.open(peer);
         let faults = shared.faults.subscribe();
         shared.log.add(Event { stream: id, node: "".into(), what: What::Opened { peer } });
-        let (waiting, last) = (VecDeque::new(), Bytes::from_static(TORN_FILLER));
-        Self { shared, id, node: "".into(), responder, served, faults, strikes, outgoing, waiting, last }
+        Self {
+            shared,
+            id,
+            node: "".into(),
+            responder,
+            served,
+            faults,
+            strikes,
+            outgoing,
+            waiting: VecDeque::new(),
+            last: Bytes::from_static(TORN_FILLER),
+            unjudged: BTreeMap::new(),
+        }
     }
 
     pub(super) async fn run(mut self, mut requests: Streaming<Bytes>) {
@@ -123,7 +136,9 @@ impl Conversation {
             if !delay.is_zero() {
                 sleep(delay).await;
             }
-            self.record(What::Response(describe(&response)));
+            let described = describe(&response);
+            self.unjudged.insert(described.type_url.clone(), described.nonce.clone());
+            self.record(What::Response(described));
             self.last = response.clone();
             self.put(Outgoing::Message(response)).await?;
         }
@@ -164,7 +179,7 @@ impl Conversation {
         if let Some(node) = &request.node {
             self.node = node.id.as_str().into();
         }
-        let request = heard(request);
+        let request = self.judge(request);
         let (node, said) = (self.node.clone(), request.clone());
         self.shared.streams.update(self.id, |info| {
             info.node = node;
@@ -173,23 +188,24 @@ impl Conversation {
         self.record(What::Request(request));
     }
 
+    /// A change of names repeats the nonce of a response that was judged before, or crosses one on its way.
+    fn judge(&mut self, request: DiscoveryRequest) -> Request {
+        let type_url = bare(&request.type_url);
+        let is_first = self.unjudged.get(&type_url) == Some(&request.response_nonce);
+        if is_first {
+            self.unjudged.remove(&type_url);
+        }
+        let verdict = match request.error_detail {
+            Some(status) => Verdict::Nack(status.message),
+            None if is_first => Verdict::Ack,
+            None => Verdict::None,
+        };
+        let names = request.resource_names.into_iter().map(Name::from).collect();
+        Request { type_url, version: request.version_info, nonce: request.response_nonce, names, verdict }
+    }
+
     fn record(&self, what: What) {
         self.shared.log.add(Event { stream: self.id, node: self.node.clone(), what });
-    }
-}
-
-fn heard(request: DiscoveryRequest) -> Request {
-    let verdict = match request.error_detail {
-        Some(status) => Verdict::Nack(status.message),
-        None if request.response_nonce.is_empty() => Verdict::None,
-        None => Verdict::Ack,
-    };
-    Request {
-        type_url: bare(&request.type_url),
-        version: request.version_info,
-        nonce: request.response_nonce,
-        names: request.resource_names.into_iter().map(Name::from).collect(),
-        verdict,
     }
 }
 

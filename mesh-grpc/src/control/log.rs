@@ -59,7 +59,7 @@ pub struct Request {
 /// What a client says about a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing: the first request for its type.
+    /// Nothing: it subscribes, or changes what it is subscribed to.
     None,
     /// It took it.
     Ack,

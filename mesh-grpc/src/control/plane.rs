@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_core::error::Error;
-use mesh_core::publish::Publisher;
+use mesh_core::publish::{Publisher, Reader};
 use mesh_core::source::responder::{EncodedResource, ResourceSet};
+use tokio::task::JoinHandle;
 
 use super::bootstrap::DevBootstrap;
 use super::door::Door;
@@ -28,6 +29,17 @@ use super::registry::{Registry, StreamInfo};
 pub struct ControlPlane {
     pub(super) shared: Arc<Shared>,
     pub(super) door: Door,
+    /// Follows what it was told to follow.
+    _follower: Option<AbortOnDrop>,
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What all its streams look at.
@@ -51,15 +63,28 @@ pub(super) struct Wanted {
 /// Makes a [`ControlPlane`].
 #[derive(Debug)]
 pub struct Builder {
-    resources: ResourceSet,
+    origin: Origin,
     tells_missing: bool,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Fixed(ResourceSet),
+    Followed(Reader<ResourceSet>),
 }
 
 impl Builder {
     /// Serves these resources until [`ControlPlane::set`] says otherwise. Default: none.
     #[must_use]
     pub fn resources(mut self, resources: impl IntoIterator<Item = EncodedResource>) -> Self {
-        self.resources = ResourceSet::new(resources);
+        self.origin = Origin::Fixed(ResourceSet::new(resources));
+        self
+    }
+
+    /// Serves what `reader` gives, now and whenever that changes.
+    #[must_use]
+    pub fn follow(mut self, reader: Reader<ResourceSet>) -> Self {
+        self.origin = Origin::Followed(reader);
         self
     }
 
@@ -77,16 +102,27 @@ impl Builder {
     ///
     /// `BIND` when the address cannot be listened on.
     pub async fn listen(self, address: impl tokio::net::ToSocketAddrs + fmt::Display) -> Result<ControlPlane, Error> {
-        let shared = Arc::new(Shared::new(self.resources, self.tells_missing));
+        let (set, followed) = match self.origin {
+            Origin::Fixed(set) => (Arc::new(set), None),
+            Origin::Followed(reader) => (reader.current(), Some(reader)),
+        };
+        let shared = Arc::new(Shared::new(set, self.tells_missing));
         let door = Door::open(address, &shared).await?;
-        Ok(ControlPlane { shared, door })
+        let follower = followed.map(|reader| AbortOnDrop(tokio::spawn(follow(reader, shared.clone()))));
+        Ok(ControlPlane { shared, door, _follower: follower })
+    }
+}
+
+async fn follow(mut reader: Reader<ResourceSet>, shared: Arc<Shared>) {
+    while reader.changed().await.is_ok() {
+        shared.set(reader.current());
     }
 }
 
 impl ControlPlane {
     /// A control plane with nothing to serve yet.
     pub fn builder() -> Builder {
-        Builder { resources: ResourceSet::default(), tells_missing: true }
+        Builder { origin: Origin::Fixed(ResourceSet::default()), tells_missing: true }
     }
 
     /// Where it listens, or listened before it [vanished](Faults::vanish).
@@ -137,8 +173,7 @@ impl ControlPlane {
 }
 
 impl Shared {
-    fn new(resources: ResourceSet, tells_missing: bool) -> Self {
-        let set = Arc::new(resources);
+    fn new(set: Arc<ResourceSet>, tells_missing: bool) -> Self {
         Self {
             served: Publisher::new(set.clone()),
             wanted: Mutex::new(Wanted { set, spoiled: Vec::new() }),

@@ -1,6 +1,10 @@
 //! What a well-behaved control plane says, and what it remembers.
 
+use std::sync::Arc;
+
+use mesh_core::publish::Publisher;
 use mesh_core::resource::{CLUSTER, LISTENER};
+use mesh_core::source::responder::ResourceSet;
 use tonic::Code;
 
 use super::client::Client;
@@ -20,12 +24,14 @@ async fn a_client_is_answered_and_pushed_what_changed() {
     let first = client.response().await;
     assert_eq!(contents(&first), ["a 1"]);
     client.ack(&first, &["a"]);
+    client.ack(&first, &["a", "c"]);
+    assert_eq!(client.response().await.resource_errors.len(), 1);
 
     control.set([listener("a", "2"), listener("b", "1")]);
     let second = client.response().await;
     assert_eq!(contents(&second), ["a 2"]);
     assert_ne!(first.version_info, second.version_info);
-    client.nack(&second, &["a"], "the reason");
+    client.nack(&second, &["a", "c"], "the reason");
 
     let mut events = control.events();
     let (node, acked) =
@@ -33,9 +39,10 @@ async fn a_client_is_answered_and_pushed_what_changed() {
     assert_eq!((&*node, acked), ("tester", first.version_info.clone()));
     assert_eq!(events.find(|event| event.nack().map(str::to_owned)).await.unwrap(), "the reason");
     let [stream] = &control.streams()[..] else { panic!("one stream is open") };
-    assert_eq!((stream.id, &*stream.node, stream.subscriptions.len()), (1, "tester", 1));
+    assert_eq!((stream.id, &*stream.node, stream.subscriptions.len()), (1, "tester", 2));
     let verdicts: Vec<_> = control.log().iter().filter_map(|event| Some(event.request()?.verdict.clone())).collect();
-    assert_eq!(verdicts, [Verdict::None, Verdict::Ack, Verdict::Nack("the reason".to_owned())]);
+    let expected = [Verdict::None, Verdict::Ack, Verdict::None, Verdict::Nack("the reason".to_owned())];
+    assert_eq!(verdicts, expected, "a change of names is no second ACK");
 }
 
 #[tokio::test]
@@ -80,6 +87,20 @@ async fn a_server_may_keep_silent_about_what_does_not_exist() {
     client.subscribe(LISTENER, &["a"]);
     let response = client.response().await;
     assert_eq!((response.resources.len(), response.resource_errors.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn it_follows_what_something_else_publishes() {
+    let source = Publisher::new(Arc::new(ResourceSet::new([listener("a", "1")])));
+    let control = ControlPlane::builder().follow(source.reader()).listen("127.0.0.1:0").await.unwrap();
+    let mut client = Client::connect(control.address()).await;
+    client.subscribe(LISTENER, &["a"]);
+    assert_eq!(contents(&client.response().await), ["a 1"]);
+    source.publish(Arc::new(ResourceSet::new([listener("a", "2")])));
+    assert_eq!(contents(&client.response().await), ["a 2"]);
+    drop(source);
+    control.set([listener("a", "3")]);
+    assert_eq!(contents(&client.response().await), ["a 3"]);
 }
 
 #[tokio::test]
