@@ -12,6 +12,9 @@ pub mod reply;
 pub mod connect;
 #[cfg(feature = "server")]
 pub mod inbound;
+#[cfg(any(feature = "client", feature = "server"))]
+#[allow(dead_code, unused_imports, reason = "the stacks that state facts come next")]
+mod observe;
 
 mod io;
 #[allow(dead_code, unused_imports, reason = "mesh.rs builds it, connect/ and the control transport use it")]
