@@ -31,7 +31,9 @@ impl Client {
     }
 
     pub(super) async fn call(address: SocketAddr, method: &'static str) -> Result<Client, Status> {
-        let mut grpc = tonic::client::Grpc::new(channel(address).await.unwrap()).max_decoding_message_size(usize::MAX);
+        let mut grpc =
+            tonic::client::Grpc::new(channel(address).await.map_err(|error| Status::unavailable(error.to_string()))?)
+                .max_decoding_message_size(usize::MAX);
         grpc.ready().await.unwrap();
         let (requests, outgoing) = mpsc::unbounded_channel();
         let outgoing = Request::new(UnboundedReceiverStream::new(outgoing));
@@ -41,6 +43,15 @@ impl Client {
 
     pub(super) fn say(&self, request: &DiscoveryRequest) {
         self.requests.send(request.encode_to_vec().into()).unwrap();
+    }
+
+    pub(super) fn send_bytes(&self, message: Bytes) {
+        // Of a call that broke, its responses tell.
+        let _ = self.requests.send(message);
+    }
+
+    pub(super) fn responses(&mut self) -> &mut Streaming<Bytes> {
+        &mut self.responses
     }
 
     pub(super) fn subscribe(&self, type_url: &str, names: &[&str]) {

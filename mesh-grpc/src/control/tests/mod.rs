@@ -3,6 +3,7 @@
 mod client;
 mod dialogue;
 mod failing;
+mod our_client;
 mod certificates;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
