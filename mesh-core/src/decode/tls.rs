@@ -16,6 +16,8 @@ use crate::model::{CertificateRef, DownstreamTls, SanKind, SanMatch, TrustRoots,
 
 /// The longest SNI (gRFC A101).
 const LONGEST_SNI: usize = 255;
+/// What a server's transport socket is called.
+const TLS: &str = "envoy.transport_sockets.tls";
 /// Plaintext, said explicitly.
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
@@ -37,7 +39,7 @@ impl Decoder {
         let roots = self.upstream_roots(&validation, &common_at);
         Some(UpstreamTls {
             identity,
-            sans: validation.sans(),
+            sans: validation.sans,
             roots: roots?,
             sni: (!context.sni.is_empty()).then(|| context.sni.clone()),
             auto_host_sni: context.auto_host_sni,
@@ -48,9 +50,13 @@ impl Decoder {
 
     /// The TLS of a filter chain, from its `transport_socket`; None is plaintext.
     pub(super) fn downstream_tls(&self, socket: &TransportSocket, at: &At<'_>) -> Option<DownstreamTls> {
+        let here = at;
         let at = at.field("typed_config");
         // Rule 40.
         let context: pb::DownstreamTlsContext = expect(config(socket, &at)?, &at)?;
+        if socket.name != TLS {
+            here.field("name").fault(format!("must be `{TLS}`"));
+        }
         check_downstream(&context, &at);
         let common_at = at.field("common_tls_context");
         let Some(common) = &context.common_tls_context else {
@@ -77,7 +83,7 @@ impl Decoder {
             identity: identity?,
             client_roots,
             require_client_certificate: required,
-            sans: validation.sans(),
+            sans: validation.sans,
         })
     }
 
@@ -95,12 +101,12 @@ impl Decoder {
     /// Rules 118 and 119.
     fn upstream_roots(&self, validation: &Validation<'_>, at: &At<'_>) -> Option<TrustRoots> {
         match &validation.ca {
-            Some((name, instance)) => {
-                self.provider(instance.instance, instance.certificate, &at.field(name)).map(TrustRoots::Provider)
+            Some((path, instance)) => {
+                self.provider(instance.instance, instance.certificate, &at.field(path)).map(TrustRoots::Provider)
             }
             None if validation.system_roots => Some(TrustRoots::System),
             None => {
-                at.fault(
+                validation.at(at).fault(
                     "does not say whom to trust: give ca_certificate_provider_instance or system_root_certs in the \
                      validation context",
                 );
@@ -112,13 +118,13 @@ impl Decoder {
     /// Rules 44, 45 and 50.
     fn client_roots(&self, validation: &Validation<'_>, at: &At<'_>) -> Option<CertificateRef> {
         match &validation.ca {
-            Some((name, instance)) => self.provider(instance.instance, instance.certificate, &at.field(name)),
+            Some((path, instance)) => self.provider(instance.instance, instance.certificate, &at.field(path)),
             None if validation.system_roots => {
-                at.fault("asks for system_root_certs, which would let in every public certificate");
+                validation.at(at).fault("asks for system_root_certs, which would let in every public certificate");
                 None
             }
-            None if validation.present => {
-                at.fault("has a validation context without ca_certificate_provider_instance");
+            None if validation.place.is_some() => {
+                validation.at(at).fault("does not say whom to trust: give ca_certificate_provider_instance");
                 None
             }
             None => None,
@@ -170,8 +176,7 @@ fn check_downstream(context: &pb::DownstreamTlsContext, at: &At<'_>) {
 /// What no side can honour. Rules 121, 146, 147.
 fn check_common(common: &pb::CommonTlsContext, at: &At<'_>) {
     let refused = [
-        // An empty message asks for nothing.
-        ("tls_params", common.tls_params.as_ref().is_some_and(|params| *params != pb::TlsParameters::default())),
+        ("tls_params", common.tls_params.is_some()),
         ("custom_handshaker", common.custom_handshaker.is_some()),
         ("custom_tls_certificate_selector", common.custom_tls_certificate_selector.is_some()),
         ("key_log", common.key_log.is_some()),
@@ -198,74 +203,78 @@ struct Instance<'a> {
 }
 
 /// What a `CommonTlsContext` says about the peer's certificate: rule 150.
+#[derive(Default)]
 struct Validation<'a> {
-    present: bool,
-    /// Where the roots are, with the field that says so.
-    ca: Option<(&'static str, Instance<'a>)>,
+    /// Where the validation context is, if there is one.
+    place: Option<&'static str>,
+    /// Where the roots are, with the path of the field that says so.
+    ca: Option<(String, Instance<'a>)>,
     system_roots: bool,
     sans: Vec<SanMatch>,
 }
 
 impl<'a> Validation<'a> {
+    const OLDER: &'static str = "validation_context_certificate_provider_instance";
+
     fn of(common: &'a pb::CommonTlsContext, at: &At<'_>) -> Self {
-        let nothing = Self { present: false, ca: None, system_roots: false, sans: Vec::new() };
         match &common.validation_context_type {
-            None => nothing,
+            None => Self::default(),
             Some(ValidationContextType::ValidationContext(context)) => {
-                Self::context(Some(context), None, &at.field("validation_context"))
+                Self::default().with_context("validation_context", context, at)
             }
             Some(ValidationContextType::CombinedValidationContext(combined)) => {
-                let at = at.field("combined_validation_context");
-                check_combined(combined, &at);
-                let older = combined.validation_context_certificate_provider_instance.as_ref();
-                let default = combined.default_validation_context.as_ref();
-                Self::context(default, older, &at.field("default_validation_context"))
+                check_combined(combined, &at.field("combined_validation_context"));
+                Self::combined(combined, at)
             }
             Some(ValidationContextType::ValidationContextCertificateProviderInstance(older)) => {
-                Self::context(None, Some(older), at)
+                Self::default().with_older(Self::OLDER, Self::OLDER.to_owned(), older)
             }
             // Rule 46.
             Some(ValidationContextType::ValidationContextSdsSecretConfig(_)) => {
                 at.field("validation_context_sds_secret_config").fault("is not supported");
-                nothing
+                Self::default()
             }
             Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
                 at.field("validation_context_certificate_provider").fault("is not supported");
-                nothing
+                Self::default()
             }
         }
     }
 
-    fn context(
-        context: Option<&'a pb::CertificateValidationContext>,
-        older: Option<&'a CertificateProviderInstance>,
-        at: &At<'_>,
-    ) -> Self {
-        let newer = context.and_then(|context| context.ca_certificate_provider_instance.as_ref());
-        let ca = match (newer, older) {
-            (Some(newer), _) => Some((
-                "ca_certificate_provider_instance",
-                Instance { instance: &newer.instance_name, certificate: &newer.certificate_name },
-            )),
-            (None, Some(older)) => Some((
-                "validation_context_certificate_provider_instance",
-                Instance { instance: &older.instance_name, certificate: &older.certificate_name },
-            )),
-            (None, None) => None,
-        };
-        if let Some(context) = context {
-            check_validation(context, at);
+    fn combined(combined: &'a CombinedCertificateValidationContext, at: &At<'_>) -> Self {
+        const PLACE: &str = "combined_validation_context";
+        let mut validation = Self { place: Some(PLACE), ..Self::default() };
+        if let Some(older) = &combined.validation_context_certificate_provider_instance {
+            validation = validation.with_older(PLACE, format!("{PLACE}.{}", Self::OLDER), older);
         }
-        Self {
-            present: context.is_some() || older.is_some(),
-            ca,
-            system_roots: context.is_some_and(|context| context.system_root_certs.is_some()),
-            sans: context.map(|context| sans(context, at)).unwrap_or_default(),
+        match &combined.default_validation_context {
+            Some(context) => {
+                validation.with_context("combined_validation_context.default_validation_context", context, at)
+            }
+            None => validation,
         }
     }
 
-    fn sans(self) -> Vec<SanMatch> {
-        self.sans
+    /// With what the context at `place` says, which has priority over what an older field said.
+    fn with_context(mut self, place: &'static str, context: &'a pb::CertificateValidationContext, at: &At<'_>) -> Self {
+        let here = at.field(place);
+        check_validation(context, &here);
+        if let Some(newer) = &context.ca_certificate_provider_instance {
+            let instance = Instance { instance: &newer.instance_name, certificate: &newer.certificate_name };
+            self.ca = Some((format!("{place}.ca_certificate_provider_instance"), instance));
+        }
+        let system_roots = context.system_root_certs.is_some();
+        Self { place: Some(place), system_roots, sans: sans(context, &here), ..self }
+    }
+
+    fn with_older(self, place: &'static str, path: String, older: &'a CertificateProviderInstance) -> Self {
+        let instance = Instance { instance: &older.instance_name, certificate: &older.certificate_name };
+        Self { place: Some(place), ca: Some((path, instance)), ..self }
+    }
+
+    /// The place to blame for what the context does not say.
+    fn at<'b>(&self, common: &'b At<'b>) -> At<'b> {
+        self.place.map_or(*common, |place| common.field(place))
     }
 }
 

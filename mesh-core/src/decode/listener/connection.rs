@@ -16,15 +16,15 @@ impl Decoder {
     /// Decodes a connection manager for one side.
     pub(super) fn connection(
         &self,
-        value: pb::HttpConnectionManager,
+        value: &pb::HttpConnectionManager,
         side: Side,
         at: &At<'_>,
     ) -> Option<HttpConnection> {
-        check_trust(&value, at);
+        check_trust(value, at);
         // The routes of the table take their own notes first.
         let routes = self.routes(value.route_specifier.as_ref(), at);
         let mark = at.mark();
-        note_unsupported(&value, side, at);
+        note_unsupported(value, side, at);
         let filters = self.http_filters(&value.http_filters, side, at);
         let strip_any_host_port = match value.strip_port_mode {
             Some(StripPortMode::StripAnyHostPort(strip)) => strip,

@@ -34,6 +34,6 @@ impl Decoder {
             return None;
         };
         let manager: HttpConnectionManager = expect(any, &at)?;
-        self.connection(manager, Side::Client, &at).map(Arc::new)
+        self.connection(&manager, Side::Client, &at).map(Arc::new)
     }
 }

@@ -70,7 +70,7 @@ impl Decoder {
             };
             let at = at.field("typed_config");
             if let Some(manager) = expect::<HttpConnectionManager>(any, &at) {
-                managers.push(self.connection(manager, Side::Server, &at));
+                managers.push(self.connection(&manager, Side::Server, &at));
             }
         }
         if values.len() != 1 {

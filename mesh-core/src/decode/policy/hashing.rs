@@ -81,7 +81,8 @@ pub(super) fn table(size: Option<u64>, use_hostname: bool) -> Result<MaglevConfi
 }
 
 fn is_prime(number: u64) -> bool {
-    number >= 2 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+    number >= 2
+        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn note(scope: &PolicyScope<'_>, balance: bool, common: Option<&pb::common::v3::ConsistentHashingLbConfig>) {

@@ -15,10 +15,7 @@ const NEVER: Fraction = Fraction { numerator: 0, denominator: 100 };
 
 /// `config.route.v3.CorsPolicy`.
 pub(super) fn route_policy(value: &pb::CorsPolicy, at: &At<'_>) -> Cors {
-    let enabled = match &value.enabled_specifier {
-        Some(EnabledSpecifier::FilterEnabled(value)) => Some(value),
-        None => None,
-    };
+    let enabled = value.enabled_specifier.as_ref().map(|EnabledSpecifier::FilterEnabled(value)| value);
     Cors {
         allow_origins: matcher::strings(&value.allow_origin_string_match, "allow_origin_string_match", at),
         allow_methods: line(&value.allow_methods, &at.field("allow_methods")),

@@ -1,0 +1,433 @@
+//! Rules 91 to 104, 116 and 123 to 128: clusters.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3 as pb;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstreams;
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use pb::circuit_breakers::Thresholds;
+use pb::cluster::{ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig};
+use upstreams::HttpProtocolOptions;
+use upstreams::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config};
+
+use super::*;
+use crate::model::cluster::{FailurePercentage, RetryBudget, SuccessRate};
+use crate::model::{CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, UnsupportedEffect};
+use crate::resource::CLUSTER;
+
+pub(super) fn eds() -> pb::Cluster {
+    pb::Cluster {
+        name: "blue".to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+pub(super) fn cluster() -> Part<pb::Cluster> {
+    Part { type_url: CLUSTER, base: eds(), wrap: |cluster| cluster.encode_to_vec(), path: "" }
+}
+
+fn config(cluster: &mut pb::Cluster) -> &mut EdsClusterConfig {
+    cluster.eds_cluster_config.as_mut().expect("the base has one")
+}
+
+/// Endpoints of these addresses in one locality.
+fn addresses(list: &[core::Address]) -> Option<endpoint::ClusterLoadAssignment> {
+    let one = |address: &core::Address| endpoint::LbEndpoint {
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
+            address: Some(address.clone()),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    let lb_endpoints = list.iter().map(one).collect();
+    let endpoints = vec![endpoint::LocalityLbEndpoints { lb_endpoints, ..Default::default() }];
+    Some(endpoint::ClusterLoadAssignment { cluster_name: "blue".to_owned(), endpoints, ..Default::default() })
+}
+
+fn with_type(kind: DiscoveryType, load_assignment: Option<endpoint::ClusterLoadAssignment>) -> pb::Cluster {
+    pb::Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind as i32)),
+        eds_cluster_config: None,
+        load_assignment,
+        ..eds()
+    }
+}
+
+fn logical_dns() -> Part<pb::Cluster> {
+    let base = with_type(DiscoveryType::LogicalDns, addresses(&[socket("blue.test", 80)]));
+    Part { base, ..cluster() }
+}
+
+fn assignment(cluster: &mut pb::Cluster) -> &mut endpoint::ClusterLoadAssignment {
+    cluster.load_assignment.as_mut().expect("the base has one")
+}
+
+fn first_socket(cluster: &mut pb::Cluster) -> &mut core::SocketAddress {
+    let endpoint = &mut assignment(cluster).endpoints[0].lb_endpoints[0];
+    let Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)) = &mut endpoint.host_identifier else {
+        panic!("the base has one");
+    };
+    match &mut endpoint.address.as_mut().unwrap().address {
+        Some(core::address::Address::SocketAddress(socket)) => socket,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn rules_91_to_94_discovery() {
+    cluster().refuses(&[
+        (91, "type", |cluster| *cluster = with_type(DiscoveryType::OriginalDst, None)),
+        (91, "type", |cluster| cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(77))),
+        (92, "eds_cluster_config", |cluster| cluster.eds_cluster_config = None),
+        (93, "eds_cluster_config.eds_config", |cluster| config(cluster).eds_config = None),
+        (93, "eds_cluster_config.eds_config", |cluster| config(cluster).eds_config = Some(elsewhere())),
+        (94, "eds_cluster_config.service_name", |cluster| {
+            cluster.name = "xdstp://a/envoy.config.cluster.v3.Cluster/x".to_owned();
+        }),
+    ]);
+    // gRPC can't.
+    cluster().takes(&[
+        (91, "endpoints in the cluster", |cluster| {
+            *cluster = with_type(DiscoveryType::Static, addresses(&[socket("127.0.0.1", 80)]));
+        }),
+        (91, "any number of names", |cluster| {
+            *cluster = with_type(DiscoveryType::StrictDns, addresses(&[socket("a", 1), socket("b", 2)]));
+        }),
+    ]);
+}
+
+#[test]
+fn rules_95_to_101_logical_dns() {
+    logical_dns().refuses(&[
+        (95, "load_assignment", |cluster| cluster.load_assignment = None),
+        (96, "load_assignment.endpoints", |cluster| assignment(cluster).endpoints.clear()),
+        (96, "load_assignment.endpoints", |cluster| {
+            let again = assignment(cluster).endpoints[0].clone();
+            assignment(cluster).endpoints.push(again);
+        }),
+        (97, "load_assignment.endpoints[0].lb_endpoints", |cluster| {
+            assignment(cluster).endpoints[0].lb_endpoints.clear();
+        }),
+        (97, "load_assignment.endpoints[0].lb_endpoints", |cluster| {
+            cluster.load_assignment = addresses(&[socket("a", 1), socket("b", 1)]);
+        }),
+        (98, "load_assignment.endpoints[0].lb_endpoints[0].endpoint", |cluster| {
+            assignment(cluster).endpoints[0].lb_endpoints[0].host_identifier = None;
+        }),
+        (98, "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address", |cluster| {
+            cluster.load_assignment = addresses(&[core::Address { address: None }]);
+        }),
+        (99, "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address", |cluster| {
+            first_socket(cluster).address.clear();
+        }),
+        (100, "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value", |cluster| {
+            first_socket(cluster).port_specifier = None;
+        }),
+        (100, "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value", |cluster| {
+            let named = core::socket_address::PortSpecifier::NamedPort("http".to_owned());
+            first_socket(cluster).port_specifier = Some(named);
+        }),
+        (
+            101,
+            "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.resolver_name",
+            |cluster| {
+                first_socket(cluster).resolver_name = "mine".to_owned();
+            },
+        ),
+    ]);
+}
+
+fn aggregate(names: &[&str]) -> pb::Cluster {
+    let clusters = names.iter().map(|name| (*name).to_owned()).collect();
+    let typed_config = Some(any(&ClusterConfig { clusters }));
+    pb::Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+            name: "envoy.clusters.aggregate".to_owned(),
+            typed_config,
+        })),
+        eds_cluster_config: None,
+        ..eds()
+    }
+}
+
+#[test]
+fn rules_102_to_104_aggregates_and_load_reports() {
+    Part { base: aggregate(&["a", "b"]), ..cluster() }.refuses(&[
+        (102, "cluster_type.typed_config", |cluster| {
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(CustomClusterType::default()));
+        }),
+        (102, "cluster_type.typed_config", |cluster| {
+            let custom = CustomClusterType { name: "x".to_owned(), typed_config: Some(any(&eds())) };
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(custom));
+        }),
+        (103, "cluster_type.typed_config.clusters", |cluster| *cluster = aggregate(&[])),
+        (103, "cluster_type.typed_config.clusters[1]", |cluster| *cluster = aggregate(&["a", ""])),
+        (104, "lrs_server", |cluster| cluster.lrs_server = Some(ads())),
+        (104, "lrs_server", |cluster| cluster.lrs_server = Some(core::ConfigSource::default())),
+    ]);
+}
+
+#[test]
+fn discovery_becomes_what_it_says() {
+    let kind = |cluster: pb::Cluster| {
+        let cluster: Arc<Cluster> = taken(decoder().decode(CLUSTER, &cluster.encode_to_vec()));
+        cluster.discovery.clone()
+    };
+    assert!(matches!(kind(eds()), DiscoveryKind::Eds { service_name } if &*service_name == "blue"));
+    let mut named = eds();
+    config(&mut named).service_name = "other".to_owned();
+    assert!(matches!(kind(named), DiscoveryKind::Eds { service_name } if &*service_name == "other"));
+    let host = |host: &str, port| DnsHost { host: host.to_owned(), port };
+    assert!(matches!(kind(logical_dns().base), DiscoveryKind::LogicalDns(found) if found == host("blue.test", 80)));
+    let strict = with_type(DiscoveryType::StrictDns, addresses(&[socket("a", 1), socket("b", 2)]));
+    assert!(matches!(kind(strict), DiscoveryKind::StrictDns(found) if found == [host("a", 1), host("b", 2)]));
+    let DiscoveryKind::Aggregate(names) = kind(aggregate(&["a", "b"])) else { panic!("no aggregate") };
+    assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["a", "b"]);
+    // STATIC is what a cluster is that says nothing.
+    let nothing = pb::Cluster { cluster_discovery_type: None, ..with_type(DiscoveryType::Static, None) };
+    assert!(matches!(kind(nothing), DiscoveryKind::Static(endpoints) if endpoints.is_empty()));
+}
+
+/// Envoy's rules hold for endpoints inside a cluster, as there is no EDS that gRPC would read.
+#[test]
+fn endpoints_of_a_static_cluster_follow_envoy() {
+    let mut base = with_type(DiscoveryType::Static, addresses(&[socket("127.0.0.1", 1)]));
+    let again = assignment(&mut base).endpoints[0].clone();
+    assignment(&mut base).endpoints.push(endpoint::LocalityLbEndpoints { priority: 5, ..again });
+    let part = Part { base, ..cluster() };
+    // Rules 131 to 134: no locality, no weight, the same twice, a gap.
+    let value: Arc<Cluster> = part.value(|cluster| {
+        if let Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)) =
+            &mut assignment(cluster).endpoints[1].lb_endpoints[0].host_identifier
+        {
+            endpoint.address = Some(socket("127.0.0.1", 2));
+        }
+    });
+    let DiscoveryKind::Static(endpoints) = &value.discovery else { panic!("{value:?}") };
+    let found: Vec<(u32, u32)> = endpoints.localities.iter().map(|it| (it.priority, it.weight)).collect();
+    assert_eq!(found, [(0, 1), (1, 1)], "the gap is closed");
+}
+
+#[test]
+fn rule_116_tls_by_endpoint() {
+    cluster().refuses(&[(116, "transport_socket_matches", |cluster| {
+        cluster.transport_socket_matches.push(pb::cluster::TransportSocketMatch::default());
+    })]);
+}
+
+fn outlier(cluster: &mut pb::Cluster) -> &mut pb::OutlierDetection {
+    cluster.outlier_detection.get_or_insert_default()
+}
+
+#[test]
+fn rules_123_and_124_outlier_detection() {
+    cluster().refuses(&[
+        (123, "outlier_detection.interval", |cluster| outlier(cluster).interval = seconds(-1)),
+        (123, "outlier_detection.base_ejection_time", |cluster| outlier(cluster).base_ejection_time = seconds(-1)),
+        (123, "outlier_detection.max_ejection_time", |cluster| {
+            outlier(cluster).max_ejection_time = seconds(315_576_000_001);
+        }),
+        // Envoy's.
+        (123, "outlier_detection.interval", |cluster| outlier(cluster).interval = seconds(0)),
+        (124, "outlier_detection.max_ejection_percent", |cluster| {
+            outlier(cluster).max_ejection_percent = u32_value(101);
+        }),
+        (124, "outlier_detection.enforcing_success_rate", |cluster| {
+            outlier(cluster).enforcing_success_rate = u32_value(101);
+        }),
+        (124, "outlier_detection.enforcing_failure_percentage", |cluster| {
+            outlier(cluster).enforcing_failure_percentage = u32_value(101);
+        }),
+        (124, "outlier_detection.failure_percentage_threshold", |cluster| {
+            outlier(cluster).failure_percentage_threshold = u32_value(101);
+        }),
+    ]);
+    cluster().takes(&[(124, "all of them", |cluster| outlier(cluster).max_ejection_percent = u32_value(100))]);
+}
+
+#[test]
+fn outlier_detection_has_every_default() {
+    let value: Arc<Cluster> = cluster().value(|cluster| outlier(cluster).interval = None);
+    let found = value.outlier.expect("there is one");
+    let times = (found.interval, found.base_ejection_time, found.max_ejection_time);
+    assert_eq!(times, (Duration::from_secs(10), Duration::from_secs(30), Duration::from_secs(300)));
+    let rate = SuccessRate { stdev_factor: 1900, enforcement: 100, minimum_hosts: 5, request_volume: 100 };
+    assert_eq!((found.max_ejection_percent, found.success_rate, found.failure_percentage), (10, Some(rate), None));
+    assert_eq!((found.consecutive_5xx, found.consecutive_gateway_failure), (5, 0));
+
+    let value: Arc<Cluster> = cluster().value(|cluster| {
+        let outlier = outlier(cluster);
+        outlier.base_ejection_time = seconds(400);
+        outlier.enforcing_success_rate = u32_value(0);
+        outlier.enforcing_failure_percentage = u32_value(50);
+        outlier.enforcing_consecutive_5xx = u32_value(0);
+    });
+    let found = value.outlier.expect("there is one");
+    assert_eq!(found.max_ejection_time, Duration::from_secs(400), "as long as the base at least");
+    let failures = FailurePercentage { threshold: 85, enforcement: 50, minimum_hosts: 5, request_volume: 50 };
+    assert_eq!((found.success_rate, found.failure_percentage), (None, Some(failures)));
+    assert_eq!(found.consecutive_5xx, 0);
+    assert!(cluster().value::<Cluster>(|_| {}).outlier.is_none(), "off unless it is asked for");
+}
+
+fn protocols(options: Option<UpstreamProtocolOptions>) -> HttpProtocolOptions {
+    HttpProtocolOptions { upstream_protocol_options: options, ..Default::default() }
+}
+
+const TYPED: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+#[test]
+fn rule_125_upstream_protocols() {
+    cluster().refuses(&[
+        (125, "upstream_config.typed_config", |cluster| cluster.upstream_config = Some(extension(&eds()))),
+        (125, "upstream_config.typed_config", |cluster| {
+            cluster.upstream_config = Some(core::TypedExtensionConfig::default());
+        }),
+        (125, "upstream_config.typed_config.common_http_protocol_options.idle_timeout", |cluster| {
+            let mut options = protocols(None);
+            options.common_http_protocol_options.get_or_insert_default().idle_timeout = seconds(-1);
+            cluster.upstream_config = Some(extension(&options));
+        }),
+        // Envoy's.
+        (
+            125,
+            "typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].explicit_http_config",
+            |cluster| {
+                let options = protocols(Some(UpstreamProtocolOptions::ExplicitHttpConfig(Default::default())));
+                cluster.typed_extension_protocol_options.insert(TYPED.to_owned(), any(&options));
+            },
+        ),
+        // Security: a check of the peer's name that is not made.
+        (
+            125,
+            "typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].upstream_http_protocol_options.auto_san_validation",
+            |cluster| {
+                let mut options = protocols(None);
+                options.upstream_http_protocol_options.get_or_insert_default().auto_san_validation = true;
+                cluster.typed_extension_protocol_options.insert(TYPED.to_owned(), any(&options));
+            },
+        ),
+    ]);
+}
+
+#[test]
+fn the_protocol_is_what_the_newest_field_says() {
+    use explicit_http_config::ProtocolConfig;
+    let explicit = |protocol_config: ProtocolConfig| {
+        let config = ExplicitHttpConfig { protocol_config: Some(protocol_config) };
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(config))
+    };
+    for (options, expected) in [
+        (None, HttpProtocol::Default),
+        (explicit(ProtocolConfig::HttpProtocolOptions(Default::default())), HttpProtocol::Http1),
+        (explicit(ProtocolConfig::Http2ProtocolOptions(Default::default())), HttpProtocol::Http2),
+        (Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(Default::default())), HttpProtocol::SameAsRequest),
+        (Some(UpstreamProtocolOptions::AutoConfig(Default::default())), HttpProtocol::Alpn),
+    ] {
+        let mut cluster = eds();
+        cluster.typed_extension_protocol_options.insert(TYPED.to_owned(), any(&protocols(options)));
+        let cluster: Arc<Cluster> = taken(decoder().decode(CLUSTER, &cluster.encode_to_vec()));
+        assert_eq!(cluster.protocol, expected);
+    }
+    let old: Arc<Cluster> = cluster().value(|cluster| cluster.http2_protocol_options = Some(Default::default()));
+    assert_eq!(old.protocol, HttpProtocol::Http2);
+}
+
+fn thresholds(list: Vec<Thresholds>) -> Option<pb::CircuitBreakers> {
+    Some(pb::CircuitBreakers { thresholds: list, ..Default::default() })
+}
+
+#[test]
+fn rules_126_and_128_circuit_breakers() {
+    cluster().refuses(&[
+        (126, "circuit_breakers.per_host_thresholds[0].max_connections", |cluster| {
+            let none = Thresholds { max_connections: u32_value(0), ..Default::default() };
+            cluster.circuit_breakers.get_or_insert_default().per_host_thresholds = vec![none];
+        }),
+        // Envoy's.
+        (128, "circuit_breakers.thresholds[0].retry_budget.budget_percent.value", |cluster| {
+            let budget = pb::circuit_breakers::thresholds::RetryBudget {
+                budget_percent: Some(Percent { value: 100.5 }),
+                ..Default::default()
+            };
+            cluster.circuit_breakers =
+                thresholds(vec![Thresholds { retry_budget: Some(budget), ..Default::default() }]);
+        }),
+    ]);
+    let value: Arc<Cluster> = cluster().value(|_| {});
+    assert_eq!(value.circuit_breakers, CircuitBreakers::default());
+    let default = CircuitBreakers::default();
+    assert_eq!((default.max_requests, default.max_connections, default.max_pending_requests), (1024, 1024, 1024));
+    let value: Arc<Cluster> = cluster().value(|cluster| {
+        cluster.circuit_breakers = thresholds(vec![
+            Thresholds { priority: 1, max_requests: u32_value(1), ..Default::default() },
+            Thresholds {
+                max_requests: u32_value(7),
+                max_retries: u32_value(2),
+                retry_budget: Some(Default::default()),
+                ..Default::default()
+            },
+            Thresholds { max_requests: u32_value(9), ..Default::default() },
+        ]);
+    });
+    let found = value.circuit_breakers;
+    assert_eq!((found.max_requests, found.max_retries, found.max_connections), (7, Some(2), 1024));
+    assert_eq!(found.retry_budget, Some(RetryBudget { millionths: 200_000, min_concurrency: 3 }));
+}
+
+#[test]
+fn envoys_times_and_shares() {
+    cluster().refuses(&[
+        (0, "connect_timeout", |cluster| cluster.connect_timeout = seconds(0)),
+        (0, "connect_timeout", |cluster| cluster.connect_timeout = seconds(-1)),
+        (0, "common_lb_config.healthy_panic_threshold.value", |cluster| {
+            let healthy_panic_threshold = Some(Percent { value: 101.0 });
+            cluster.common_lb_config = Some(CommonLbConfig { healthy_panic_threshold, ..Default::default() });
+        }),
+        (0, "common_lb_config.healthy_panic_threshold.value", |cluster| {
+            let healthy_panic_threshold = Some(Percent { value: f64::NAN });
+            cluster.common_lb_config = Some(CommonLbConfig { healthy_panic_threshold, ..Default::default() });
+        }),
+    ]);
+}
+
+#[test]
+fn a_cluster_becomes_what_it_says() {
+    let value: Arc<Cluster> = cluster().value(|_| {});
+    assert_eq!((&*value.name, value.connect_timeout), ("blue", Duration::from_secs(5)));
+    assert!(value.tls.is_none() && !value.report_load && value.unsupported.is_empty());
+    assert!((value.panic_threshold.0 - 50.0).abs() < f64::EPSILON);
+    let value: Arc<Cluster> = cluster().value(|cluster| {
+        cluster.connect_timeout = millis(1500);
+        let specifier = core::config_source::ConfigSourceSpecifier::Self_(core::SelfConfigSource::default());
+        cluster.lrs_server =
+            Some(core::ConfigSource { config_source_specifier: Some(specifier), ..Default::default() });
+        cluster.common_lb_config =
+            Some(CommonLbConfig { healthy_panic_threshold: Some(Percent { value: 0.0 }), ..Default::default() });
+        cluster.lb_subset_config = Some(pb::cluster::LbSubsetConfig::default());
+        cluster.health_checks.push(core::HealthCheck::default());
+    });
+    assert_eq!(value.connect_timeout, Duration::from_millis(1500));
+    assert!(value.report_load && value.panic_threshold.0 == 0.0);
+    let notes: Vec<(&str, UnsupportedEffect)> =
+        value.unsupported.iter().map(|note| (note.field.as_str(), note.effect)).collect();
+    let expected =
+        [("lb_subset_config", UnsupportedEffect::FailsRequests), ("health_checks", UnsupportedEffect::LeftOut)];
+    assert_eq!(notes, expected);
+}
+
+/// A cluster that says something everywhere.
+pub(super) fn rich() -> Vec<u8> {
+    let mut cluster = eds();
+    outlier(&mut cluster).interval = seconds(1);
+    cluster.circuit_breakers = thresholds(vec![Thresholds { max_requests: u32_value(7), ..Default::default() }]);
+    cluster.transport_socket = Some(super::tls::upstream_socket(&super::tls::upstream().base));
+    cluster.load_balancing_policy = Some(super::policies::nested(3));
+    cluster.connect_timeout = millis(1500);
+    cluster.encode_to_vec()
+}

@@ -1,0 +1,234 @@
+//! Rules 131 to 145: endpoints.
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as pb;
+use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
+use pb::cluster_load_assignment::Policy;
+use pb::cluster_load_assignment::policy::DropOverload;
+use pb::lb_endpoint::HostIdentifier;
+
+use super::*;
+use crate::model::{Endpoints, Fraction, Health};
+use crate::resource::CLUSTER_LOAD_ASSIGNMENT;
+
+fn endpoint(ip: &str, port: u32) -> pb::LbEndpoint {
+    pb::LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(pb::Endpoint {
+            address: Some(socket(ip, port)),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
+
+fn locality(zone: &str, priority: u32, endpoints: Vec<pb::LbEndpoint>) -> pb::LocalityLbEndpoints {
+    pb::LocalityLbEndpoints {
+        locality: Some(core::Locality { zone: zone.to_owned(), ..Default::default() }),
+        load_balancing_weight: u32_value(1),
+        priority,
+        lb_endpoints: endpoints,
+        ..Default::default()
+    }
+}
+
+fn assignment() -> Part<pb::ClusterLoadAssignment> {
+    let base = pb::ClusterLoadAssignment {
+        cluster_name: "blue".to_owned(),
+        endpoints: vec![
+            locality("a", 0, vec![endpoint("10.0.0.1", 80), endpoint("10.0.0.2", 80)]),
+            locality("b", 1, vec![endpoint("10.0.0.3", 80)]),
+        ],
+        ..Default::default()
+    };
+    Part { type_url: CLUSTER_LOAD_ASSIGNMENT, base, wrap: |value| value.encode_to_vec(), path: "" }
+}
+
+fn first(value: &mut pb::ClusterLoadAssignment) -> &mut pb::Endpoint {
+    match &mut value.endpoints[0].lb_endpoints[0].host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn more(address: Option<core::Address>) -> pb::endpoint::AdditionalAddress {
+    pb::endpoint::AdditionalAddress { address }
+}
+
+fn drop_overload(category: &str, share: Option<FractionalPercent>) -> Option<Policy> {
+    let drop = DropOverload { category: category.to_owned(), drop_percentage: share };
+    Some(Policy { drop_overloads: vec![drop], ..Default::default() })
+}
+
+#[test]
+fn rules_132_to_140_localities_and_endpoints() {
+    assignment().refuses(&[
+        (132, "endpoints[0].locality", |value| value.endpoints[0].locality = None),
+        (133, "endpoints[1].locality", |value| {
+            value.endpoints[1].locality = value.endpoints[0].locality.clone();
+            value.endpoints[1].priority = 0;
+        }),
+        (134, "endpoints", |value| value.endpoints[1].priority = 2),
+        (134, "endpoints", |value| value.endpoints[0].priority = 2),
+        // The gap is looked for after the skipping.
+        (134, "endpoints", |value| value.endpoints[0].load_balancing_weight = None),
+        (135, "endpoints", |value| {
+            value.endpoints[1].priority = 0;
+            value.endpoints[1].load_balancing_weight = u32_value(u32::MAX);
+        }),
+        (136, "endpoints[0].lb_endpoints[0].endpoint", |value| {
+            value.endpoints[0].lb_endpoints[0].host_identifier = None;
+        }),
+        (136, "endpoints[0].lb_endpoints[0].endpoint.address", |value| first(value).address = None),
+        (136, "endpoints[0].lb_endpoints[0].endpoint.address", |value| {
+            let pipe = core::address::Address::Pipe(core::Pipe::default());
+            first(value).address = Some(core::Address { address: Some(pipe) });
+        }),
+        (136, "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address", |value| {
+            first(value).address = Some(socket("localhost", 80));
+        }),
+        (136, "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value", |value| {
+            first(value).address = Some(socket("10.0.0.1", 65536));
+        }),
+        (137, "endpoints[0].lb_endpoints[0].endpoint.additional_addresses[0].address", |value| {
+            first(value).additional_addresses = vec![more(None)];
+        }),
+        (
+            137,
+            "endpoints[0].lb_endpoints[0].endpoint.additional_addresses[1].address.socket_address.address",
+            |value| {
+                first(value).additional_addresses = vec![more(Some(socket("::1", 1))), more(Some(socket("x", 1)))];
+            },
+        ),
+        (138, "endpoints[0].lb_endpoints[1].endpoint.address", |value| {
+            value.endpoints[0].lb_endpoints[1] = endpoint("10.0.0.1", 80);
+        }),
+        // In another locality, and among the additional ones.
+        (138, "endpoints[1].lb_endpoints[0].endpoint.address", |value| {
+            first(value).additional_addresses = vec![more(Some(socket("10.0.0.3", 80)))];
+        }),
+        (139, "endpoints[0].lb_endpoints[0].load_balancing_weight", |value| {
+            value.endpoints[0].lb_endpoints[0].load_balancing_weight = u32_value(0);
+        }),
+        (140, "endpoints[0].lb_endpoints", |value| {
+            value.endpoints[0].lb_endpoints[0].load_balancing_weight = u32_value(u32::MAX);
+        }),
+    ]);
+    assignment().takes(&[
+        (133, "the same locality in another priority", |value| {
+            value.endpoints[1].locality = value.endpoints[0].locality.clone();
+        }),
+        (135, "the largest sum", |value| {
+            value.endpoints[1].priority = 0;
+            value.endpoints[1].load_balancing_weight = u32_value(u32::MAX - 1);
+        }),
+        (138, "another port", |value| value.endpoints[0].lb_endpoints[1] = endpoint("10.0.0.1", 81)),
+        (140, "the largest sum", |value| {
+            value.endpoints[0].lb_endpoints[0].load_balancing_weight = u32_value(u32::MAX - 1);
+        }),
+        (143, "no endpoints at all", |value| value.endpoints.clear()),
+        (143, "no factor", |value| {
+            value.policy.get_or_insert_default().overprovisioning_factor = u32_value(0);
+        }),
+    ]);
+}
+
+#[test]
+fn rule_131_a_locality_without_weight_is_skipped_whatever_is_in_it() {
+    let value: Arc<Endpoints> = assignment().value(|value| {
+        let mut broken = locality("c", 7, vec![pb::LbEndpoint::default()]);
+        broken.locality = None;
+        broken.load_balancing_weight = None;
+        value.endpoints.push(broken.clone());
+        broken.load_balancing_weight = u32_value(0);
+        value.endpoints.push(broken);
+    });
+    assert_eq!((value.localities.len(), value.len()), (2, 3));
+}
+
+#[test]
+fn rules_142_and_145_drops_and_collections() {
+    assignment().refuses(&[
+        (142, "policy.drop_overloads[0].category", |value| {
+            value.policy = drop_overload("", Some(FractionalPercent { numerator: 1, denominator: 0 }));
+        }),
+        (142, "policy.drop_overloads[0].drop_percentage", |value| value.policy = drop_overload("lb", None)),
+        (142, "policy.drop_overloads[0].drop_percentage.denominator", |value| {
+            value.policy = drop_overload("lb", Some(FractionalPercent { numerator: 1, denominator: 3 }));
+        }),
+        // A "we can't": what a collection holds is not known, and an empty locality would send its traffic elsewhere.
+        (145, "endpoints[0].leds_cluster_locality_config", |value| {
+            let config = pb::LedsClusterLocalityConfig::default();
+            value.endpoints[0].lb_config = Some(pb::locality_lb_endpoints::LbConfig::LedsClusterLocalityConfig(config));
+        }),
+    ]);
+    let value: Arc<Endpoints> = assignment().value(|value| {
+        value.policy = drop_overload("lb", Some(FractionalPercent { numerator: 150, denominator: 0 }));
+    });
+    assert_eq!(value.drops[0].category, "lb");
+    assert_eq!(value.drops[0].fraction, Fraction { numerator: 100, denominator: 100 }, "capped to always");
+}
+
+#[test]
+fn an_assignment_becomes_what_it_says() {
+    let value: Arc<Endpoints> = assignment().value(|value| {
+        value.endpoints[0].load_balancing_weight = u32_value(7);
+        value.endpoints[0].locality =
+            Some(core::Locality { region: "r".to_owned(), zone: "z".to_owned(), sub_zone: "s".to_owned() });
+        first(value).hostname = "one.example".to_owned();
+        first(value).additional_addresses = vec![more(Some(socket("::1", 81)))];
+        value.endpoints[0].lb_endpoints[0].load_balancing_weight = u32_value(9);
+        value.endpoints[0].lb_endpoints[0].health_status = 3;
+    });
+    let [near, far] = &value.localities[..] else { panic!("{value:?}") };
+    assert_eq!(near.locality.to_string(), "{region=\"r\", zone=\"z\", sub_zone=\"s\"}");
+    assert_eq!((near.weight, near.priority, far.weight, far.priority), (7, 0, 1, 1));
+    let [one, two] = &near.endpoints[..] else { panic!("{near:?}") };
+    assert_eq!((one.address.to_string().as_str(), one.weight, &*one.hostname), ("10.0.0.1:80", 9, "one.example"));
+    assert_eq!((one.additional[0].to_string().as_str(), one.health), ("[::1]:81", Health::Draining));
+    assert_eq!((two.weight, two.health), (1, Health::Unknown));
+    assert_eq!(value.overprovisioning_factor, 140);
+}
+
+#[test]
+fn rule_141_who_takes_requests() {
+    let all = [
+        (0, Health::Unknown, true),
+        (1, Health::Healthy, true),
+        (2, Health::Unhealthy, false),
+        (3, Health::Draining, false),
+        (4, Health::Timeout, false),
+        (5, Health::Degraded, false),
+        // Of a later version: not healthy.
+        (99, Health::Unhealthy, false),
+    ];
+    for (number, health, takes) in all {
+        let mut value = assignment().base;
+        value.endpoints[0].lb_endpoints[0].health_status = number;
+        let value: Arc<Endpoints> = taken(decoder().decode(CLUSTER_LOAD_ASSIGNMENT, &value.encode_to_vec()));
+        let found = value.localities[0].endpoints[0].health;
+        assert_eq!((found, found.takes_requests()), (health, takes), "{number}");
+    }
+}
+
+/// An assignment that says something everywhere.
+pub(super) fn rich() -> Vec<u8> {
+    let mut value = assignment().base;
+    value.policy = drop_overload("lb", Some(FractionalPercent { numerator: 1, denominator: 1 }));
+    first(&mut value).additional_addresses = vec![more(Some(socket("::1", 81)))];
+    value.endpoints[0].lb_endpoints[0].load_balancing_weight = u32_value(3);
+    value.encode_to_vec()
+}
+
+/// An assignment with these weights of localities (and of their endpoints) and these priorities.
+pub(super) fn weighted(weights: &[Option<u32>], priorities: &[u32]) -> Vec<u8> {
+    let one = |(index, (weight, priority)): (usize, (&Option<u32>, &u32))| {
+        let mut one = endpoint("10.0.0.1", 1 + u32::try_from(index).expect("few"));
+        one.load_balancing_weight = weight.and_then(u32_value);
+        let mut value = locality(&format!("z{index}"), *priority, vec![one]);
+        value.load_balancing_weight = weight.and_then(u32_value);
+        value
+    };
+    let endpoints = weights.iter().zip(priorities).enumerate().map(one).collect();
+    let cluster_name = "blue".to_owned();
+    pb::ClusterLoadAssignment { cluster_name, endpoints, ..Default::default() }.encode_to_vec()
+}

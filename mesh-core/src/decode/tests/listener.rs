@@ -1,0 +1,312 @@
+//! Rules 8 to 15 of a client's Listener, and 29 to 39 of a server's.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::listener::v3 as pb;
+use envoy_types::pb::envoy::config::route::v3 as route;
+use hcm::http_connection_manager::{RouteSpecifier, StripPortMode};
+
+use super::*;
+use crate::model::listener::EscapedSlashes;
+use crate::model::{HttpConnection, Listener, ListenerKind, RouteSource, SourceType};
+use crate::resource::LISTENER;
+
+fn client(manager: &hcm::HttpConnectionManager) -> pb::Listener {
+    pb::Listener {
+        name: "greeter".to_owned(),
+        api_listener: Some(pb::ApiListener { api_listener: Some(any(manager)) }),
+        ..Default::default()
+    }
+}
+
+pub(super) const API: &str = "api_listener.api_listener";
+
+pub(super) fn client_manager() -> Part<hcm::HttpConnectionManager> {
+    let wrap = |manager| client(&manager).encode_to_vec();
+    Part { type_url: LISTENER, base: manager(), wrap, path: API }
+}
+
+fn client_listener() -> Part<pb::Listener> {
+    Part { type_url: LISTENER, base: client(&manager()), wrap: |listener| listener.encode_to_vec(), path: "" }
+}
+
+pub(super) fn chain(manager: &hcm::HttpConnectionManager) -> pb::FilterChain {
+    pb::FilterChain { filters: vec![network_filter("hcm", any(manager))], ..Default::default() }
+}
+
+fn network_filter(name: &str, config: Any) -> pb::Filter {
+    pb::Filter { name: name.to_owned(), config_type: Some(pb::filter::ConfigType::TypedConfig(config)) }
+}
+
+pub(super) fn server(chain: pb::FilterChain) -> pb::Listener {
+    pb::Listener {
+        name: "server".to_owned(),
+        address: Some(socket("127.0.0.1", 8080)),
+        filter_chains: vec![chain],
+        ..Default::default()
+    }
+}
+
+fn server_listener() -> Part<pb::Listener> {
+    Part { type_url: LISTENER, base: server(chain(&manager())), wrap: |listener| listener.encode_to_vec(), path: "" }
+}
+
+fn first_match(listener: &mut pb::Listener) -> &mut pb::FilterChainMatch {
+    listener.filter_chains[0].filter_chain_match.get_or_insert_default()
+}
+
+fn range(address: &str, length: Option<u32>) -> core::CidrRange {
+    core::CidrRange { address_prefix: address.to_owned(), prefix_len: length.and_then(u32_value) }
+}
+
+fn rds(manager: &mut hcm::HttpConnectionManager) -> &mut hcm::Rds {
+    match &mut manager.route_specifier {
+        Some(RouteSpecifier::Rds(rds)) => rds,
+        _ => panic!("the base has RDS"),
+    }
+}
+
+#[test]
+fn rule_8_an_api_listener_is_a_connection_manager() {
+    client_listener().refuses(&[
+        (8, API, |listener| listener.api_listener = Some(pb::ApiListener { api_listener: None })),
+        (8, API, |listener| {
+            listener.api_listener = Some(pb::ApiListener { api_listener: Some(any(&pb::Listener::default())) });
+        }),
+        (8, API, |listener| {
+            let type_url = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+            listener.api_listener = Some(pb::ApiListener { api_listener: Some(garbage(type_url)) });
+        }),
+    ]);
+    // istiod sends an address with it; what is a server's is not looked at.
+    client_listener().takes(&[(8, "an address beside it", |listener| listener.address = Some(socket("0.0.0.0", 80)))]);
+}
+
+#[test]
+fn rules_9_to_15_of_a_connection_manager() {
+    client_manager().refuses(&[
+        (9, "xff_num_trusted_hops", |manager| manager.xff_num_trusted_hops = 1),
+        (10, "original_ip_detection_extensions", |manager| {
+            manager.original_ip_detection_extensions.push(core::TypedExtensionConfig::default());
+        }),
+        (11, "", |manager| manager.route_specifier = None),
+        (11, "scoped_routes", |manager| {
+            manager.route_specifier = Some(RouteSpecifier::ScopedRoutes(hcm::ScopedRoutes::default()));
+        }),
+        (12, "rds.config_source", |manager| rds(manager).config_source = None),
+        (12, "rds.config_source", |manager| rds(manager).config_source = Some(elsewhere())),
+        (13, "rds.route_config_name", |manager| rds(manager).route_config_name.clear()),
+        (14, "route_config.virtual_hosts[0].domains", |manager| {
+            let virtual_hosts = vec![route::VirtualHost::default()];
+            let table = route::RouteConfiguration { virtual_hosts, ..Default::default() };
+            manager.route_specifier = Some(RouteSpecifier::RouteConfig(table));
+        }),
+        (15, "common_http_protocol_options.max_stream_duration", |manager| {
+            manager.common_http_protocol_options.get_or_insert_default().max_stream_duration = seconds(-1);
+        }),
+        (15, "common_http_protocol_options.max_stream_duration", |manager| {
+            let duration = protobuf::Duration { seconds: 1, nanos: 1_000_000_000 };
+            manager.common_http_protocol_options.get_or_insert_default().max_stream_duration = Some(duration);
+        }),
+        (15, "path_with_escaped_slashes_action", |manager| manager.path_with_escaped_slashes_action = 9),
+    ]);
+    client_manager().takes(&[
+        (12, "self is this stream too", |manager| {
+            let specifier = core::config_source::ConfigSourceSpecifier::Self_(core::SelfConfigSource::default());
+            rds(manager).config_source =
+                Some(core::ConfigSource { config_source_specifier: Some(specifier), ..Default::default() });
+        }),
+        (4, "an inline table needs no name", |manager| {
+            manager.route_specifier = Some(RouteSpecifier::RouteConfig(route::RouteConfiguration::default()));
+        }),
+        (15, "the longest duration", |manager| {
+            manager.common_http_protocol_options.get_or_insert_default().max_stream_duration = seconds(315_576_000_000);
+        }),
+    ]);
+}
+
+fn connection(listener: &Listener) -> &HttpConnection {
+    listener.connections()[0]
+}
+
+#[test]
+fn a_connection_manager_becomes_what_it_says() {
+    let plain: Arc<Listener> = client_manager().value(|_| {});
+    assert!(matches!(&plain.kind, ListenerKind::Client(_)));
+    let http = connection(&plain);
+    assert!(matches!(&http.routes, RouteSource::Rds(name) if &**name == "routes"));
+    assert!(http.filters.is_empty(), "the router is left out");
+    assert_eq!((http.max_stream_duration, http.normalize_path, http.merge_slashes), (None, false, false));
+    assert_eq!((http.escaped_slashes, http.strip_any_host_port), (EscapedSlashes::Keep, false));
+    assert!(http.unsupported.is_empty());
+
+    let full: Arc<Listener> = client_manager().value(|manager| {
+        manager.common_http_protocol_options.get_or_insert_default().max_stream_duration = millis(1500);
+        manager.normalize_path = bool_value(true);
+        manager.merge_slashes = true;
+        manager.path_with_escaped_slashes_action = 4;
+        manager.strip_port_mode = Some(StripPortMode::StripAnyHostPort(true));
+        manager.strip_trailing_host_dot = true;
+        manager.stream_idle_timeout = seconds(5);
+        manager.local_reply_config = Some(hcm::LocalReplyConfig::default());
+    });
+    let http = connection(&full);
+    assert_eq!(http.max_stream_duration, Some(Duration::from_millis(1500)));
+    assert!(http.normalize_path && http.merge_slashes && http.strip_any_host_port && http.strip_trailing_host_dot);
+    assert_eq!(http.escaped_slashes, EscapedSlashes::UnescapeAndForward);
+    let unsupported: Vec<String> = http.unsupported.iter().map(|it| format!("{} {:?}", it.field, it.effect)).collect();
+    let here = |field: &str, effect: &str| format!("{API}.{field} {effect}");
+    assert_eq!(unsupported, [here("local_reply_config", "FailsRequests"), here("stream_idle_timeout", "LeftOut")]);
+}
+
+#[test]
+fn rules_29_to_36_of_a_servers_listener() {
+    server_listener().refuses(&[
+        (29, "listener_filters", |listener| listener.listener_filters.push(pb::ListenerFilter::default())),
+        (30, "use_original_dst", |listener| listener.use_original_dst = bool_value(true)),
+        (31, "address", |listener| listener.address = None),
+        (31, "address", |listener| listener.address = Some(core::Address { address: None })),
+        (31, "address", |listener| {
+            let pipe = core::address::Address::Pipe(core::Pipe { path: "/x".to_owned(), mode: 0 });
+            listener.address = Some(core::Address { address: Some(pipe) });
+        }),
+        (31, "address.socket_address.protocol", |listener| {
+            if let Some(core::address::Address::SocketAddress(socket)) = &mut listener.address.as_mut().unwrap().address
+            {
+                socket.protocol = 1;
+            }
+        }),
+        (31, "address.socket_address.port_value", |listener| listener.address = Some(socket("127.0.0.1", 65536))),
+        (32, "filter_chains", |listener| listener.filter_chains.clear()),
+        (33, "default_filter_chain.filters", |listener| {
+            listener.default_filter_chain = Some(pb::FilterChain::default());
+        }),
+        // One that can never match is checked too.
+        (33, "filter_chains[0].filters", |listener| {
+            first_match(listener).destination_port = u32_value(1);
+            listener.filter_chains[0].filters.clear();
+        }),
+        (34, "filter_chains[0].filters[0].name", |listener| listener.filter_chains[0].filters[0].name.clear()),
+        (34, "filter_chains[0].filters[1].name filter_chains[0].filters", |listener| {
+            let again = listener.filter_chains[0].filters[0].clone();
+            listener.filter_chains[0].filters.push(again);
+        }),
+        (35, "filter_chains[0].filters", |listener| {
+            listener.filter_chains[0].filters.push(network_filter("another", any(&manager())));
+        }),
+        (35, "filter_chains[0].filters[0].typed_config", |listener| {
+            listener.filter_chains[0].filters = vec![network_filter("tcp", any(&pb::Listener::default()))];
+        }),
+        (35, "filter_chains[0].filters[0].typed_config", |listener| {
+            listener.filter_chains[0].filters[0].config_type = None;
+        }),
+        (36, "filter_chains[0].filters[0].typed_config.xff_num_trusted_hops", |listener| {
+            let manager = hcm::HttpConnectionManager { xff_num_trusted_hops: 1, ..manager() };
+            listener.filter_chains[0] = chain(&manager);
+        }),
+    ]);
+    server_listener().takes(&[
+        (30, "false is the default", |listener| listener.use_original_dst = bool_value(false)),
+        (31, "port 0 is any port", |listener| listener.address = Some(socket("::", 0))),
+        (32, "the default chain is enough", |listener| {
+            listener.default_filter_chain = listener.filter_chains.pop();
+        }),
+    ]);
+}
+
+#[test]
+fn rules_37_to_39_of_a_filter_chain_match() {
+    server_listener().refuses(&[
+        (37, "filter_chains[0].filter_chain_match.prefix_ranges[0].address_prefix", |listener| {
+            first_match(listener).prefix_ranges.push(range("localhost", Some(8)));
+        }),
+        (37, "filter_chains[0].filter_chain_match.source_prefix_ranges[1].address_prefix", |listener| {
+            first_match(listener).source_prefix_ranges = vec![range("::1", Some(128)), range("", None)];
+        }),
+        (38, "filter_chains[0].filter_chain_match.source_type", |listener| first_match(listener).source_type = 7),
+        (39, "filter_chains[1].filter_chain_match", |listener| {
+            let again = listener.filter_chains[0].clone();
+            listener.filter_chains.push(again);
+        }),
+        // The same after masking, and only in one combination of each.
+        (39, "filter_chains[1].filter_chain_match", |listener| {
+            let mut other = listener.filter_chains[0].clone();
+            first_match(listener).prefix_ranges = vec![range("10.1.2.3", Some(8)), range("11.0.0.0", Some(8))];
+            first_match(listener).source_ports = vec![1, 2];
+            let matches = other.filter_chain_match.get_or_insert_default();
+            matches.prefix_ranges = vec![range("12.0.0.0", Some(8)), range("10.9.9.9", Some(8))];
+            matches.source_ports = vec![2, 3];
+            listener.filter_chains.push(other);
+        }),
+        // Chains that can never match take part.
+        (39, "filter_chains[1].filter_chain_match", |listener| {
+            first_match(listener).server_names = vec!["a".to_owned()];
+            let again = listener.filter_chains[0].clone();
+            listener.filter_chains.push(again);
+        }),
+        // Absent is 0.
+        (39, "filter_chains[1].filter_chain_match", |listener| {
+            let mut other = listener.filter_chains[0].clone();
+            first_match(listener).prefix_ranges = vec![range("0.0.0.0", None)];
+            other.filter_chain_match.get_or_insert_default().prefix_ranges = vec![range("0.0.0.0", Some(0))];
+            listener.filter_chains.push(other);
+        }),
+        (39, "filter_chains[0].filter_chain_match.address_suffix", |listener| {
+            first_match(listener).address_suffix = "1".to_owned();
+        }),
+    ]);
+    server_listener().takes(&[
+        (37, "a length beyond the address is all of it (A36)", |listener| {
+            first_match(listener).prefix_ranges = vec![range("10.0.0.1", Some(33)), range("::1", Some(1000))];
+        }),
+        (39, "0.0.0.0/0 is not the same as nothing", |listener| {
+            let other = listener.filter_chains[0].clone();
+            first_match(listener).prefix_ranges = vec![range("0.0.0.0", Some(0))];
+            listener.filter_chains.push(other);
+        }),
+        (39, "one chain may say the same twice", |listener| {
+            first_match(listener).prefix_ranges = vec![range("10.0.0.1", Some(8)), range("10.0.0.2", Some(8))];
+        }),
+        (39, "another port", |listener| {
+            let mut other = listener.filter_chains[0].clone();
+            first_match(listener).source_ports = vec![1];
+            other.filter_chain_match.get_or_insert_default().source_ports = vec![2];
+            listener.filter_chains.push(other);
+        }),
+    ]);
+}
+
+#[test]
+fn a_hostile_number_of_ways_is_refused() {
+    let faults = server_listener().decode(|listener| {
+        let matches = first_match(listener);
+        matches.source_ports = (0..1000).collect();
+        matches.prefix_ranges =
+            (0..1000u32).map(|n| range(&std::net::Ipv4Addr::from(n << 8).to_string(), Some(24))).collect();
+    });
+    assert!(refused(faults)[0].contains("ways"));
+}
+
+#[test]
+fn a_servers_listener_becomes_what_it_says() {
+    let listener: Arc<Listener> = server_listener().value(|listener| {
+        listener.filter_chains[0].name = "first".to_owned();
+        let matches = first_match(listener);
+        matches.prefix_ranges = vec![range("10.1.2.3", Some(16))];
+        matches.source_prefix_ranges = vec![range("10.0.0.1", Some(99))];
+        matches.source_ports = vec![4711];
+        matches.source_type = 1;
+        matches.transport_protocol = "raw_buffer".to_owned();
+        listener.default_filter_chain = Some(chain(&manager()));
+    });
+    let ListenerKind::Server(server) = &listener.kind else { panic!("{listener:?}") };
+    assert_eq!(server.address.to_string(), "127.0.0.1:8080");
+    let matches = &server.chains[0].matches;
+    assert_eq!(&*server.chains[0].name, "first");
+    assert_eq!(matches.destination[0].to_string(), "10.1.0.0/16");
+    assert_eq!(matches.source[0].to_string(), "10.0.0.1/32");
+    assert_eq!((matches.source_ports.as_slice(), matches.source_type), (&[4711][..], SourceType::SameIpOrLoopback));
+    assert_eq!(matches.transport_protocol, "raw_buffer");
+    assert!(server.chains[0].tls.is_none() && server.default_chain.is_some());
+}
