@@ -1,0 +1,104 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// certificates issues DIR/ca.pem, and NAME.pem with NAME.key for each NAME=SPIFFE-ID: certificates that none of our own
+// code has made.
+func certificates(args []string) error {
+	flags := flag.NewFlagSet("certificates", flag.ExitOnError)
+	dir := flags.String("dir", ".", "where the files go")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	authority := template("interop CA")
+	authority.IsCA = true
+	authority.KeyUsage = x509.KeyUsageCertSign
+	authority.ExtKeyUsage = nil
+	authorityKey, err := issue(*dir, "ca", authority, authority, nil)
+	if err != nil {
+		return err
+	}
+	for _, each := range flags.Args() {
+		name, id, ok := cut(each)
+		if !ok {
+			return fmt.Errorf("%q is not NAME=SPIFFE-ID", each)
+		}
+		leaf := template(name)
+		leaf.KeyUsage = x509.KeyUsageDigitalSignature
+		leaf.URIs = []*url.URL{id}
+		// For a client without SPIFFE matching that goes by the address.
+		leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+		if _, err := issue(*dir, name, leaf, authority, authorityKey); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func cut(each string) (name string, id *url.URL, ok bool) {
+	for i := range each {
+		if each[i] == '=' {
+			id, err := url.Parse(each[i+1:])
+			return each[:i], id, err == nil && id.Scheme == "spiffe"
+		}
+	}
+	return "", nil, false
+}
+
+func template(name string) *x509.Certificate {
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		panic(err) // Without randomness there are no certificates.
+	}
+	return &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		BasicConstraintsValid: true,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+}
+
+// issue writes a certificate and its new key; without an issuer's key it signs itself.
+func issue(dir, name string, leaf, issuer *x509.Certificate, issuerKey crypto.Signer) (crypto.Signer, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if issuerKey == nil {
+		issuerKey = key
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, leaf, issuer, key.Public(), issuerKey)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := write(filepath.Join(dir, name+".pem"), "CERTIFICATE", signed); err != nil {
+		return nil, err
+	}
+	return key, write(filepath.Join(dir, name+".key"), "PRIVATE KEY", secret)
+}
+
+func write(path, kind string, bytes []byte) error {
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}), 0o600)
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/log"
+	xds "github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"google.golang.org/grpc"
+)
+
+// config is one line of stdin: everything that is served from then on.
+type config struct {
+	Version string   `json:"version"`
+	Targets []target `json:"targets"`
+	Servers []listen `json:"servers"`
+}
+
+// target is what a client dials.
+type target struct {
+	Name     string    `json:"name"`
+	Clusters []cluster `json:"clusters"`
+}
+
+// cluster is a share of a target's requests.
+type cluster struct {
+	Name     string   `json:"name"`
+	Weight   uint32   `json:"weight"`
+	Backends []string `json:"backends"`
+	TLS      *tls     `json:"tls"`
+}
+
+// listen is an address that a server listens on.
+type listen struct {
+	Address string `json:"address"`
+	TLS     *tls   `json:"tls"`
+}
+
+// tls names a certificate provider of the bootstrap, and whom the peer must be.
+type tls struct {
+	Instance string `json:"instance"`
+	SPIFFE   string `json:"spiffe"`
+}
+
+// everyNode serves all nodes alike.
+type everyNode struct{}
+
+func (everyNode) ID(*core.Node) string { return "everyone" }
+
+// controlPlane serves over ADS what stdin says, and tells of every ACK and NACK.
+func controlPlane(args []string) error {
+	flags := flag.NewFlagSet("control-plane", flag.ExitOnError)
+	address := flags.String("listen", "127.0.0.1:0", "address")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", *address)
+	if err != nil {
+		return err
+	}
+	// Not in its ADS mode, which answers nobody who asks for a part of what there is, as every gRPC does.
+	snapshots := cache.NewSnapshotCache(false, everyNode{}, log.NewDefaultLogger())
+	running := grpc.NewServer()
+	discovery.RegisterAggregatedDiscoveryServiceServer(running, xds.NewServer(context.Background(), snapshots, hearing()))
+	failed := make(chan error, 1)
+	go func() { failed <- running.Serve(listener) }()
+	say(map[string]string{"listening": listener.Addr().String()})
+	if err := follow(snapshots); err != nil {
+		return err
+	}
+	running.Stop()
+	return <-failed
+}
+
+// follow puts each line of stdin in force.
+func follow(snapshots cache.SnapshotCache) error {
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 1<<24)
+	for lines.Scan() {
+		var wanted config
+		if err := json.Unmarshal(lines.Bytes(), &wanted); err != nil {
+			return fmt.Errorf("stdin: %w", err)
+		}
+		snapshot, err := wanted.snapshot()
+		if err != nil {
+			return err
+		}
+		if err := snapshots.SetSnapshot(context.Background(), everyNode{}.ID(nil), snapshot); err != nil {
+			return err
+		}
+		say(map[string]string{"set": wanted.Version})
+	}
+	return lines.Err()
+}
+
+// hearing says which versions clients took and refused.
+func hearing() xds.Callbacks {
+	return xds.CallbackFuncs{
+		StreamRequestFunc: func(_ int64, request *discovery.DiscoveryRequest) error {
+			line := map[string]string{"type": request.GetTypeUrl(), "version": request.GetVersionInfo()}
+			switch {
+			case request.GetErrorDetail() != nil:
+				line["said"] = "NACK"
+				line["why"] = request.GetErrorDetail().GetMessage()
+			case request.GetResponseNonce() != "":
+				line["said"] = "ACK"
+			default:
+				line["said"] = "subscribe"
+			}
+			say(line)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,100 @@
+"""xDS resources as documents of our configuration file: proto-JSON with `@type`, one to a document.
+
+JSON is YAML, so no YAML writer is needed. Names of fields are protobuf's own.
+"""
+
+import json
+
+TYPE = "type.googleapis.com/envoy"
+ADS = {"ads": {}, "resource_api_version": "V3"}
+ROUTER = {"name": "router", "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"}}
+
+
+def document(resources):
+    """The file that holds these resources."""
+    return "".join(f"---\n{json.dumps(resource, indent=1)}\n" for resource in resources)
+
+
+def backends(name, addresses, identity=None, weight=100):
+    """A cluster of servers with this SPIFFE identity, plaintext without one. To be given to `target`."""
+    return {"name": name, "addresses": addresses, "identity": identity, "weight": weight}
+
+
+def target(name, *clusters):
+    """What a client of `name` needs: Listener, routes, clusters and endpoints."""
+    weights = [{"name": cluster["name"], "weight": cluster["weight"]} for cluster in clusters]
+    route = {"match": {"prefix": ""}, "route": {"weighted_clusters": {"clusters": weights}}}
+    rds = {"config_source": ADS, "route_config_name": f"{name}-routes"}
+    connection = {"@type": _manager(), "rds": rds, "http_filters": [ROUTER]}
+    made = [
+        {"@type": f"{TYPE}.config.listener.v3.Listener", "name": name, "api_listener": {"api_listener": connection}},
+        {
+            "@type": f"{TYPE}.config.route.v3.RouteConfiguration",
+            "name": f"{name}-routes",
+            "virtual_hosts": [{"name": name, "domains": ["*"], "routes": [route]}],
+        },
+    ]
+    for cluster in clusters:
+        made += [_cluster(cluster), _endpoints(cluster)]
+    return made
+
+
+def server_listener(address, is_tls):
+    """What a server that listens on `address` needs. With TLS it asks every client for a certificate."""
+    route = {"match": {"prefix": ""}, "non_forwarding_action": {}}
+    routes = {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}
+    connection = {"@type": _manager(), "route_config": routes, "http_filters": [ROUTER]}
+    chain = {"name": "all", "filters": [{"name": "http", "typed_config": connection}]}
+    if is_tls:
+        chain["transport_socket"] = _tls("Downstream", _common(), require_client_certificate=True)
+    return {
+        "@type": f"{TYPE}.config.listener.v3.Listener",
+        "name": f"grpc/server?xds.resource.listening_address={address}",
+        "address": _address(address),
+        "filter_chains": [chain],
+    }
+
+
+def _cluster(cluster):
+    made = {
+        "@type": f"{TYPE}.config.cluster.v3.Cluster",
+        "name": cluster["name"],
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": ADS},
+        "lb_policy": "ROUND_ROBIN",
+    }
+    if cluster["identity"]:
+        made["transport_socket"] = _tls("Upstream", _common(cluster["identity"]))
+    return made
+
+
+def _endpoints(cluster):
+    hosts = [{"endpoint": {"address": _address(address)}} for address in cluster["addresses"]]
+    locality = {"locality": {"region": "here"}, "load_balancing_weight": 1, "lb_endpoints": hosts}
+    return {
+        "@type": f"{TYPE}.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": cluster["name"],
+        "endpoints": [locality],
+    }
+
+
+def _common(identity=None):
+    provider = {"instance_name": "default"}
+    validation = {"ca_certificate_provider_instance": provider}
+    if identity:
+        validation["match_subject_alt_names"] = [{"exact": identity}]
+    return {"tls_certificate_provider_instance": provider, "validation_context": validation}
+
+
+def _tls(side, common, **more):
+    context = {"@type": f"{TYPE}.extensions.transport_sockets.tls.v3.{side}TlsContext", "common_tls_context": common}
+    return {"name": "envoy.transport_sockets.tls", "typed_config": {**context, **more}}
+
+
+def _address(text):
+    host, port = text.rsplit(":", 1)
+    return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+def _manager():
+    return f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
