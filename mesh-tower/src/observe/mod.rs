@@ -14,7 +14,8 @@ mod span;
 mod call;
 #[cfg(feature = "server")]
 mod served;
-#[cfg(all(test, feature = "client", feature = "server"))]
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
 mod tests;
 
 use std::fmt;

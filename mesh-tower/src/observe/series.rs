@@ -232,6 +232,21 @@ mod tests {
         assert!(!Arc::ptr_eq(&operations.find(&key("a/b")), &operations.find(&key("a/c"))));
     }
 
+    /// What makes recording free: nothing is built anew for an operation and an end that were seen before.
+    #[test]
+    fn a_set_and_a_span_name_are_built_once() {
+        let operations = Operations::new();
+        let mut seen = HashSet::new();
+        for _ in 0..3 {
+            let operation = operations.find(&key("a/b"));
+            operations.record(&operation, Outcome::CANCELLED, |set| {
+                seen.insert(set.as_ptr());
+            });
+            assert!(matches!(operation.span_name(), Some(Cow::Borrowed("Sent.a.b"))));
+        }
+        assert_eq!(seen.len(), 1);
+    }
+
     #[test]
     fn strangers_methods_make_no_more_series_than_the_bound() {
         let operations = Operations::new();

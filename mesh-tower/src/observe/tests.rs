@@ -15,7 +15,7 @@ use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetrics, SumDataPoint};
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 
@@ -57,12 +57,10 @@ impl Process {
         self.meters.force_flush().unwrap();
         let mut series = Vec::new();
         for resource in self.metrics.get_finished_metrics().unwrap().iter().rev().take(1) {
-            for metric in resource.scope_metrics().flat_map(|scope| scope.metrics()) {
+            for metric in resource.scope_metrics().flat_map(ScopeMetrics::metrics) {
                 match metric.data() {
                     AggregatedMetrics::U64(MetricData::Sum(sum)) => {
-                        let of = |point: &opentelemetry_sdk::metrics::data::SumDataPoint<u64>| {
-                            line(metric.name(), point.attributes(), point.value())
-                        };
+                        let of = |point: &SumDataPoint<u64>| line(metric.name(), point.attributes(), point.value());
                         series.extend(sum.data_points().map(of));
                     }
                     AggregatedMetrics::F64(MetricData::Histogram(histogram)) => {
