@@ -14,7 +14,8 @@ use opentelemetry::KeyValue;
 
 use super::names::{self, LONGEST, OTHER, Outcome, Prefix, Side};
 
-/// Operations, and attribute sets of operations, kept of one mesh. Four dashboards' worth, and what a scraper stands.
+/// Operations, and attribute sets of operations, kept of one mesh. Half of what an SDK takes of an instrument by default, so
+/// that what is too much is counted under our `_OTHER`, with its status, and not in the SDK's overflow, without.
 const MOST: usize = 1000;
 
 /// Attribute sets kept of one `_OTHER`; beyond them, ends are not told apart.
