@@ -14,6 +14,11 @@ mod refusal;
 mod client;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod tests;
 
 pub(crate) use client::{Alpn, ClientTls, Protocol, Secured};
 pub(crate) use files::watch_files;

@@ -5,6 +5,7 @@ mod drain;
 mod filters;
 mod handshake;
 mod misuse;
+mod mtls;
 mod serving;
 mod split;
 mod tunnel;

@@ -1,0 +1,107 @@
+//! Mutual TLS through the whole way: what applications and routes see of the client.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use mesh_core::identity::PeerIdentity;
+use mesh_core::model::{Action, Domain, DownstreamTls, SanKind, UpstreamTls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::client::{BOTH, Client, Http};
+use super::{Server, start};
+use crate::inbound::testing::{Config, route, table};
+use crate::inbound::{BoxError, InboundOptions, PeerInfo, RequestBody};
+use crate::secure::testing::{Ca, Leaf, downstream, exactly, secure, source, upstream};
+use crate::secure::{Alpn, Protocol};
+
+const CLIENT: &str = "spiffe://mesh.test/ns/a/sa/client";
+const SERVER: &str = "spiffe://mesh.test/ns/a/sa/server";
+
+/// Says who calls, as the extensions and the connection tell it.
+async fn who(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, BoxError> {
+    let id = |peer: Option<&PeerIdentity>| peer.and_then(PeerIdentity::spiffe_id).map(ToString::to_string);
+    let extension = id(request.extensions().get::<PeerIdentity>());
+    let connection = request.extensions().get::<PeerInfo>().unwrap();
+    assert!(connection.is_tls());
+    assert_eq!(extension, id(connection.identity()));
+    Ok(Response::new(Full::from(extension.unwrap_or_else(|| "nobody".to_owned()))))
+}
+
+async fn server(ca: &Ca, policy: DownstreamTls) -> Server {
+    let tls = Arc::new(secure(&source(ca, &Leaf::workload(SERVER))));
+    let server = start(tower::service_fn(who), InboundOptions { tls, ..InboundOptions::default() }).await;
+    let mut shown = route("/shown", Action::NonForwarding);
+    Arc::get_mut(&mut shown).unwrap().matches.tls_presented = Some(true);
+    let mut valid = route("/valid", Action::NonForwarding);
+    Arc::get_mut(&mut valid).unwrap().matches.tls_validated = Some(true);
+    let routes = table(Domain::Any, vec![shown, valid, route("/any", Action::NonForwarding)]);
+    let config = Config { tls: Some(Arc::new(policy)), routes: Ok(routes), ..Config::new(server.address) };
+    server.slot.apply(config.build(1));
+    server
+}
+
+async fn client(ca: &Ca, server: &Server, http: Http, identity: bool) -> Client {
+    let policy = UpstreamTls { sans: vec![exactly(SanKind::Uri, SERVER)], ..upstream() };
+    let policy = UpstreamTls { identity: policy.identity.clone().filter(|_| identity), ..policy };
+    let (alpn, chosen) = match http {
+        Http::One => (Alpn::Http1, Protocol::Http1),
+        Http::Two => (Alpn::Http2, Protocol::Http2),
+    };
+    let tls = secure(&source(ca, &Leaf::workload(CLIENT))).client(&Arc::new(policy), alpn);
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let secured = tls.connect(Box::new(tcp), None, server.address).await.unwrap();
+    assert_eq!(secured.alpn, Some(chosen));
+    Client::over(http, secured.io).await.unwrap().0
+}
+
+#[tokio::test]
+async fn applications_see_who_calls() {
+    let ca = Ca::new();
+    let server = server(&ca, downstream()).await;
+    for http in BOTH {
+        let mut client = client(&ca, &server, http, true).await;
+        for path in ["/any", "/shown", "/valid"] {
+            let answer = client.get(path).await.unwrap();
+            assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, CLIENT), "{http:?} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_nobody_to_applications_and_routes() {
+    let ca = Ca::new();
+    let server = server(&ca, DownstreamTls { require_client_certificate: false, ..downstream() }).await;
+    for http in BOTH {
+        let mut client = client(&ca, &server, http, false).await;
+        assert_eq!(client.get("/any").await.unwrap().text, "nobody");
+        for path in ["/shown", "/valid"] {
+            let answer = client.get(path).await.unwrap();
+            assert_eq!((answer.status.as_u16(), answer.code()), (404, "MESH-202"), "{http:?} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_request_reaches_the_application_without_the_handshake() {
+    let ca = Ca::new();
+    let server = server(&ca, downstream()).await;
+    let mut raw = TcpStream::connect(server.address).await.unwrap();
+    raw.write_all(b"GET /any HTTP/1.1\r\nhost: a.test\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = raw.read_to_end(&mut answer).await;
+    assert!(answer.is_empty() || answer[0] == 21, "at most a TLS alert: {answer:?}");
+
+    let stranger = Ca::new();
+    let theirs = source(&ca, &Leaf::workload(CLIENT));
+    crate::secure::testing::show(&theirs, &stranger, &Leaf::workload(CLIENT));
+    let tls = secure(&theirs).client(&Arc::new(upstream()), Alpn::Http1);
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    // In TLS 1.3 the client is done before it is judged.
+    if let Ok(secured) = tls.connect(Box::new(tcp), None, server.address).await {
+        let mut client = Client::over(Http::One, secured.io).await.unwrap().0;
+        client.get("/any").await.unwrap_err();
+    }
+}
