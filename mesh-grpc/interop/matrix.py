@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 
-from peers import Failure, Place, expect, free_address, spiffe
+from peers import Failure, Place, expect, free_address, listening, spiffe
 from resources import backends, document, server_listener, target
 
 CASES = {}
@@ -99,6 +99,54 @@ def peers_c_core_calls_go_over_mtls(place):
     no_nack(control)
 
 
+# ---- a control plane of ours, and no other part ----
+
+
+def our_control_plane(place, resources):
+    """Our control plane serving a file; its address, and how to change the file."""
+    at = free_address()
+    file = place.write("mesh.yaml", document(resources))
+    peer = place.ours("control-plane", "control-plane", file, "--listen", at)
+    listening(at, peer)
+    return at, lambda resources: place.write("mesh.yaml", document(resources))
+
+
+def greeters(addresses, weights):
+    """Servers of TARGET at these addresses, in clusters v1, v2, ... over mTLS, with the Listener of each."""
+    numbered = enumerate(zip(addresses, weights, strict=True), 1)
+    clusters = [backends(f"v{number}", [address], spiffe("server"), weight) for number, (address, weight) in numbered]
+    return [*target(TARGET, *clusters), *(server_listener(address, is_tls=True) for address in addresses)]
+
+
+def their_clients(place, at):
+    """A client of each kind for our control plane."""
+    yield place.go("go", "client", "-target", f"xds:///{TARGET}", bootstrap=place.bootstrap(at, "client"))
+    yield place.python("c-core", "client", "--target", f"xds:///{TARGET}", bootstrap=place.bootstrap(at, "client"))
+
+
+@case
+def their_clients_and_servers_take_our_control_plane(place):
+    place.certificates("client", "server")
+    go, c_core = free_address(), free_address()
+    at, change = our_control_plane(place, greeters((go, c_core), (100, 0)))
+    server = place.go("go-server", "server", "-listen", go, "-xds", bootstrap=place.bootstrap(at, "server"))
+    server.hear(lambda line: line.get("serving") == "SERVING")
+    other = place.python("c-core-server", "server", "--listen", c_core, "--xds", bootstrap=place.bootstrap(at, "server"))
+    other.address()
+    clients = list(their_clients(place, at))
+    for client in clients:
+        until(lambda: client.ask("1"), lambda came: came["ok"] == 1, f"{client.name}: no call came through")
+        all_well(client.ask("20"), 20)
+    expect(other.ask("who")["callers"] == {}, "calls reached a cluster of weight 0")
+    change(greeters((go, c_core), (0, 100)))
+    for client in clients:
+        # All calls of a round came to the other server: the update is in force.
+        moved = lambda before: (client.ask("20")["ok"], other.ask("who")["callers"].get(spiffe("client"), 0) - before)
+        count = lambda: other.ask("who")["callers"].get(spiffe("client"), 0)
+        until(lambda: moved(count()), lambda came: came == (20, 20), f"{client.name} stays with the first cluster")
+    expect(set(other.ask("who")["callers"]) == {spiffe("client")}, "callers are not known by their identity")
+
+
 # ---- a client of ours ----
 
 
@@ -156,34 +204,28 @@ def our_client_follows_go_control_plane_through_a_removal(place):
     no_nack(control)
 
 
-def ours_calls(place, server, identity):
-    """Our client, configured by our control plane, calls the server at an address over mTLS."""
-    tls = spiffe(identity)
-    file = place.write("mesh.yaml", document(target(TARGET, backends("a", [server], tls))))
-    control = place.ours("control-plane", "control-plane", file, "--listen", at := free_address())
-    client = probe(place, "probe", place.bootstrap(at, "client"), 3)
-    endpoints = nothing_lost(client.output(60))
-    expect(set(endpoints) == {server}, f"{endpoints}")
-    return control
+def c_core_server(place):
+    """A C-core server with certificates from files."""
+    place.certificates("client", "server")
+    files = [place.folder / name for name in ("ca.pem", "server.pem", "server.key")]
+    server = place.python("server", "server", "--mtls", *files)
+    return server, server.address()
 
 
 @case
 def our_client_calls_c_core_over_mtls(place):
-    place.certificates("client", "server")
-    files = [place.folder / name for name in ("ca.pem", "server.pem", "server.key")]
-    server = place.python("server", "server", "--mtls", *files)
-    ours_calls(place, server.address(), "server")
+    server, address = c_core_server(place)
+    at, _ = our_control_plane(place, target(TARGET, backends("a", [address], spiffe("server"))))
+    endpoints = nothing_lost(probe(place, "probe", place.bootstrap(at, "client"), 3).output(60))
+    expect(set(endpoints) == {address}, f"{endpoints}")
     callers = server.ask("who")["callers"]
     expect(set(callers) == {spiffe("client")}, f"the server saw {callers}")
 
 
 @case
 def our_client_refuses_c_core_with_another_identity(place):
-    place.certificates("client", "server")
-    files = [place.folder / name for name in ("ca.pem", "server.pem", "server.key")]
-    server = place.python("server", "server", "--mtls", *files)
-    file = place.write("mesh.yaml", document(target(TARGET, backends("a", [server.address()], spiffe("other")))))
-    place.ours("control-plane", "control-plane", file, "--listen", at := free_address())
+    server, address = c_core_server(place)
+    at, _ = our_control_plane(place, target(TARGET, backends("a", [address], spiffe("other"))))
     came = probe(place, "probe", place.bootstrap(at, "client"), 3).output(60)
     expect(came["ok"] == 0 and came["lost"] > 0, f"{came}")
     expect(server.ask("who")["callers"] == {}, "a call reached the server")
@@ -193,9 +235,7 @@ def our_client_refuses_c_core_with_another_identity(place):
 def our_client_calls_go_as_an_xds_server_of_our_control_plane(place):
     place.certificates("client", "server")
     address = free_address()
-    resources = [*target(TARGET, backends("a", [address], spiffe("server"))), server_listener(address, is_tls=True)]
-    file = place.write("mesh.yaml", document(resources))
-    place.ours("control-plane", "control-plane", file, "--listen", at := free_address())
+    at, _ = our_control_plane(place, greeters([address], [100]))
     server = place.go("server", "server", "-listen", address, "-xds", bootstrap=place.bootstrap(at, "server"))
     server.hear(lambda line: line.get("serving") == "SERVING")
     endpoints = nothing_lost(probe(place, "probe", place.bootstrap(at, "client"), 3).output(60))
@@ -206,52 +246,33 @@ def our_client_calls_go_as_an_xds_server_of_our_control_plane(place):
 
 
 def our_servers(place, at, addresses):
-    """Our servers, named by their order, each over mTLS as the control plane's Listener for its address says."""
+    """Our servers v1, v2, ..., each as the control plane's Listener for its address says."""
     for number, address in enumerate(addresses, 1):
-        identity = place.bootstrap(at, "server")
-        place.ours(f"v{number}", "backend", "--listen", address, "--name", f"v{number}", "--grpc", bootstrap=identity)
+        bootstrap = place.bootstrap(at, "server")
+        name = f"v{number}"
+        listening(address, place.ours(name, "backend", "--listen", address, "--name", name, "--grpc", bootstrap=bootstrap))
 
 
-def configuration(v1, v2, weights):
-    """Both versions of our server, with so many shares of the calls each."""
-    clusters = [backends("v1", [v1], spiffe("server"), weights[0]), backends("v2", [v2], spiffe("server"), weights[1])]
-    servers = [server_listener(address, is_tls=True) for address in (v1, v2)]
-    return document([*target(TARGET, *clusters), *servers])
-
-
-def follows_our_control_plane(place, start, who):
-    """A client of theirs follows our control plane through an update and calls our servers over mTLS."""
+@case
+def their_clients_take_our_control_plane_and_call_our_servers_over_mtls(place):
     place.certificates("client", "server")
-    v1, v2, at = free_address(), free_address(), free_address()
-    file = place.write("mesh.yaml", configuration(v1, v2, (100, 0)))
-    place.ours("control-plane", "control-plane", file, "--listen", at)
+    v1, v2 = free_address(), free_address()
+    at, change = our_control_plane(place, greeters((v1, v2), (100, 0)))
     our_servers(place, at, (v1, v2))
-    client = start(place.bootstrap(at, "client"))
-    # Servers of ours take a moment to be there; what comes after that is held against us.
-    until(lambda: client.ask("1"), lambda came: came["ok"] == 1, "no call came through")
-    expect(set(all_well(client.ask("50"), 50)) == {who(v1, "v1")}, "not from v1 alone")
-    place.write("mesh.yaml", configuration(v1, v2, (0, 100)))
-    moved = {who(v2, "v2"): 20}
-    until(lambda: client.ask("20"), lambda came: (came.get("peers") or came.get("names")) == moved, "never from v2 alone")
-    # Nobody without a certificate of the mesh.
+    clients = list(their_clients(place, at))
+    who = {"go": {"v1": v1, "v2": v2}, "c-core": {"v1": "v1", "v2": "v2"}}
+    for client in clients:
+        # Servers of ours take a moment to serve; what comes after that is held against us.
+        until(lambda: client.ask("1"), lambda came: came["ok"] == 1, f"{client.name}: no call came through")
+        came = all_well(client.ask("50"), 50)
+        expect(set(came) == {who[client.name]["v1"]}, f"{client.name}: not from v1 alone: {came}")
+    change(greeters((v1, v2), (0, 100)))
+    for client in clients:
+        moved = {who[client.name]["v2"]: 20}
+        answered = lambda came: (came.get("peers") or came.get("names")) == moved
+        until(lambda: client.ask("20"), answered, f"{client.name}: never from v2 alone")
     plain = place.go("plain", "client", "-target", v1)
     expect(plain.ask("1")["ok"] == 0, "our server took a plaintext call")
-
-
-@case
-def c_core_takes_our_control_plane_and_calls_our_server_over_mtls(place):
-    def start(bootstrap):
-        return place.python("client", "client", "--target", f"xds:///{TARGET}", bootstrap=bootstrap)
-
-    follows_our_control_plane(place, start, lambda address, name: name)
-
-
-@case
-def go_takes_our_control_plane_and_calls_our_server_over_mtls(place):
-    def start(bootstrap):
-        return place.go("client", "client", "-target", f"xds:///{TARGET}", bootstrap=bootstrap)
-
-    follows_our_control_plane(place, start, lambda address, name: address)
 
 
 # ---- the run ----

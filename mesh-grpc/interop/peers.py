@@ -101,10 +101,11 @@ class Peer:
         """Ends it, politely at first. Returns when it is gone."""
         with contextlib.suppress(BrokenPipeError, ValueError):
             self.process.stdin.close()
-        for way in (lambda: None, self.process.terminate, self.process.kill):
+        # The end of stdin ends those that read it; SIGTERM the others.
+        for way, patience in ((lambda: None, 1), (self.process.terminate, 10), (self.process.kill, None)):
             way()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(5)
+                self.process.wait(patience)
                 break
         self.reader.join(1)
         self.process.stdout.close()
@@ -197,6 +198,20 @@ def free_address():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def listening(address, peer, patience=PATIENCE):
+    """Waits until the peer that says nothing when it is ready takes connections at its address."""
+    until = time.monotonic() + patience
+    while True:
+        with socket.socket() as trying:
+            trying.settimeout(1)
+            host, port = address.rsplit(":", 1)
+            if trying.connect_ex((host, int(port))) == 0:
+                return
+        expect(peer.process.poll() is None, f"{peer.name} has ended: {peer.tail()}")
+        expect(time.monotonic() < until, f"{peer.name} does not listen on {address}: {peer.tail()}")
+        time.sleep(0.02)
 
 
 def expect(true, what):
