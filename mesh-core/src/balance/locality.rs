@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::part::{Part, better, is_fresh};
-use super::ready::{WeightLine, mix, unready};
+use super::ready::{WeightLine, mix};
 use super::{Candidate, Pick, PickInput, Picker, PolicyConfig};
 use crate::model::Locality;
 
@@ -30,7 +30,7 @@ impl PolicyConfig for WrrLocality {
         // Only localities with a ready endpoint take part.
         let weight = |part: &Part| if part.any_ready(candidates) { part.weight(candidates) } else { 0 };
         let line = WeightLine::new(localities.iter().map(|(_, part)| weight(part)));
-        Arc::new(LocalityPicker { localities, line, otherwise: unready(candidates) })
+        Arc::new(LocalityPicker { localities, line })
     }
 
     fn connects_all(&self) -> bool {
@@ -56,7 +56,6 @@ fn by_locality(candidates: &[Arc<Candidate>]) -> Vec<Vec<usize>> {
 struct LocalityPicker {
     localities: Vec<(Arc<Locality>, Part)>,
     line: WeightLine,
-    otherwise: Pick,
 }
 
 impl LocalityPicker {
@@ -66,7 +65,8 @@ impl LocalityPicker {
 
     /// The best answer of the localities other than `drawn`.
     fn pick_elsewhere(&self, input: &PickInput<'_>, drawn: usize) -> Pick {
-        let mut best = self.otherwise;
+        // Each says for itself whether waiting is of use.
+        let mut best = Pick::Fail;
         for (position, (_, part)) in self.localities.iter().enumerate() {
             if position == drawn {
                 continue;

@@ -24,7 +24,8 @@ pub(super) enum Rules {
     /// gRPC's, for EDS.
     #[default]
     Eds,
-    /// Envoy's, for endpoints inside a cluster: localities need no name and no weight, priorities may have gaps.
+    /// Envoy's, for endpoints inside a cluster: localities need no name and no weight, priorities may have gaps, and an
+    /// address may come twice.
     Inline,
 }
 
@@ -143,7 +144,7 @@ impl Reader {
     /// Rules 136 and 138.
     fn address(&mut self, value: Option<&core::Address>, at: &At<'_>) -> Option<SocketAddr> {
         let address = ip_and_port(value, at)?;
-        if !self.addresses.insert(address) {
+        if !self.addresses.insert(address) && self.rules == Rules::Eds {
             at.fault(format!("is {address}, which another endpoint has"));
         }
         Some(address)

@@ -121,16 +121,29 @@ pub(super) fn json_struct(value: protobuf::Struct) -> serde_json::Value {
     serde_json::Value::Object(value.fields.into_iter().map(|(key, value)| (key, json(value))).collect())
 }
 
-/// A `Value` as JSON. Numbers that JSON cannot say become null. prost bounds the depth.
+/// A `Value` as JSON. prost bounds the depth.
 fn json(value: protobuf::Value) -> serde_json::Value {
     match value.kind {
         None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
-        Some(Kind::NumberValue(number)) => number.into(),
+        Some(Kind::NumberValue(value)) => number(value),
         Some(Kind::StringValue(text)) => text.into(),
         Some(Kind::BoolValue(truth)) => truth.into(),
         Some(Kind::StructValue(fields)) => json_struct(fields),
         Some(Kind::ListValue(list)) => list.values.into_iter().map(json).collect(),
     }
+}
+
+/// A `Struct` has floating-point numbers only; a whole one becomes an integer, as it was written: `3.0` cannot be read as
+/// one. What JSON cannot say becomes null.
+fn number(value: f64) -> serde_json::Value {
+    /// Beyond it not every integer has a number.
+    const LARGEST: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() <= LARGEST {
+        // It is whole and fits.
+        #[allow(clippy::cast_possible_truncation)]
+        return (value as i64).into();
+    }
+    value.into()
 }
 
 /// The TCP port of a socket address: rules 31, 100, 136.
@@ -177,4 +190,23 @@ pub(super) fn ip_and_port(value: Option<&core::Address>, at: &At<'_>) -> Option<
         at.field("address").fault("must be an IPv4 or IPv6 address");
     }
     Some(std::net::SocketAddr::new(ip?, port?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_integers_and_what_is_no_number_is_null() {
+        for (value, text) in [
+            (3.0, "3"),
+            (-3.0, "-3"),
+            (0.5, "0.5"),
+            (9_007_199_254_740_992.0, "9007199254740992"),
+            (f64::NAN, "null"),
+            (f64::INFINITY, "null"),
+        ] {
+            assert_eq!(number(value).to_string(), text);
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod hash;
 mod matches;
 mod mirror;
 mod mutation;
+mod plugin;
 mod redirect;
 mod retry;
 mod rewrite;
@@ -33,6 +34,7 @@ impl Decoder {
     pub(super) fn route_table(&self, value: pb::RouteConfiguration, at: &At<'_>) -> RouteTable {
         let mark = at.mark();
         note_unsupported(&value, at);
+        plugin::check(&value, at);
         let max_body = value.max_direct_response_body_size_bytes.map_or(DIRECT_BODY, |bytes| bytes.value);
         let table = RouteTable {
             name: value.name.into(),
@@ -61,7 +63,6 @@ impl Decoder {
     }
 }
 
-/// Rules 73 to 76 are about plugins: a route that uses one fails its requests, the declaration alone does nothing.
 fn note_unsupported(value: &pb::RouteConfiguration, at: &At<'_>) {
     at.all_fail_requests(&[
         ("vhds", value.vhds.is_some()),

@@ -200,17 +200,33 @@ fn endpoints_of_a_static_cluster_follow_envoy() {
     let again = assignment(&mut base).endpoints[0].clone();
     assignment(&mut base).endpoints.push(endpoint::LocalityLbEndpoints { priority: 5, ..again });
     let part = Part { base, ..cluster() };
-    // Rules 131 to 134: no locality, no weight, the same twice, a gap.
-    let value: Arc<Cluster> = part.value(|cluster| {
-        if let Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)) =
-            &mut assignment(cluster).endpoints[1].lb_endpoints[0].host_identifier
-        {
-            endpoint.address = Some(socket("127.0.0.1", 2));
-        }
-    });
+    // Rules 131 to 138: no locality, no weight, a gap, and the same locality and address twice.
+    let value: Arc<Cluster> = part.value(|_| {});
     let DiscoveryKind::Static(endpoints) = &value.discovery else { panic!("{value:?}") };
     let found: Vec<(u32, u32)> = endpoints.localities.iter().map(|it| (it.priority, it.weight)).collect();
     assert_eq!(found, [(0, 1), (1, 1)], "the gap is closed");
+    part.takes(&[(135, "a sum beyond 32 bits", |cluster| {
+        for locality in &mut assignment(cluster).endpoints {
+            locality.load_balancing_weight = u32_value(u32::MAX);
+        }
+    })]);
+    part.refuses(&[
+        (131, "load_assignment.endpoints[0].load_balancing_weight", |cluster| {
+            assignment(cluster).endpoints[0].load_balancing_weight = u32_value(0);
+        }),
+        (136, "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value", |cluster| {
+            first_socket(cluster).port_specifier = Some(core::socket_address::PortSpecifier::PortValue(70_000));
+        }),
+        (142, "load_assignment.policy.drop_overloads[0].category", |cluster| {
+            use endpoint::cluster_load_assignment::policy::DropOverload;
+            let drop_percentage = Some(Default::default());
+            let drop = DropOverload { drop_percentage, ..Default::default() };
+            assignment(cluster).policy.get_or_insert_default().drop_overloads.push(drop);
+        }),
+        (143, "load_assignment.policy.overprovisioning_factor", |cluster| {
+            assignment(cluster).policy.get_or_insert_default().overprovisioning_factor = u32_value(0);
+        }),
+    ]);
 }
 
 #[test]

@@ -121,6 +121,10 @@ fn rules_54_to_56_the_path() {
         (56, "safe_regex.regex", |matches| {
             matches.path_specifier = Some(PathSpecifier::SafeRegex(regex("a{1001}")));
         }),
+        // Envoy knows classes of Unicode; we match bytes, and refuse what could not match as it says.
+        (56, "safe_regex.regex", |matches| {
+            matches.path_specifier = Some(PathSpecifier::SafeRegex(regex("\\p{Greek}+")));
+        }),
         // Envoy's.
         (55, "path_separated_prefix", |matches| {
             matches.path_specifier = Some(PathSpecifier::PathSeparatedPrefix("/a/".to_owned()));
@@ -157,9 +161,15 @@ fn rules_54_to_56_the_path() {
             matches.path_specifier = Some(PathSpecifier::Prefix("/a/b/c/d".to_owned()));
         }),
     ]);
-    route_match().takes(&[(56, "1,000 times", |matches| {
-        matches.path_specifier = Some(PathSpecifier::SafeRegex(regex("a{1000}")));
-    })]);
+    route_match().takes(&[
+        (56, "1,000 times", |matches| {
+            matches.path_specifier = Some(PathSpecifier::SafeRegex(regex("a{1000}")));
+        }),
+        (56, "longer than Envoy's max_program_size, which gRPC ignores", |matches| {
+            let words: Vec<String> = (0..400).map(|index| format!("abc{index}def")).collect();
+            matches.path_specifier = Some(PathSpecifier::SafeRegex(regex(&words.join("|"))));
+        }),
+    ]);
 }
 
 #[test]
@@ -167,6 +177,7 @@ fn rules_57_to_64_headers_and_queries() {
     use HeaderMatchSpecifier as Test;
     use matcher::string_matcher::MatchPattern;
     route_match().refuses(&[
+        // Envoy reads it as "is present". It would read a matcher that is newer than itself so too, and so would we.
         (59, "headers[0]", |matches| header(matches, None)),
         (59, "headers[0].name", |matches| {
             header(matches, Some(Test::PresentMatch(true)));

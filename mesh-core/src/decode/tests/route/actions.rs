@@ -67,10 +67,6 @@ fn rules_67_to_69_actions_and_clusters() {
     route_action().takes(&[(69, "a cluster by header", |action| {
         action.cluster_specifier = Some(ClusterSpecifier::ClusterHeader("x-cluster".to_owned()));
     })]);
-    // Kept, and its requests fail.
-    route_action().takes(&[(73, "a plugin", |action| {
-        action.cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin("p".to_owned()));
-    })]);
     route_part().takes(&[
         (67, "for a server", |route| route.action = Some(Action::NonForwardingAction(pb::NonForwardingAction {}))),
         (67, "kept, and its requests fail", |route| {
@@ -78,6 +74,38 @@ fn rules_67_to_69_actions_and_clusters() {
         }),
         (67, "kept, and its requests fail", |route| route.action = None),
     ]);
+}
+
+fn plugin(name: &str, is_optional: bool) -> pb::ClusterSpecifierPlugin {
+    let extension = core::TypedExtensionConfig { name: name.to_owned(), ..extension(&pb::Route::default()) };
+    pb::ClusterSpecifierPlugin { extension: Some(extension), is_optional }
+}
+
+fn use_plugin(table: &mut pb::RouteConfiguration, name: &str) {
+    if let Some(Action::Route(action)) = &mut table.virtual_hosts[0].routes[0].action {
+        action.cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin(name.to_owned()));
+    }
+}
+
+#[test]
+fn rules_73_to_75_plugins() {
+    table().refuses(&[
+        (73, "virtual_hosts[0].routes[0].route.cluster_specifier_plugin", |table| use_plugin(table, "p")),
+        (74, "cluster_specifier_plugins[1].extension.name", |table| {
+            table.cluster_specifier_plugins = vec![plugin("p", true), plugin("p", true)];
+        }),
+        (75, "cluster_specifier_plugins[0].extension.typed_config", |table| {
+            table.cluster_specifier_plugins = vec![plugin("p", false)];
+        }),
+        (75, "cluster_specifier_plugins[0].extension", |table| {
+            table.cluster_specifier_plugins.push(pb::ClusterSpecifierPlugin::default());
+        }),
+    ]);
+    // gRPC ignores the route; Envoy keeps it, and its requests fail. Ours do: the next route was not meant for them.
+    table().takes(&[(75, "optional", |table| {
+        table.cluster_specifier_plugins = vec![plugin("p", true)];
+        use_plugin(table, "p");
+    })]);
 }
 
 #[test]
@@ -284,6 +312,8 @@ fn envoys_header_mutations() {
         (0, "request_headers_to_add[0].header.key", |route| add(route, "host", "x")),
         (0, "request_headers_to_add[0].header.key", |route| add(route, ":path", "x")),
         (0, "request_headers_to_add[0].header.key", |route| add(route, "", "x")),
+        // Envoy takes it, and would send what no one can read.
+        (0, "request_headers_to_add[0].header.key", |route| add(route, "a b", "x")),
         (0, "request_headers_to_add[0].header.value", |route| add(route, "x", "a\nb")),
         (0, "request_headers_to_add[0].header.value", |route| add(route, "x", "%REQ(a")),
         (0, "request_headers_to_add[0]", |route| {
