@@ -13,7 +13,7 @@ const MAX_SECONDS: u64 = 315_576_000_000;
 pub(crate) type Fault = crate::decode::Fault;
 
 /// A JSON object and where it is.
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     map: &'a Map<String, Value>,
     path: Path<'a>,
 }
@@ -40,27 +40,48 @@ impl fmt::Display for Path<'_> {
 
 impl<'a> Object<'a> {
     /// The value at `path`, which must be an object.
-    pub(super) fn new(value: &'a Value, path: Path<'a>) -> Result<Self, Fault> {
+    pub(crate) fn new(value: &'a Value, path: Path<'a>) -> Result<Self, Fault> {
         match value {
             Value::Object(map) => Ok(Self { map, path }),
             other => Err(Fault::new(path.to_string(), format!("must be an object, and is {}", kind(other)))),
         }
     }
 
-    pub(super) fn map(&self) -> &'a Map<String, Value> {
+    pub(crate) fn map(&self) -> &'a Map<String, Value> {
         self.map
     }
 
     /// A fault at the field `name`.
-    pub(super) fn fault(&self, name: &str, rule: impl Into<String>) -> Fault {
+    pub(crate) fn fault(&self, name: &str, rule: impl Into<String>) -> Fault {
         Fault::new(Path::Field(&self.path, name).to_string(), rule)
     }
 
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    /// The field's value; None if it is absent or null.
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
-    pub(super) fn string(&self, name: &str) -> Result<Option<&'a str>, Fault> {
+    /// Refuses every field that is not in `known`: for formats in which a field that is passed over would be missed.
+    #[cfg(feature = "file")]
+    pub(crate) fn only(&self, known: &[&str]) -> Result<(), Fault> {
+        let unknown = self.map.keys().find(|name| !known.contains(&name.as_str()) && self.get(name).is_some());
+        unknown.map_or(Ok(()), |name| {
+            Err(self.fault(name, format!("is not supported here; the fields are {}", known.join(", "))))
+        })
+    }
+
+    /// A whole number in `range`.
+    #[cfg(feature = "file")]
+    pub(crate) fn number(&self, name: &str, range: std::ops::RangeInclusive<u32>) -> Result<Option<u32>, Fault> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        number.filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+            let (first, last) = range.into_inner();
+            self.fault(name, format!("must be a whole number from {first} to {last}"))
+        })
+    }
+
+    pub(crate) fn string(&self, name: &str) -> Result<Option<&'a str>, Fault> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -69,7 +90,7 @@ impl<'a> Object<'a> {
     }
 
     /// A string that must be there and not be empty.
-    pub(super) fn required(&self, name: &str) -> Result<&'a str, Fault> {
+    pub(crate) fn required(&self, name: &str) -> Result<&'a str, Fault> {
         match self.string(name)? {
             Some("") => Err(self.fault(name, "must not be empty")),
             Some(text) => Ok(text),
@@ -78,11 +99,11 @@ impl<'a> Object<'a> {
     }
 
     /// A path; an empty one counts as absent.
-    pub(super) fn file(&self, name: &str) -> Result<Option<PathBuf>, Fault> {
+    pub(crate) fn file(&self, name: &str) -> Result<Option<PathBuf>, Fault> {
         Ok(self.string(name)?.filter(|text| !text.is_empty()).map(PathBuf::from))
     }
 
-    pub(super) fn bool(&self, name: &str) -> Result<bool, Fault> {
+    pub(crate) fn bool(&self, name: &str) -> Result<bool, Fault> {
         match self.get(name) {
             None => Ok(false),
             Some(Value::Bool(value)) => Ok(*value),
@@ -91,7 +112,7 @@ impl<'a> Object<'a> {
     }
 
     /// A duration as proto-JSON writes it: `1.5s`.
-    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, Fault> {
+    pub(crate) fn duration(&self, name: &str) -> Result<Option<Duration>, Fault> {
         let Some(text) = self.string(name)? else { return Ok(None) };
         duration(text)
             .map(Some)
@@ -99,7 +120,7 @@ impl<'a> Object<'a> {
     }
 
     /// An array; None if it is absent.
-    pub(super) fn array(&self, name: &str) -> Result<Option<&'a [Value]>, Fault> {
+    pub(crate) fn array(&self, name: &str) -> Result<Option<&'a [Value]>, Fault> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Array(values)) => Ok(Some(values)),
@@ -108,7 +129,7 @@ impl<'a> Object<'a> {
     }
 
     /// The objects of an array, each read by `read`.
-    pub(super) fn objects<T>(
+    pub(crate) fn objects<T>(
         &self,
         name: &str,
         mut read: impl FnMut(&Object<'_>) -> Result<T, Fault>,
@@ -119,7 +140,7 @@ impl<'a> Object<'a> {
     }
 
     /// The object in the field `name`, read by `read`.
-    pub(super) fn object<T>(
+    pub(crate) fn object<T>(
         &self,
         name: &str,
         read: impl FnOnce(&Object<'_>) -> Result<T, Fault>,
@@ -129,7 +150,7 @@ impl<'a> Object<'a> {
     }
 
     /// The objects in the fields of the object `name`, each read by `read`, which is given the field's name.
-    pub(super) fn entries<T>(
+    pub(crate) fn entries<T>(
         &self,
         name: &str,
         mut read: impl FnMut(&str, &Object<'_>) -> Result<T, Fault>,

@@ -6,7 +6,7 @@
 
 pub(crate) mod json;
 mod names;
-mod parse;
+pub(crate) mod parse;
 
 #[cfg(test)]
 mod tests;

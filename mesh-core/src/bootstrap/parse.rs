@@ -1,5 +1,6 @@
 //! From the bootstrap's JSON to its meaning.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,7 +11,7 @@ use super::{
     Authority, Bootstrap, CallCredentials, CertificateProvider, ChannelCredentials, FileWatcherConfig, GrpcService,
     IdentityFiles, ListenerNames, Node, ServerConfig, ServerFeatures, TlsFiles,
 };
-use crate::model::Locality;
+use crate::model::{Locality, Name};
 
 /// How often files are read again unless the bootstrap says otherwise: gRPC's default.
 const DEFAULT_REFRESH: Duration = Duration::from_secs(600);
@@ -22,9 +23,7 @@ pub(super) fn bootstrap(text: &str) -> Result<Bootstrap, Fault> {
     if servers.is_empty() {
         return Err(root.fault("xds_servers", "must have at least one server"));
     }
-    let certificate_providers = root.entries("certificate_providers", |name, provider| {
-        Ok(certificate_provider(provider)?.map(|provider| (name.into(), provider)))
-    })?;
+    let certificate_providers = certificate_providers(&root)?;
     let mut listener_names = listener_names(&root)?;
     let authorities = root.entries("authorities", |name, authority| {
         if let Some(template) = authority_template(name, authority)? {
@@ -42,7 +41,7 @@ pub(super) fn bootstrap(text: &str) -> Result<Bootstrap, Fault> {
     Ok(Bootstrap {
         servers,
         node: root.object("node", node)?.unwrap_or_default(),
-        certificate_providers: certificate_providers.into_iter().flatten().collect(),
+        certificate_providers,
         listener_names,
         authorities: authorities.into_iter().collect(),
         allowed_grpc_services: services.into_iter().collect(),
@@ -169,6 +168,14 @@ fn node(node: &Object<'_>) -> Result<Node, Fault> {
         locality,
         metadata: node.object("metadata", |metadata| Ok(metadata.map().clone()))?.unwrap_or_default(),
     })
+}
+
+/// The field `certificate_providers` of `parent`.
+pub(crate) fn certificate_providers(parent: &Object<'_>) -> Result<BTreeMap<Name, CertificateProvider>, Fault> {
+    let providers = parent.entries("certificate_providers", |name, provider| {
+        Ok(certificate_provider(provider)?.map(|provider| (name.into(), provider)))
+    })?;
+    Ok(providers.into_iter().flatten().collect())
 }
 
 /// None for a plugin that we do not know.
