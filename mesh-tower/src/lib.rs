@@ -8,7 +8,7 @@
 pub mod body;
 pub mod filter;
 pub mod reply;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "server"))]
 pub mod connect;
 #[cfg(feature = "server")]
 pub mod inbound;

@@ -275,6 +275,18 @@ pub struct FileWatcherConfig {
     pub refresh_interval: Duration,
 }
 
+/// The files of a channel are read and watched as those of a provider are.
+impl From<&TlsFiles> for FileWatcherConfig {
+    fn from(files: &TlsFiles) -> Self {
+        Self {
+            identity: files.identity.clone(),
+            ca_certificate_file: files.ca_certificate_file.clone(),
+            spiffe_trust_bundle_map_file: files.spiffe_trust_bundle_map_file.clone(),
+            refresh_interval: files.refresh_interval,
+        }
+    }
+}
+
 /// An authority of `xdstp:` names (gRFC A47).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -3,6 +3,9 @@
 //! Each endpoint of a cluster has one [`EndpointHandle`], made by an [`EndpointFactory`]. It owns the endpoint's connections,
 //! makes them again when they are lost, and says in the endpoint's `CandidateState` whether requests can go there.
 
+#[allow(dead_code, reason = "mesh.rs gives it to the ADS source")]
+pub(crate) mod control;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -35,7 +35,12 @@ pub(crate) fn watch_files(configured: &BTreeMap<Name, CertificateProvider>) -> (
     (providers, Box::pin(refresh(watchers)))
 }
 
-fn source(instance: &Name, config: &FileWatcherConfig, watcher: Arc<FileWatcher>) -> Arc<dyn CertificateSource> {
+/// What `watcher` gives, without what cannot be honoured.
+pub(super) fn source(
+    instance: &Name,
+    config: &FileWatcherConfig,
+    watcher: Arc<FileWatcher>,
+) -> Arc<dyn CertificateSource> {
     if config.spiffe_trust_bundle_map_file.is_none() {
         return watcher;
     }

@@ -12,6 +12,7 @@ mod material;
 mod verify;
 mod refusal;
 mod client;
+mod channel;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub(crate) mod testing;
 #[cfg(feature = "server")]
 mod tests;
 
+pub(crate) use channel::ChannelTls;
 pub(crate) use client::{Alpn, ClientTls, Protocol, Secured};
 pub(crate) use files::watch_files;
 
@@ -59,7 +61,7 @@ impl Secure {
     }
 
     /// TLS to a server that is known by its host name, which its certificate must have: for control planes.
-    pub(crate) fn client_by_name(&self, policy: &Arc<UpstreamTls>, alpn: Alpn) -> ClientTls {
+    fn client_by_name(&self, policy: &Arc<UpstreamTls>, alpn: Alpn) -> ClientTls {
         ClientTls::by_name(self.clone(), policy.clone(), alpn)
     }
 

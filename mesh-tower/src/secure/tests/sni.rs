@@ -29,8 +29,8 @@ async fn sent(client: &ClientTls, hostname: Option<&str>) -> Option<String> {
 #[tokio::test]
 async fn the_name_is_the_hosts_then_the_policys_then_none() {
     let material = source(&Ca::new(), &client_leaf());
-    let rows: [(bool, Option<&str>, Option<&str>, Option<&str>); 9] = [
-        (false, None, None, None),
+    let rows = [
+        (false, None::<&str>, None, None),
         (false, None, Some("host.test"), None),
         (false, Some("policy.test"), Some("host.test"), Some("policy.test")),
         (true, Some("policy.test"), Some("host.test"), Some("host.test")),
