@@ -14,7 +14,7 @@ import time
 import traceback
 
 from peers import Failure, Place, expect, free_address, listening, spiffe
-from resources import backends, document, server_listener, target
+from resources import backends, document, kinds, server_listener, target
 
 CASES = {}
 TARGET = "greeter:50051"
@@ -145,6 +145,28 @@ def their_clients_and_servers_take_our_control_plane(place):
         count = lambda: other.ask("who")["callers"].get(spiffe("client"), 0)
         until(lambda: moved(count()), lambda came: came == (20, 20), f"{client.name} stays with the first cluster")
     expect(set(other.ask("who")["callers"]) == {spiffe("client")}, "callers are not known by their identity")
+
+
+@case
+def their_clients_understand_the_standard_kinds(place):
+    """Service, EndpointSlice, GRPCRoute and BackendTLSPolicy mean to any gRPC what they mean to ours."""
+    place.certificates("client", "server")
+    addresses = [free_address(), free_address()]
+
+    def resources(*weights):
+        versions = [(address, spiffe("server"), weight) for address, weight in zip(addresses, weights, strict=True)]
+        return [*kinds(TARGET, versions), *(server_listener(address, is_tls=True) for address in addresses)]
+
+    at, change = our_control_plane(place, resources(100, 0))
+    for number, address in enumerate(addresses, 1):
+        server = place.go(f"v{number}", "server", "-listen", address, "-xds", bootstrap=place.bootstrap(at, "server"))
+        server.hear(lambda line: line.get("serving") == "SERVING")
+    go, c_core = their_clients(place, at)
+    until(lambda: go.ask("20")["peers"], lambda peers: peers == {addresses[0]: 20}, "not from v1 alone")
+    until(lambda: c_core.ask("20")["ok"], lambda ok: ok == 20, "C-core: calls fail")
+    change(resources(0, 100))
+    until(lambda: go.ask("20")["peers"], lambda peers: peers == {addresses[1]: 20}, "never from v2 alone")
+    until(lambda: c_core.ask("20")["ok"], lambda ok: ok == 20, "C-core: calls fail after the update")
 
 
 # ---- a client of ours ----

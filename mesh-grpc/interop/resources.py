@@ -39,6 +39,49 @@ def target(name, *clusters):
     return made
 
 
+def kinds(name, versions):
+    """The same in the standard kinds: a Service with a share for each version, which is (address, identity, weight)."""
+    service, port = name.rsplit(":", 1)
+    port = int(port)
+    made, references = [_service(service, port)], []
+    for number, (address, identity, weight) in enumerate(versions, 1):
+        version = f"{service}-v{number}"
+        made += [_service(version, port), _slice(version, address), _tls_policy(version, identity)]
+        references.append({"name": version, "port": port, "weight": weight})
+    parent = {"kind": "Service", "group": "", "name": service}
+    spec = {"parentRefs": [parent], "rules": [{"backendRefs": references}]}
+    made.append(_kind("gateway.networking.k8s.io/v1", "GRPCRoute", service, spec=spec))
+    return made
+
+
+def _kind(version, kind, name, labels=None, **fields):
+    metadata = {"name": name, **({"labels": labels} if labels else {})}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+
+
+def _service(name, port):
+    return _kind("v1", "Service", name, spec={"ports": [{"name": "grpc", "port": port, "appProtocol": "grpc"}]})
+
+
+def _slice(service, address):
+    host, port = address.rsplit(":", 1)
+    labels = {"kubernetes.io/service-name": service}
+    ports = [{"name": "grpc", "port": int(port)}]
+    endpoints = [{"addresses": [host]}]
+    return _kind("discovery.k8s.io/v1", "EndpointSlice", service, labels, addressType="IPv4", ports=ports, endpoints=endpoints)
+
+
+def _tls_policy(service, identity):
+    roots = {"kind": "ConfigMap", "group": "", "name": "default"}
+    names = [{"type": "URI", "uri": identity}]
+    spec = {
+        "targetRefs": [{"kind": "Service", "group": "", "name": service}],
+        "validation": {"hostname": service, "caCertificateRefs": [roots], "subjectAltNames": names},
+        "options": {"mesh/identity": "default"},
+    }
+    return _kind("gateway.networking.k8s.io/v1", "BackendTLSPolicy", service, spec=spec)
+
+
 def server_listener(address, is_tls):
     """What a server that listens on `address` needs. With TLS it asks every client for a certificate."""
     route = {"match": {"prefix": ""}, "non_forwarding_action": {}}
