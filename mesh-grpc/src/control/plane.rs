@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_core::error::Error;
+use mesh_core::event::LogSink;
 use mesh_core::publish::{Publisher, Reader};
+use mesh_core::source::file::FileWatch;
 use mesh_core::source::responder::{EncodedResource, ResourceSet};
 use tokio::task::JoinHandle;
 
@@ -29,12 +32,18 @@ use super::registry::{Registry, StreamInfo};
 pub struct ControlPlane {
     pub(super) shared: Arc<Shared>,
     pub(super) door: Door,
-    /// Follows what it was told to follow.
-    _follower: Option<AbortOnDrop>,
+    /// Follow what it was told to follow.
+    _followers: Vec<AbortOnDrop>,
 }
 
 /// A task that ends with its owner.
 struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -70,6 +79,7 @@ pub struct Builder {
 #[derive(Debug)]
 enum Origin {
     Fixed(ResourceSet),
+    File(Box<FileWatch>),
     Followed(Reader<ResourceSet>),
 }
 
@@ -79,6 +89,17 @@ impl Builder {
     pub fn resources(mut self, resources: impl IntoIterator<Item = EncodedResource>) -> Self {
         self.origin = Origin::Fixed(ResourceSet::new(resources));
         self
+    }
+
+    /// Serves the YAML file at `path` (see [`mesh_core::source::file`]), and follows its edits; one that is not good is logged,
+    /// and what was good before is served on.
+    ///
+    /// # Errors
+    ///
+    /// `BAD_FILE`, with file, line and reason.
+    pub fn file(mut self, path: impl AsRef<Path>) -> Result<Self, Error> {
+        self.origin = Origin::File(Box::new(FileWatch::open(path)?));
+        Ok(self)
     }
 
     /// Serves what `reader` gives, now and whenever that changes.
@@ -102,14 +123,20 @@ impl Builder {
     ///
     /// `BIND` when the address cannot be listened on.
     pub async fn listen(self, address: impl tokio::net::ToSocketAddrs + fmt::Display) -> Result<ControlPlane, Error> {
+        let mut followers = Vec::new();
         let (set, followed) = match self.origin {
             Origin::Fixed(set) => (Arc::new(set), None),
             Origin::Followed(reader) => (reader.current(), Some(reader)),
+            Origin::File(watch) => {
+                let reader = watch.reader();
+                followers.push(AbortOnDrop::spawn(watch.run(Arc::new(LogSink))));
+                (reader.current(), Some(reader))
+            }
         };
         let shared = Arc::new(Shared::new(set, self.tells_missing));
         let door = Door::open(address, &shared).await?;
-        let follower = followed.map(|reader| AbortOnDrop(tokio::spawn(follow(reader, shared.clone()))));
-        Ok(ControlPlane { shared, door, _follower: follower })
+        followers.extend(followed.map(|reader| AbortOnDrop::spawn(follow(reader, shared.clone()))));
+        Ok(ControlPlane { shared, door, _followers: followers })
     }
 }
 

@@ -187,3 +187,28 @@ async fn every_way_to_fail_is_over_with_the_next_update() {
     control.set(to("end"));
     mesh.sends_to("end").await;
 }
+
+#[tokio::test]
+async fn a_file_is_served_and_its_good_edits_too() {
+    let yaml = |cluster: &str| {
+        let to = [
+            format!("{{kind: Service, metadata: {{name: {cluster}}}, spec: {{ports: [{{port: 80}}]}}}}"),
+            "{kind: Service, metadata: {name: greeter}, spec: {ports: [{port: 80}]}}".to_owned(),
+            format!(
+                "{{kind: HTTPRoute, metadata: {{name: r}}, spec: {{parentRefs: [{{kind: Service, name: greeter}}], \
+                 rules: [{{backendRefs: [{{name: {cluster}, port: 80}}]}}]}}}}"
+            ),
+        ];
+        to.join("\n---\n")
+    };
+    let path = std::env::temp_dir().join(format!("mesh-control-{}.yaml", std::process::id()));
+    std::fs::write(&path, yaml("blue")).unwrap();
+    let control = ControlPlane::builder().file(&path).unwrap().listen("127.0.0.1:0").await.unwrap();
+    let mut mesh = mesh(&control);
+    mesh.sends_to("outbound|80||blue.default.svc.cluster.local").await;
+    std::fs::write(&path, yaml("green")).unwrap();
+    mesh.sends_to("outbound|80||green.default.svc.cluster.local").await;
+    std::fs::remove_file(&path).unwrap();
+    let error = ControlPlane::builder().file(&path).unwrap_err();
+    assert_eq!(error.code(), mesh_core::error::Code::BAD_FILE);
+}
