@@ -9,6 +9,7 @@ pub mod body;
 pub mod filter;
 pub mod reply;
 #[cfg(any(feature = "client", feature = "server"))]
+#[allow(dead_code, unused_imports, reason = "outbound/ and mesh.rs use it")]
 pub mod connect;
 #[cfg(feature = "server")]
 pub mod inbound;

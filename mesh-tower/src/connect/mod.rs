@@ -3,8 +3,21 @@
 //! Each endpoint of a cluster has one [`EndpointHandle`], made by an [`EndpointFactory`]. It owns the endpoint's connections,
 //! makes them again when they are lost, and says in the endpoint's `CandidateState` whether requests can go there.
 
-#[allow(dead_code, reason = "mesh.rs gives it to the ADS source")]
+mod backoff;
+mod classify;
+mod connections;
 pub(crate) mod control;
+mod dial;
+mod exchange;
+mod hops;
+mod http1;
+mod http2;
+mod link;
+mod request;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod way;
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,7 +30,16 @@ use mesh_core::error::Error;
 use mesh_core::model::{Endpoint, Name, UpstreamTls};
 use mesh_core::policy::retry::Failure;
 
+pub use self::backoff::ConnectBackoff;
+pub(crate) use self::classify::failure_of;
+pub use self::connections::Connections;
+pub(crate) use self::dial::{Dial, ServiceDial, TcpDial};
+pub(crate) use self::hops::{Hop, Hops, PoolKey};
+pub use self::settings::ConnectSettings;
 use crate::body::MeshBody;
+
+/// A future whose kind no longer matters.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Takes requests for one endpoint. Called by reference, from any number of requests at once.
 pub trait EndpointService: Send + Sync + fmt::Debug {

@@ -1,0 +1,101 @@
+//! Connections of our own: the way in that owns everything down to the socket.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use mesh_core::error::Error;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::backoff::Backoff;
+use super::dial::Dial;
+use super::link::{Establish, Established, Link};
+use super::way::{Tls, Way, Wire};
+use super::{BoxFuture, ConnectSettings, EndpointFactory, EndpointHandle, EndpointPlan, http1, http2};
+use crate::secure::Secure;
+
+/// Makes connections over TCP or the application's connector, with TLS as the mesh demands it and HTTP/1.1 or HTTP/2 above.
+///
+/// Each endpoint has one small task on the application's runtime, which makes its connections and makes them again.
+pub struct Connections {
+    runtime: Handle,
+    dial: Arc<dyn Dial>,
+    secure: Secure,
+    /// The TLS of each policy in use.
+    tls: Mutex<Vec<Weak<Tls>>>,
+    settings: ConnectSettings,
+    /// Seeds the jitter of each endpoint.
+    random: Mutex<fastrand::Rng>,
+}
+
+impl Connections {
+    /// Connections by `dial`, made TLS by `secure`, whose tasks run on `runtime`. `seed` is all the randomness there is.
+    pub(crate) fn new(
+        runtime: Handle,
+        dial: Arc<dyn Dial>,
+        secure: Secure,
+        settings: ConnectSettings,
+        seed: u64,
+    ) -> Self {
+        let random = Mutex::new(fastrand::Rng::with_seed(seed));
+        Self { runtime, dial, secure, tls: Mutex::default(), settings, random }
+    }
+
+    /// The TLS of `plan`, shared with the other endpoints of its policy: certificates and roots are parsed once for all.
+    fn tls(&self, plan: &EndpointPlan) -> Option<Arc<Tls>> {
+        let policy = plan.tls.as_ref()?;
+        let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tls) = known.iter().filter_map(Weak::upgrade).find(|tls| tls.is_of(policy, plan.protocol)) {
+            return Some(tls);
+        }
+        known.retain(|tls| tls.strong_count() > 0);
+        let tls = Arc::new(Tls::new(&self.secure, policy, plan.protocol));
+        known.push(Arc::downgrade(&tls));
+        Some(tls)
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("dial", &self.dial)
+            .field("secure", &self.secure)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EndpointFactory for Connections {
+    fn endpoint(&self, plan: EndpointPlan) -> Arc<dyn EndpointHandle> {
+        let random = self.random.lock().unwrap_or_else(PoisonError::into_inner).fork();
+        let backoff = Backoff::new(self.settings.backoff, random);
+        let way = Way::new(plan.clone(), self.settings.clone(), self.dial.clone(), self.tls(&plan));
+        let peer = way.peer.clone();
+        Arc::new(Link::start(&plan, peer, Connect(Arc::new(way)), backoff, &self.runtime))
+    }
+
+    fn proves_tls(&self) -> bool {
+        true
+    }
+}
+
+/// Makes connections to one endpoint.
+struct Connect(Arc<Way>);
+
+impl Establish for Connect {
+    fn establish(&self) -> BoxFuture<'_, Result<Established, Error>> {
+        Box::pin(async move {
+            let limit = self.0.plan.connect_timeout;
+            timeout(limit, self.connect()).await.unwrap_or_else(|_| Err(self.0.timed_out()))
+        })
+    }
+}
+
+impl Connect {
+    async fn connect(&self) -> Result<Established, Error> {
+        match self.0.open(self.0.plan.protocol).await? {
+            Wire::Http1(io) => http1::establish(&self.0, io).await,
+            Wire::Http2(io) => http2::establish(&self.0, io).await,
+        }
+    }
+}

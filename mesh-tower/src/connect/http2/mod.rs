@@ -1,0 +1,87 @@
+//! HTTP/2: one connection, which all requests share.
+//!
+//! A request is handed to hyper's connection by a clone of its sender, without a lock of ours. Requests beyond the server's
+//! MAX_CONCURRENT_STREAMS wait inside hyper, in their order; those that still wait when the connection ends come back.
+
+mod frames;
+
+use std::sync::Arc;
+
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh_core::error::{Code, Error};
+use tokio::task::JoinHandle;
+
+use self::frames::{Signs, Watched};
+use super::classify::reason;
+use super::exchange::finish;
+use super::link::{Established, Lost};
+use super::request::to_http2;
+use super::way::Way;
+use super::{ConnectSettings, EndpointFuture, EndpointService};
+use crate::body::MeshBody;
+use crate::io::BoxStream;
+use http::Request;
+
+/// A connection that stands.
+#[derive(Debug)]
+struct Connection {
+    way: Arc<Way>,
+    sender: SendRequest<MeshBody>,
+}
+
+impl EndpointService for Connection {
+    fn call(&self, mut request: Request<MeshBody>) -> EndpointFuture {
+        to_http2(&mut request, self.way.is_tls());
+        let sent = self.sender.clone().try_send_request(request);
+        let way = self.way.clone();
+        Box::pin(async move {
+            let response = sent.await.map_err(|error| finish(&way.peer, error))?;
+            Ok(response.map(MeshBody::new))
+        })
+    }
+}
+
+/// Speaks HTTP/2 on `io`, up to the server's SETTINGS.
+pub(super) async fn establish(way: &Arc<Way>, io: BoxStream) -> Result<Established, Error> {
+    let signs = Arc::new(Signs::default());
+    let io = TokioIo::new(Watched::new(io, signs.clone()));
+    let (sender, connection) =
+        builder(&way.settings).handshake(io).await.map_err(|error| not_http2(&way.peer, &reason(&error)))?;
+    let mut driver = tokio::spawn(connection);
+    tokio::select! {
+        () = signs.settings() => {}
+        ended = &mut driver => {
+            let why = ended.ok().and_then(Result::err).map_or_else(|| "it closed the connection".to_owned(), |error| reason(&error));
+            return Err(not_http2(&way.peer, &why));
+        }
+    }
+    Ok(Established { service: Box::new(Connection { way: way.clone(), sender }), lost: Box::pin(lost(signs, driver)) })
+}
+
+/// Until no more requests can go there. Those under way when the server says GOAWAY are finished by hyper.
+async fn lost(signs: Arc<Signs>, driver: JoinHandle<hyper::Result<()>>) -> Lost {
+    tokio::select! {
+        () = signs.goaway() => {}
+        _ = driver => {}
+    }
+    Lost::Ended
+}
+
+fn not_http2(peer: &str, why: &str) -> Error {
+    Error::new(Code::NO_CONNECTION, format!("{peer} took a connection but did not start HTTP/2 on it: {why}"))
+        .with_next_step("check that the port speaks HTTP/2, and whether it wants TLS")
+}
+
+fn builder(settings: &ConnectSettings) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .adaptive_window(false)
+        .initial_stream_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .keep_alive_interval(settings.keep_alive_interval)
+        .keep_alive_timeout(settings.keep_alive_timeout)
+        .keep_alive_while_idle(settings.keep_alive_while_idle);
+    builder
+}

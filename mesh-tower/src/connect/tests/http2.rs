@@ -1,0 +1,117 @@
+//! HTTP/2: one connection for all, and what is lost when it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mesh_core::error::Code;
+use mesh_core::policy::retry::Failure;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::rig::{Rig, text};
+use super::server::{Http, Server, echo, held};
+use crate::connect::WireProtocol::Http2;
+
+async fn arrived(count: &AtomicUsize, requests: usize) {
+    while count.load(Ordering::SeqCst) < requests {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn requests_share_one_connection() {
+    let (count, (open, gate)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
+    let server = Server::start(Http::Two, held(count.clone(), gate)).await;
+    let rig = Rig::ready(server.address, Http2).await;
+    let mut requests = JoinSet::new();
+    for _ in 0..50 {
+        requests.spawn(rig.handle.call(super::rig::get("/")));
+    }
+    arrived(&count, 50).await;
+    open.send_replace(true);
+    for response in requests.join_all().await {
+        assert_eq!(text(response.unwrap()).await, "done");
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn the_server_sees_the_authority_that_was_asked_for() {
+    let server = Server::start(Http::Two, echo()).await;
+    let rig = Rig::ready(server.address, Http2).await;
+    assert_eq!(rig.text("/x?y").await, "GET http://a.example/x?y - HTTP/2.0");
+}
+
+#[tokio::test]
+async fn a_server_that_dies_breaks_what_it_had_and_is_called_again_when_it_is_back() {
+    let (count, (_open, gate)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
+    let server = Server::start(Http::Two, held(count.clone(), gate)).await;
+    let rig = Rig::ready(server.address, Http2).await;
+    let request = tokio::spawn(rig.handle.call(super::rig::get("/")));
+    arrived(&count, 1).await;
+    server.kill().await;
+    let failed = request.await.unwrap().unwrap_err();
+    assert_eq!(failed.failure, Failure::Reset { code: None });
+    assert!(failed.request.is_none(), "the server may have seen it");
+    assert_eq!(failed.error.code(), Code::BROKEN);
+
+    rig.until_failed().await;
+    let back = rig.get("/").await.unwrap_err();
+    assert_eq!(back.failure, Failure::BeforeRequest);
+    assert_eq!(back.request.unwrap().uri(), "http://a.example/");
+    assert_eq!(rig.handle.last_error().unwrap().code(), Code::NO_CONNECTION);
+
+    let _again = Server::on(server.address, Http::Two, echo()).await;
+    rig.until_ready().await;
+    assert!(rig.handle.last_error().is_none());
+    rig.text("/").await;
+}
+
+#[tokio::test]
+async fn a_goaway_loses_nothing_and_is_answered_with_a_new_connection_at_once() {
+    let (count, (open, gate)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
+    let server = Server::start(Http::Two, held(count.clone(), gate)).await;
+    let rig = Rig::ready(server.address, Http2).await;
+    let old = tokio::spawn(rig.handle.call(super::rig::get("/")));
+    arrived(&count, 1).await;
+    server.goaway();
+    // The old connection is kept by its request; without it, no more is asked of the server.
+    while server.accepted() < 2 {
+        tokio::task::yield_now().await;
+    }
+    rig.until_ready().await;
+    let new = tokio::spawn(rig.handle.call(super::rig::get("/")));
+    arrived(&count, 2).await;
+    open.send_replace(true);
+    assert_eq!(text(old.await.unwrap().unwrap()).await, "done");
+    assert_eq!(text(new.await.unwrap().unwrap()).await, "done");
+    server.until_open(1).await;
+}
+
+#[tokio::test]
+async fn dropping_the_handle_ends_the_connection_after_its_requests() {
+    let (count, (open, gate)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
+    let server = Server::start(Http::Two, held(count.clone(), gate)).await;
+    let rig = Rig::ready(server.address, Http2).await;
+    let request = tokio::spawn(rig.handle.call(super::rig::get("/")));
+    arrived(&count, 1).await;
+    let state = rig.state.clone();
+    drop(rig);
+    while state.is_ready() {
+        tokio::task::yield_now().await;
+    }
+    server.until_open(1).await;
+    open.send_replace(true);
+    assert_eq!(text(request.await.unwrap().unwrap()).await, "done");
+    server.until_open(0).await;
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_something_else_is_not_ready() {
+    let server = Server::start(Http::One, echo()).await;
+    let rig = Rig::new(&super::rig::tcp(), super::rig::plan(server.address, Http2));
+    rig.until_failed().await;
+    let error = rig.handle.last_error().unwrap();
+    assert_eq!(error.code(), Code::NO_CONNECTION);
+    assert!(error.message().contains("did not start HTTP/2"), "{error}");
+}

@@ -1,0 +1,1 @@
+//! Second implementations of this module's seams.
