@@ -102,6 +102,13 @@ def peers_c_core_calls_go_over_mtls(place):
 # ---- a control plane of ours, and no other part ----
 
 
+def our_log_has_no_nack(place):
+    """No client of our control plane refused anything, by its own log."""
+    log = (place.folder / "control-plane.log").read_text()
+    expect("asks for" in log, f"nobody asked: {log}")
+    expect("NACK" not in log, f"refused: {log}")
+
+
 def our_control_plane(place, resources):
     """Our control plane serving a file; its address, and how to change the file."""
     at = free_address()
@@ -145,6 +152,7 @@ def their_clients_and_servers_take_our_control_plane(place):
         count = lambda: other.ask("who")["callers"].get(spiffe("client"), 0)
         until(lambda: moved(count()), lambda came: came == (20, 20), f"{client.name} stays with the first cluster")
     expect(set(other.ask("who")["callers"]) == {spiffe("client")}, "callers are not known by their identity")
+    our_log_has_no_nack(place)
 
 
 @case
@@ -167,6 +175,7 @@ def their_clients_understand_the_standard_kinds(place):
     change(resources(0, 100))
     until(lambda: go.ask("20")["peers"], lambda peers: peers == {addresses[1]: 20}, "never from v2 alone")
     until(lambda: c_core.ask("20")["ok"], lambda ok: ok == 20, "C-core: calls fail after the update")
+    our_log_has_no_nack(place)
 
 
 # ---- a client of ours ----
@@ -240,6 +249,7 @@ def our_client_calls_c_core_over_mtls(place):
     at, _ = our_control_plane(place, target(TARGET, backends("a", [address], spiffe("server"))))
     endpoints = nothing_lost(probe(place, "probe", place.bootstrap(at, "client"), 3).output(60))
     expect(set(endpoints) == {address}, f"{endpoints}")
+    our_log_has_no_nack(place)
     callers = server.ask("who")["callers"]
     expect(set(callers) == {spiffe("client")}, f"the server saw {callers}")
 
@@ -262,6 +272,7 @@ def our_client_calls_go_as_an_xds_server_of_our_control_plane(place):
     server.hear(lambda line: line.get("serving") == "SERVING")
     endpoints = nothing_lost(probe(place, "probe", place.bootstrap(at, "client"), 3).output(60))
     expect(set(endpoints) == {address}, f"{endpoints}")
+    our_log_has_no_nack(place)
 
 
 # ---- a server and a control plane of ours ----
@@ -295,6 +306,7 @@ def their_clients_take_our_control_plane_and_call_our_servers_over_mtls(place):
         until(lambda: client.ask("20"), answered, f"{client.name}: never from v2 alone")
     plain = place.go("plain", "client", "-target", v1)
     expect(plain.ask("1")["ok"] == 0, "our server took a plaintext call")
+    our_log_has_no_nack(place)
 
 
 # ---- the run ----
