@@ -264,6 +264,18 @@ async fn whoever_reads_slowly_slows_the_other() {
     writer.await.unwrap();
 }
 
+#[tokio::test]
+async fn the_next_message_waits_until_the_one_before_is_on_its_way() {
+    let (config, mut calls) = server().await;
+    let mut stream = open(&config).await.unwrap();
+    let mut call = calls.recv().await.unwrap();
+    let message = Bytes::from(vec![7; 8 << 20]);
+    assert_eq!(fill(&mut stream, &message).await, 1, "it does not fit into the server's windows");
+    assert!(call.message().await.unwrap() == message);
+    send(&mut stream, "next").await;
+    assert_eq!(call.message().await.unwrap(), "next");
+}
+
 /// Sends until the stream takes no more, and says how many it took.
 async fn fill(stream: &mut Box<dyn ControlStream>, message: &Bytes) -> usize {
     let mut sent = 0;
