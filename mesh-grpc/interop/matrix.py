@@ -9,6 +9,7 @@ have nothing of ours in them: when one of those is red, look at the peers and no
 import argparse
 import collections
 import pathlib
+import signal
 import sys
 import time
 import traceback
@@ -334,6 +335,8 @@ def main():
         flags.add_argument(f"--{name}", type=pathlib.Path, required=True)
     flags.add_argument("cases", nargs="*", help="beginnings of names; all without")
     flags = flags.parse_args()
+    # Asked to end, it ends its peers first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Not resolved: a venv's python is a link, and knows its venv by its own name.
     tools = Tools(flags.release, flags.peer, flags.python, pathlib.Path(__file__).parent / "python")
     names = [name for name in CASES if not flags.cases or name.startswith(tuple(flags.cases))]
