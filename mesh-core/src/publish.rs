@@ -93,6 +93,11 @@ impl<T> Publisher<T> {
         self.shared.value.load_full()
     }
 
+    /// What readers see now, for a short look: no reference count is touched.
+    pub fn load(&self) -> Guard<Arc<T>> {
+        self.shared.value.load()
+    }
+
     /// A new reader, which has seen the present value.
     pub fn reader(&self) -> Reader<T> {
         Reader::new(self.shared.clone(), self.shared.version.load(Ordering::Acquire))

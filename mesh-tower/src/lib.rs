@@ -5,21 +5,20 @@
 //! `observe` tells OpenTelemetry what happened.
 #![forbid(unsafe_code)]
 
+mod mesh;
 pub mod body;
 pub mod filter;
 pub mod reply;
-#[cfg(any(feature = "client", feature = "server"))]
-#[allow(dead_code, unused_imports, reason = "outbound/ and mesh.rs use it")]
 pub mod connect;
+pub mod outbound;
 #[cfg(feature = "server")]
 pub mod inbound;
-#[cfg(any(feature = "client", feature = "server"))]
-#[allow(dead_code, unused_imports, reason = "the stacks that state facts come next")]
 mod observe;
 
 mod io;
-#[allow(dead_code, unused_imports, reason = "mesh.rs builds it, connect/ and the control transport use it")]
 mod secure;
+
+pub use mesh::{Mesh, MeshBuilder};
 
 /// Any error.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -28,14 +28,27 @@ enum Piece<'t> {
     Command { name: &'t str, argument: Option<&'t str>, limit: Option<usize> },
 }
 
+/// Why a text is no format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadFormat {
+    /// It has a `%` without its partner.
+    Broken,
+    /// It has a command that is not known.
+    Unknown(String),
+}
+
 /// Whether `value` is a format that [`expand`] understands: a configuration with another one asks for something we cannot
-/// do. The error names the command.
-pub fn check(value: &HeaderValue) -> Result<(), String> {
+/// do.
+///
+/// # Errors
+///
+/// Why it is none.
+pub fn check(value: &HeaderValue) -> Result<(), BadFormat> {
     pieces(value.as_bytes(), |piece| match piece {
-        Piece::Command { name, argument, .. } if !is_known(name, argument) => Err(format!("%{name}%")),
+        Piece::Command { name, argument, .. } if !is_known(name, argument) => Err(name.to_owned()),
         _ => Ok(()),
     })
-    .map_err(|error| error.unwrap_or_else(|| "a `%` without its partner".to_owned()))
+    .map_err(|error| error.map_or(BadFormat::Broken, BadFormat::Unknown))
 }
 
 fn is_known(name: &str, argument: Option<&str>) -> bool {

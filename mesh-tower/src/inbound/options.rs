@@ -82,6 +82,14 @@ impl Default for InboundOptions {
     }
 }
 
+impl InboundOptions {
+    /// With TLS from here.
+    pub(crate) fn with_tls(mut self, tls: Arc<dyn InboundTls>) -> Self {
+        self.tls = tls;
+        self
+    }
+}
+
 impl fmt::Debug for InboundOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InboundOptions")

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, Method, StatusCode};
 use mesh_core::error::Error;
@@ -60,11 +61,30 @@ enum Trace {
 
 struct Recording {
     span: BoxedSpan,
+    shared: Arc<Shared>,
+}
+
+/// What the call's observer and those on the call's way share.
+struct Shared {
+    telemetry: Telemetry,
+    grpc: bool,
     /// The parent of the attempts.
     context: Context,
     carrier: Carrier,
     /// `package.Service/Method` or the HTTP method.
     method: Cow<'static, str>,
+    decided: OnceLock<(Name, Name, u64)>,
+}
+
+/// What travels with a call and states its facts, while its [`CallObserver`] waits for the end outside.
+#[derive(Clone)]
+pub(crate) struct CallLink(Link);
+
+#[derive(Clone)]
+enum Link {
+    Off,
+    Dropped(Carrier),
+    Recording(Arc<Shared>),
 }
 
 /// Observes one attempt. Dropped without an end, it was cancelled.
@@ -91,8 +111,15 @@ impl Telemetry {
             Started::Recording(mut span, identity) => {
                 span.set_attributes(attributes(facts, method));
                 let carrier = Carrier::new(&identity.span, identity.received().as_ref());
-                let method = Cow::Owned(method.to_owned());
-                Trace::Recording(Box::new(Recording { span, context: identity.into_context(), carrier, method }))
+                let shared = Shared {
+                    telemetry: self.clone(),
+                    grpc: facts.grpc,
+                    context: identity.into_context(),
+                    carrier,
+                    method: Cow::Owned(method.to_owned()),
+                    decided: OnceLock::new(),
+                };
+                Trace::Recording(Box::new(Recording { span, shared: Arc::new(shared) }))
             }
         };
         CallObserver { measure, trace }
@@ -110,17 +137,15 @@ fn attributes(facts: &CallFacts<'_>, method: &str) -> Vec<KeyValue> {
     attributes
 }
 
-impl CallObserver {
+impl CallLink {
+    /// A link to nobody.
+    pub(crate) const OFF: Self = Self(Link::Off);
+
     /// The configuration `version` decided that the call goes to `cluster` by `route`.
-    pub(crate) fn decided(&mut self, cluster: &Name, route: &Name, version: u64) {
-        let Trace::Recording(recording) = &mut self.trace else { return };
-        recording.span.set_attributes([
-            KeyValue::new("mesh.cluster", Name::clone(cluster)),
-            KeyValue::new("mesh.route", Name::clone(route)),
-            span::version(version),
-        ]);
-        if !self.measure.operation.grpc && !route.is_empty() {
-            recording.span.update_name(names::routed(&recording.method, route));
+    pub(crate) fn decided(&self, cluster: &Name, route: &Name, version: u64) {
+        if let Link::Recording(shared) = &self.0 {
+            // A call is decided on once.
+            let _ = shared.decided.set((cluster.clone(), route.clone(), version));
         }
     }
 
@@ -128,30 +153,29 @@ impl CallObserver {
     ///
     /// Of a call that is not recorded no attempt is: its own identity is what travels.
     pub(crate) fn attempt(&self, number: u32, address: SocketAddr, headers: &mut HeaderMap) -> AttemptObserver {
-        let grpc = self.measure.operation.grpc;
-        let span = match &self.trace {
-            Trace::Off => None,
-            Trace::Dropped(carrier) => {
+        match &self.0 {
+            Link::Off => AttemptObserver { span: None, grpc: false },
+            Link::Dropped(carrier) => {
                 carrier.inject(headers);
-                None
+                AttemptObserver { span: None, grpc: false }
             }
-            Trace::Recording(recording) => {
-                let span = self.start_attempt(recording, number, address);
-                recording.carrier.inject_child(span.span_context(), headers);
-                Some(span)
+            Link::Recording(shared) => {
+                let span = shared.start_attempt(number, address);
+                shared.carrier.inject_child(span.span_context(), headers);
+                AttemptObserver { span: Some(span), grpc: shared.grpc }
             }
-        };
-        AttemptObserver { span, grpc }
+        }
     }
+}
 
-    fn start_attempt(&self, recording: &Recording, number: u32, address: SocketAddr) -> BoxedSpan {
-        let grpc = self.measure.operation.grpc;
-        let name = if grpc {
-            Cow::Owned(names::rpc_span(Prefix::Attempt, &recording.method))
-        } else if recording.method == OTHER {
+impl Shared {
+    fn start_attempt(&self, number: u32, address: SocketAddr) -> BoxedSpan {
+        let name = if self.grpc {
+            Cow::Owned(names::rpc_span(Prefix::Attempt, &self.method))
+        } else if self.method == OTHER {
             Cow::Borrowed("HTTP")
         } else {
-            recording.method.clone()
+            self.method.clone()
         };
         let previous = i64::from(number.saturating_sub(1));
         let mut attributes = vec![
@@ -160,13 +184,24 @@ impl CallObserver {
             KeyValue::new("network.peer.address", address.ip().to_string()),
             KeyValue::new("network.peer.port", i64::from(address.port())),
         ];
-        if grpc {
+        if self.grpc {
             attributes.push(KeyValue::new("previous-rpc-attempts", previous));
         } else if previous > 0 {
             attributes.push(KeyValue::new("http.request.resend_count", previous));
         }
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Client).with_attributes(attributes);
-        self.measure.telemetry.0.tracer.build_with_context(builder, &recording.context)
+        self.telemetry.0.tracer.build_with_context(builder, &self.context)
+    }
+}
+
+impl CallObserver {
+    /// What travels with the call.
+    pub(crate) fn link(&self) -> CallLink {
+        CallLink(match &self.trace {
+            Trace::Off => Link::Off,
+            Trace::Dropped(carrier) => Link::Dropped(carrier.clone()),
+            Trace::Recording(recording) => Link::Recording(recording.shared.clone()),
+        })
     }
 
     /// The call is over.
@@ -179,10 +214,25 @@ impl CallObserver {
         let grpc = self.measure.operation.grpc;
         self.measure.end(outcome);
         if let Trace::Recording(recording) = &mut self.trace {
+            recording.tell_decision();
             if retries > 0 {
                 recording.span.set_attribute(KeyValue::new("mesh.retries", i64::from(retries)));
             }
             span::end(&mut recording.span, Side::Client, grpc, outcome, error);
+        }
+    }
+}
+
+impl Recording {
+    fn tell_decision(&mut self) {
+        let Some((cluster, route, version)) = self.shared.decided.get() else { return };
+        self.span.set_attributes([
+            KeyValue::new("mesh.cluster", Name::clone(cluster)),
+            KeyValue::new("mesh.route", Name::clone(route)),
+            span::version(*version),
+        ]);
+        if !self.shared.grpc && !route.is_empty() {
+            self.span.update_name(names::routed(&self.shared.method, route));
         }
     }
 }
@@ -216,6 +266,12 @@ impl Drop for AttemptObserver {
 impl fmt::Debug for CallObserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallObserver").field("measure", &self.measure).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for CallLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallLink").finish_non_exhaustive()
     }
 }
 

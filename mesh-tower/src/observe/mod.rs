@@ -10,7 +10,6 @@ mod names;
 mod w3c;
 mod series;
 mod span;
-#[cfg(feature = "client")]
 mod call;
 #[cfg(feature = "server")]
 mod served;
@@ -30,8 +29,7 @@ use opentelemetry::global::{self, BoxedTracer};
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 use tokio::time::Instant;
 
-#[cfg(feature = "client")]
-pub(crate) use call::{AttemptObserver, CallEnd, CallFacts, CallObserver};
+pub(crate) use call::{AttemptObserver, CallEnd, CallFacts, CallLink, CallObserver};
 #[cfg(feature = "server")]
 pub(crate) use served::{Entered, ServedFacts, ServedObserver};
 
@@ -63,7 +61,6 @@ pub(crate) struct End<'a> {
 }
 
 /// How an attempt ended.
-#[cfg(feature = "client")]
 pub(crate) type AttemptEnd<'a> = End<'a>;
 
 /// How a request that was served ended.

@@ -122,12 +122,12 @@ fn a_grpc_call_and_its_two_attempts_are_three_spans() {
     let process = Process::with(Sampler::AlwaysOn);
     let mut headers = HeaderMap::new();
     let mut call = process.telemetry.call(&grpc(&headers));
-    call.decided(&name("greeter-v2"), &name("canary"), 7);
-    let first = call.attempt(1, address(), &mut headers);
+    call.link().decided(&name("greeter-v2"), &name("canary"), 7);
+    let first = call.link().attempt(1, address(), &mut headers);
     let first_on_wire = headers["traceparent"].clone();
     let unavailable = Some(GrpcStatus::UNAVAILABLE);
     first.end(&AttemptEnd { status: Some(StatusCode::OK), grpc_status: unavailable, error: None });
-    let second = call.attempt(2, address(), &mut headers);
+    let second = call.link().attempt(2, address(), &mut headers);
     second.end(&AttemptEnd { status: Some(StatusCode::OK), grpc_status: Some(GrpcStatus::OK), error: None });
     call.end(&CallEnd { status: Some(StatusCode::OK), grpc_status: Some(GrpcStatus::OK), error: None, retries: 1 });
 
@@ -168,8 +168,8 @@ fn a_grpc_call_and_its_two_attempts_are_three_spans() {
 fn an_http_call_is_named_by_its_route_and_keeps_its_query_to_itself() {
     let process = Process::with(Sampler::AlwaysOn);
     let mut call = process.telemetry.call(&http(&HeaderMap::new()));
-    call.decided(&name("ratings"), &name("by-id"), 1);
-    call.attempt(1, address(), &mut HeaderMap::new()).end(&AttemptEnd::default());
+    call.link().decided(&name("ratings"), &name("by-id"), 1);
+    call.link().attempt(1, address(), &mut HeaderMap::new()).end(&AttemptEnd::default());
     call.end(&CallEnd { status: Some(StatusCode::NOT_FOUND), ..CallEnd::default() });
     let call = process.span("GET by-id");
     assert_eq!(process.span("GET").parent_span_id, call.span_context.span_id());
@@ -187,7 +187,7 @@ fn a_call_is_the_child_of_the_callers_header_and_keeps_its_tracestate() {
     headers.insert("tracestate", "vendor=1".parse().unwrap());
     headers.insert("baggage", "user=7".parse().unwrap());
     let call = process.telemetry.call(&grpc(&headers.clone()));
-    drop(call.attempt(1, address(), &mut headers));
+    drop(call.link().attempt(1, address(), &mut headers));
     drop(call);
     let call = process.span("Sent.pkg.Greeter.SayHello");
     assert_eq!(call.parent_span_id, SpanId::from(0x00f0_67aa_0ba9_02b7));
@@ -216,7 +216,7 @@ fn what_is_not_sampled_says_so_on_the_wire_and_exports_nothing() {
     let process = Process::with(Sampler::AlwaysOff);
     let mut headers = parent(CALLER);
     let call = process.telemetry.call(&grpc(&headers.clone()));
-    drop(call.attempt(1, address(), &mut headers));
+    drop(call.link().attempt(1, address(), &mut headers));
     drop(call);
     let text = headers["traceparent"].to_str().unwrap();
     assert!(text.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && text.ends_with("-00"), "{text}");
@@ -233,7 +233,7 @@ fn without_a_tracer_headers_pass_unchanged_and_no_more_spans_are_tried() {
         let telemetry = Telemetry::of(tracer(), &meter);
         for _ in 0..2 {
             let mut sent = headers.clone();
-            drop(telemetry.call(&grpc(&headers)).attempt(1, address(), &mut sent));
+            drop(telemetry.call(&grpc(&headers)).link().attempt(1, address(), &mut sent));
             assert_eq!(sent, headers);
             assert!(!telemetry.is_tracing());
         }
@@ -244,7 +244,7 @@ fn without_a_tracer_headers_pass_unchanged_and_no_more_spans_are_tried() {
     let _guard = Context::new().with_remote_span_context(span.clone()).attach();
     for _ in 0..2 {
         let mut sent = HeaderMap::new();
-        drop(telemetry.call(&grpc(&HeaderMap::new())).attempt(1, address(), &mut sent));
+        drop(telemetry.call(&grpc(&HeaderMap::new())).link().attempt(1, address(), &mut sent));
         assert_eq!(sent["traceparent"], traceparent(&span));
     }
 }
@@ -264,7 +264,7 @@ fn a_suppressed_call_is_not_traced_and_does_not_stop_the_others() {
 fn what_is_dropped_was_cancelled() {
     let process = Process::with(Sampler::AlwaysOn);
     let call = process.telemetry.call(&grpc(&HeaderMap::new()));
-    drop(call.attempt(1, address(), &mut HeaderMap::new()));
+    drop(call.link().attempt(1, address(), &mut HeaderMap::new()));
     drop(call);
     drop(process.telemetry.served(&served(&HeaderMap::new())));
     for name in ["Sent.pkg.Greeter.SayHello", "Attempt.pkg.Greeter.SayHello", "Recv.pkg.Greeter.SayHello"] {
@@ -372,7 +372,7 @@ fn calls_of_a_request_that_is_not_sampled_are_not_sampled_either() {
         let current = Context::current();
         assert!(current.span().span_context().is_valid() && !current.span().span_context().is_sampled());
         let mut sent = HeaderMap::new();
-        drop(process.telemetry.call(&grpc(&HeaderMap::new())).attempt(1, address(), &mut sent));
+        drop(process.telemetry.call(&grpc(&HeaderMap::new())).link().attempt(1, address(), &mut sent));
         let trace = current.span().span_context().trace_id().to_string();
         assert_eq!(sent["traceparent"].to_str().unwrap()[3..35], trace);
     }

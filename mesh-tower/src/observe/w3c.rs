@@ -13,7 +13,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const LENGTH: usize = 55;
 
 /// A span as it goes into a request's headers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Carrier {
     ids: Ids,
     state: State,
@@ -28,7 +28,7 @@ struct Ids {
 }
 
 /// What becomes of `tracestate`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     /// It came with the request and nobody changed it.
     Keep,

@@ -6,6 +6,7 @@ use http::HeaderValue;
 use crate::decode::at::At;
 use crate::decode::value::{LONGEST_HEADER, header_name};
 use crate::model::{AppendAction, HeaderAppend, HeaderMutations};
+use crate::route::format;
 
 /// The mutations of one level.
 pub(super) fn mutations(
@@ -39,10 +40,10 @@ fn append(value: &HeaderValueOption, at: &At<'_>) -> Option<HeaderAppend> {
     } else {
         (&header.raw_value[..], at_header.field("raw_value"))
     };
-    check_format(bytes, &at_value);
     let parsed = HeaderValue::from_bytes(bytes).ok().filter(|_| bytes.len() <= LONGEST_HEADER);
-    if parsed.is_none() {
-        at_value.fault("is not the value of a header");
+    match &parsed {
+        Some(value) => check_format(value, &at_value),
+        None => at_value.fault("is not the value of a header"),
     }
     let action = action(value, at);
     Some(HeaderAppend { name: name?, value: parsed?, action: action?, keep_empty: value.keep_empty_value })
@@ -82,38 +83,11 @@ fn mutable_name(name: &str, at: &At<'_>) -> Option<http::HeaderName> {
     header_name(name, at)
 }
 
-/// Envoy's format strings: `%%`, `%COMMAND%`, `%COMMAND(argument)%`, `%COMMAND(argument):LENGTH%`. One that is computed
-/// and not plain text is not implemented: sending it as text would be a lie.
-fn check_format(bytes: &[u8], at: &At<'_>) {
-    let mut rest = bytes;
-    let mut computed = false;
-    while let Some(start) = rest.iter().position(|byte| *byte == b'%') {
-        rest = &rest[start + 1..];
-        if rest.first() == Some(&b'%') {
-            rest = &rest[1..];
-            continue;
-        }
-        let Some(end) = command_end(rest) else {
-            at.fault("has a `%` that begins nothing; write `%%` for the character");
-            return;
-        };
-        computed = true;
-        rest = &rest[end..];
+/// Envoy's format strings: a command that is not known cannot be computed, and sending it as text would be a lie.
+fn check_format(value: &HeaderValue, at: &At<'_>) {
+    match format::check(value) {
+        Ok(()) => {}
+        Err(format::BadFormat::Broken) => at.fault("has a `%` that begins nothing; write `%%` for the character"),
+        Err(format::BadFormat::Unknown(_)) => at.fails_requests(),
     }
-    if computed {
-        at.fails_requests();
-    }
-}
-
-/// Where the command that begins here ends, past its `%`.
-fn command_end(text: &[u8]) -> Option<usize> {
-    let name = text.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'_' | b'0'..=b'9')).count();
-    let mut at = (name > 0).then_some(name)?;
-    if text.get(at) == Some(&b'(') {
-        at += text[at..].iter().position(|byte| *byte == b')')? + 1;
-    }
-    if text.get(at) == Some(&b':') {
-        at += 1 + text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    }
-    (text.get(at) == Some(&b'%')).then_some(at + 1)
 }

@@ -25,6 +25,8 @@ pub enum Outcome<'a> {
 pub enum Failure {
     /// No connection could be made; the request never left.
     Connect,
+    /// There is no endpoint that a connection could be made to. Repeating that at once is no use.
+    NoEndpoint,
     /// The connection ended before any of the request was written.
     BeforeRequest,
     /// The server said that it did not look at the request: REFUSED_STREAM, or a GOAWAY with a lower stream.
@@ -44,7 +46,7 @@ impl Failure {
     /// Whether the request provably never reached the application, so that another attempt is safe whatever the policy
     /// (gRFC A6, "transparent retries").
     pub fn is_unseen(self) -> bool {
-        matches!(self, Self::Connect | Self::BeforeRequest | Self::Refused)
+        matches!(self, Self::Connect | Self::NoEndpoint | Self::BeforeRequest | Self::Refused)
     }
 }
 
@@ -75,7 +77,9 @@ fn is_failure_retriable(on: RetryOn, failure: Failure) -> bool {
     // No response at all is what all three of these name.
     let no_response = RetryOn::FIVE_XX.union(RetryOn::GATEWAY_ERROR).union(RetryOn::RESET);
     let conditions = match failure {
-        Failure::Connect => no_response.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST),
+        Failure::Connect | Failure::NoEndpoint => {
+            no_response.union(RetryOn::CONNECT_FAILURE).union(RetryOn::RESET_BEFORE_REQUEST)
+        }
         Failure::BeforeRequest => no_response.union(RetryOn::RESET_BEFORE_REQUEST),
         Failure::Refused => no_response.union(RetryOn::REFUSED_STREAM),
         Failure::Reset { .. } | Failure::PerTryTimeout => no_response,

@@ -64,6 +64,11 @@ impl Bound {
         &self.slot
     }
 
+    /// Its parts, for [`serve`](crate::inbound::serve()).
+    pub fn into_parts(self) -> (Arc<InboundSlot>, TcpListener) {
+        (self.slot, self.listener)
+    }
+
     /// The listener for a server of the application's choice, and the layer for its requests. They go together.
     pub fn split(self) -> (MeshListener, InboundLayer) {
         let half = Arc::new(Half::default());

@@ -1,0 +1,319 @@
+//! From choices to a running mesh.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::ads::Settings;
+use mesh_core::bootstrap::{Bootstrap, CertificateProvider, ListenerNames, Selection};
+use mesh_core::config::{Background, ConfigThread, Options};
+use mesh_core::decode::{Decoder, HttpFilterType, PolicyType, Registry};
+use mesh_core::error::{Code, Error};
+use mesh_core::event::{EventSink, Fanout, LogSink};
+use mesh_core::identity::CertificateSource;
+use mesh_core::model::Name;
+use mesh_core::snapshot::Apply;
+#[cfg(feature = "file")]
+use mesh_core::source::file::FileSource;
+use mesh_core::source::{AdsSource, Source};
+use tokio::runtime::Handle;
+
+use super::apply::{Joining, MeshApply};
+use super::{Mesh, Outbound, Shared};
+use crate::connect::control::control_transport;
+use crate::connect::{ConnectSettings, Connections, Dial, EndpointFactory, ServiceDial, TcpDial};
+use crate::observe::Telemetry;
+use crate::outbound::{OutboundApply, OutboundOptions, Signal, Targets, Watches};
+use crate::secure::{Secure, watch_files};
+
+#[cfg(feature = "server")]
+use super::{Inbound, apply::Servers};
+#[cfg(feature = "server")]
+use crate::inbound::Listeners;
+
+/// How often idle targets and unused clusters are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Chooses the parts of a [`Mesh`]; what is not chosen has a default that its method names.
+#[must_use = "nothing happens before build()"]
+pub struct MeshBuilder {
+    origin: Origin,
+    names: Option<ListenerNames>,
+    certificates: Vec<(Name, Arc<dyn CertificateSource>)>,
+    registry: Registry,
+    settings: Settings,
+    events: Vec<Arc<dyn EventSink>>,
+    client: OutboundOptions,
+    connect: ConnectSettings,
+    dial: Option<Arc<dyn Dial>>,
+    #[cfg(feature = "server")]
+    inbound: crate::inbound::InboundOptions,
+}
+
+/// Where configuration comes from.
+enum Origin {
+    Environment,
+    Bootstrap(Box<Bootstrap>),
+    File(PathBuf),
+    Source(Box<dyn Source>),
+}
+
+/// A source with what it says beside resources.
+struct Opened {
+    source: Box<dyn Source>,
+    names: ListenerNames,
+    providers: BTreeMap<Name, CertificateProvider>,
+}
+
+impl MeshBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            origin: Origin::Environment,
+            names: None,
+            certificates: Vec::new(),
+            registry: Registry::standard(),
+            settings: Settings::default(),
+            events: vec![Arc::new(LogSink)],
+            client: OutboundOptions::default(),
+            connect: ConnectSettings::default(),
+            dial: None,
+            #[cfg(feature = "server")]
+            inbound: crate::inbound::InboundOptions::default(),
+        }
+    }
+
+    /// Configured by the xDS servers of this bootstrap. By default the environment says; see [`Mesh::from_env`].
+    pub fn bootstrap(mut self, bootstrap: Bootstrap) -> Self {
+        self.origin = Origin::Bootstrap(Box::new(bootstrap));
+        self
+    }
+
+    /// Configured by this YAML file, which is followed as it changes.
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.origin = Origin::File(path.into());
+        self
+    }
+
+    /// Configured by a source of the application: a [`MemorySource`](mesh_core::source::MemorySource), or one of its own.
+    pub fn source(mut self, source: impl Source + 'static) -> Self {
+        self.origin = Origin::Source(Box::new(source));
+        self
+    }
+
+    /// How targets and listening addresses become names of Listeners; by default the bootstrap says, and without one a
+    /// target is its Listener's name.
+    pub fn listener_names(mut self, names: ListenerNames) -> Self {
+        self.names = Some(names);
+        self
+    }
+
+    /// Adds a certificate provider instance, in place of one of that name in the bootstrap or the file.
+    pub fn certificates(mut self, instance: impl Into<Name>, source: Arc<dyn CertificateSource>) -> Self {
+        self.certificates.push((instance.into(), source));
+        self
+    }
+
+    /// Adds a type of HTTP filter that Listeners may name. Whoever runs it is added to the client's or the server's filters
+    /// under the same type URL.
+    pub fn filter_type(mut self, filter: Arc<dyn HttpFilterType>) -> Self {
+        self.registry = self.registry.with_filter(filter);
+        self
+    }
+
+    /// Adds a balancing policy that clusters may name.
+    pub fn policy_type(mut self, policy: Arc<dyn PolicyType>) -> Self {
+        self.registry = self.registry.with_policy(policy);
+        self
+    }
+
+    /// How the xDS client behaves: timeouts, backoff, the grace of deleted resources.
+    pub fn xds(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Tells `sink` every event of the configuration, beside the log.
+    pub fn events(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.events.push(sink);
+        self
+    }
+
+    /// How clients treat requests where the configuration has no word.
+    pub fn client_options(mut self, options: OutboundOptions) -> Self {
+        self.client = options;
+        self
+    }
+
+    /// How connections to endpoints are made and kept.
+    pub fn connect_options(mut self, settings: ConnectSettings) -> Self {
+        self.connect = settings;
+        self
+    }
+
+    /// Connects by the application's own connector, as tonic's `connect_with_connector`: it is called with
+    /// `http://address:port` of each endpoint and gives a stream of bytes. The mesh's TLS and HTTP run above it.
+    pub fn connector<C>(mut self, connector: C) -> Self
+    where
+        C: tower_service::Service<http::Uri> + Clone + Send + Sync + 'static,
+        C::Response: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+        C::Error: Into<crate::BoxError>,
+        C::Future: Send + 'static,
+    {
+        self.dial = Some(Arc::new(ServiceDial::new(connector)));
+        self
+    }
+
+    /// How servers treat connections.
+    #[cfg(feature = "server")]
+    pub fn server_options(mut self, options: crate::inbound::InboundOptions) -> Self {
+        self.inbound = options;
+        self
+    }
+
+    /// Starts the mesh: its configuration thread, and nothing on the application's threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NO_RUNTIME`] outside a Tokio runtime; [`Code::NO_BOOTSTRAP`], [`Code::TWO_SOURCES`], [`Code::BAD_BOOTSTRAP`]
+    /// or [`Code::BAD_FILE`] about where configuration comes from. A control plane that is away is no error.
+    pub fn build(self) -> Result<Mesh, Error> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(Code::NO_RUNTIME, "the mesh was built outside a Tokio runtime").with_source(error)
+        })?;
+        let Opened { source, names, providers } = open(self.origin, self.settings)?;
+        let names = self.names.unwrap_or(names);
+        let (mut certificates, refresh) = watch_files(&providers);
+        for (instance, provider) in self.certificates {
+            certificates = certificates.with(instance, provider);
+        }
+        let secure = Secure::new(certificates.clone());
+        let decoder = Decoder::new(Arc::new(self.registry), certificates.instances());
+        let dial = self.dial.unwrap_or_else(|| Arc::new(TcpDial::new(self.connect.tcp_keepalive)));
+        let factory = Connections::new(runtime, dial, secure.clone(), self.connect, fastrand::u64(..));
+        let events: Arc<dyn EventSink> = Arc::new(Fanout::new(self.events));
+
+        let signal = Signal::new();
+        let watches = Arc::new(Watches::new(signal.clone()));
+        let targets = targets(&names, &self.client, &watches);
+        let joining = Joining::default();
+        let outbound = OutboundParts { targets: &targets, signal: &signal, options: &self.client, events: &events };
+        let outbound = outbound.apply(Arc::new(factory));
+        #[cfg(feature = "server")]
+        let servers = Arc::<Servers>::default();
+        let apply = MeshApply::new(
+            outbound,
+            joining.clone(),
+            watches.clone(),
+            #[cfg(feature = "server")]
+            servers.clone(),
+        );
+        let config = ConfigThread::spawn(Options {
+            background: background(refresh, &targets, &signal),
+            ..Options::new(
+                source,
+                Arc::new(decoder),
+                Box::new(move || Box::new(apply) as Box<dyn Apply>),
+                events.clone(),
+                fastrand::u64(..),
+            )
+        })?;
+        watches.start(config.clone());
+        Ok(Mesh(Arc::new(Shared {
+            config,
+            names,
+            outbound: Outbound {
+                targets,
+                watches,
+                signal,
+                joining,
+                options: self.client,
+                in_flight: Arc::default(),
+                events,
+                telemetry: Telemetry::global(),
+            },
+            #[cfg(feature = "server")]
+            inbound: Inbound {
+                listeners: Listeners::default(),
+                servers,
+                options: self.inbound.with_tls(Arc::new(secure)),
+            },
+        })))
+    }
+}
+
+/// The targets of a client.
+pub(super) fn targets(names: &ListenerNames, options: &OutboundOptions, watches: &Arc<Watches>) -> Arc<Targets> {
+    Arc::new(Targets::new(names.clone(), options.max_targets, options.target_idle, watches.clone()))
+}
+
+/// What a client is applied with.
+pub(super) struct OutboundParts<'a> {
+    pub(super) targets: &'a Arc<Targets>,
+    pub(super) signal: &'a Arc<Signal>,
+    pub(super) options: &'a OutboundOptions,
+    pub(super) events: &'a Arc<dyn EventSink>,
+}
+
+impl OutboundParts<'_> {
+    pub(super) fn apply(&self, factory: Arc<dyn EndpointFactory>) -> OutboundApply {
+        let filters = self.options.filters.clone();
+        OutboundApply::new(self.targets.clone(), factory, self.signal, filters, self.events.clone(), fastrand::u64(..))
+    }
+}
+
+/// Reads certificates again, and forgets idle targets.
+fn background(refresh: Background, targets: &Arc<Targets>, signal: &Arc<Signal>) -> Background {
+    let (targets, signal) = (Arc::downgrade(targets), signal.clone());
+    let sweep = async move {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let Some(targets) = targets.upgrade() else { return };
+            targets.sweep(tokio::time::Instant::now().into_std());
+            // Clusters that nobody uses any more are evicted in the same round.
+            signal.raise();
+        }
+    };
+    Box::pin(async move {
+        tokio::join!(refresh, sweep);
+    })
+}
+
+/// Opens what the configuration comes from.
+fn open(origin: Origin, settings: Settings) -> Result<Opened, Error> {
+    match origin {
+        Origin::Environment => match Selection::from_env()? {
+            Selection::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings)),
+            Selection::File(path) => of_file(&path),
+            other => Err(Error::new(Code::NO_BOOTSTRAP, format!("the environment selects {other:?}"))),
+        },
+        Origin::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings)),
+        Origin::File(path) => of_file(&path),
+        Origin::Source(source) => Ok(Opened { source, names: ListenerNames::local(), providers: BTreeMap::new() }),
+    }
+}
+
+fn of_bootstrap(bootstrap: Bootstrap, settings: Settings) -> Opened {
+    let source = AdsSource::new(&bootstrap, control_transport()).with_settings(settings);
+    Opened { source: Box::new(source), names: bootstrap.listener_names, providers: bootstrap.certificate_providers }
+}
+
+#[cfg(feature = "file")]
+fn of_file(path: &Path) -> Result<Opened, Error> {
+    let source = FileSource::open(path)?;
+    let providers = source.certificate_providers().clone();
+    Ok(Opened { source: Box::new(source), names: ListenerNames::local(), providers })
+}
+
+#[cfg(not(feature = "file"))]
+fn of_file(path: &Path) -> Result<Opened, Error> {
+    let text = format!("{} cannot be read: this program is built without the feature `file`", path.display());
+    Err(Error::new(Code::BAD_FILE, text))
+}
+
+impl fmt::Debug for MeshBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

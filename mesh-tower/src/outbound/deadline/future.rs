@@ -1,0 +1,62 @@
+//! A request with a limit: up to the response's head here, to its end in the response's body.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::Response;
+use mesh_core::error::{Code, Error};
+use pin_project::pin_project;
+use tokio::time::Sleep;
+
+use crate::outbound::ResponseBody;
+
+/// The future of [`Deadline`](super::Deadline).
+#[pin_project]
+pub(crate) struct DeadlineFuture<F> {
+    #[pin]
+    inner: F,
+    limit: Option<Instant>,
+    idle: Option<Duration>,
+    started: Instant,
+    /// Made when the request has to wait for the first time.
+    #[pin]
+    timer: Option<Sleep>,
+}
+
+impl<F> DeadlineFuture<F> {
+    pub(super) fn new(inner: F, limit: Option<Instant>, idle: Option<Duration>, started: Instant) -> Self {
+        Self { inner, limit, idle, started, timer: None }
+    }
+}
+
+impl<F> Future for DeadlineFuture<F>
+where
+    F: Future<Output = Result<Response<ResponseBody>, Error>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(done) = this.inner.poll(cx) {
+            return Poll::Ready(done.map(|mut response| {
+                response.body_mut().limit(*this.limit, *this.idle, *this.started);
+                response
+            }));
+        }
+        let Some(limit) = *this.limit else { return Poll::Pending };
+        if this.timer.is_none() {
+            this.timer.set(Some(tokio::time::sleep_until(limit.into())));
+        }
+        match this.timer.as_pin_mut().map(|timer| timer.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(over(*this.started, limit))),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// The error of a call whose time is up.
+pub(crate) fn over(started: Instant, limit: Instant) -> Error {
+    let took = limit.saturating_duration_since(started);
+    Error::new(Code::DEADLINE, format!("the call was not over {took:?} after it began"))
+}

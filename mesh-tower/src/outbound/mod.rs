@@ -1,0 +1,78 @@
+//! A request's way, outbound, in the order it is walked:
+//!
+//! ```text
+//! resolve -> route -> deadline -> filter -> shape -> retry -> [ limit -> pick -> connect -> secure ] -> wire
+//! ```
+//!
+//! [`stack`] puts the layers together. What they read is published by the configuration thread: targets with their routes,
+//! and clusters with their pickers. [`HttpClient`] is the public end.
+
+mod options;
+mod facts;
+mod watches;
+mod target;
+mod view;
+mod cluster;
+mod apply;
+mod stage;
+mod stack;
+mod resolve;
+mod route;
+mod deadline;
+mod filter;
+mod shape;
+mod retry;
+mod limit;
+mod pick;
+mod response;
+mod client;
+#[cfg(test)]
+mod tests;
+
+use http::header::HOST;
+use http::{HeaderMap, Uri};
+use mesh_core::error::{Code, Error};
+use mesh_core::model::{Action, ClusterChoice, Route, Unsupported, UnsupportedEffect, WeightedCluster};
+
+pub(crate) use apply::OutboundApply;
+pub use client::{HttpClient, ResponseFuture, WaitForReady};
+pub(crate) use cluster::Signal;
+pub use facts::OutboundFacts;
+pub use options::OutboundOptions;
+pub(crate) use resolve::Way;
+pub use response::ResponseBody;
+pub(crate) use stack::stack;
+pub(crate) use target::{TargetState, Targets};
+pub(crate) use watches::Watches;
+
+/// The HTTP filters that a client can apply.
+pub type OutboundFilters = crate::filter::Filters<OutboundFacts>;
+
+/// The authority of a request, however it is said; empty if it is not.
+pub(crate) fn authority_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
+    match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    }
+}
+
+/// The weighted clusters of a route; empty if it has none.
+fn weighted_of(route: &Route) -> &[WeightedCluster] {
+    match &route.action {
+        Action::Forward(forward) => match &forward.cluster {
+            ClusterChoice::Weighted(weighted) => &weighted.clusters,
+            _ => &[],
+        },
+        _ => &[],
+    }
+}
+
+/// What would change the response and is not implemented fails the request.
+fn refuse_unsupported(fields: &[Unsupported], whose: impl FnOnce() -> String) -> Result<(), Error> {
+    match fields.iter().find(|field| field.effect == UnsupportedEffect::FailsRequests) {
+        Some(field) => {
+            Err(Error::new(Code::UNSUPPORTED_ROUTE, format!("{} has {}, which is not supported", whose(), field.field)))
+        }
+        None => Ok(()),
+    }
+}

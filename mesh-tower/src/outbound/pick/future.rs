@@ -1,0 +1,176 @@
+//! An attempt that looks for its endpoint, and then goes there.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Response;
+use mesh_core::balance::{self, PickGuard, PickInput};
+use mesh_core::error::{Code, Error};
+use mesh_core::model::{Action, HostRewrite};
+use mesh_core::policy::retry::Failure;
+use mesh_core::publish::Reader;
+use pin_project::pin_project;
+use tower_service::Service;
+
+use crate::outbound::ResponseBody;
+use crate::outbound::cluster::{Lane, LaneView, note};
+use crate::outbound::shape::set_authority;
+use crate::outbound::stage::{Attempt, AttemptFailed, Picked};
+
+/// The future of [`Pick`](super::Pick).
+#[pin_project]
+pub(crate) struct PickFuture<S: Service<Picked>>(#[pin] Stage<S>);
+
+#[pin_project(project = Projected)]
+enum Stage<S: Service<Picked>> {
+    Picking {
+        inner: S,
+        attempt: Option<Attempt>,
+        /// There once the first look found nobody.
+        views: Option<Reader<LaneView>>,
+    },
+    Sent(#[pin] S::Future),
+}
+
+/// What a look at the lane came to.
+enum Look {
+    Picked(Box<Picked>),
+    Wait,
+    Fail(Error),
+}
+
+impl<S: Service<Picked>> PickFuture<S> {
+    pub(super) fn new(inner: S, attempt: Attempt) -> Self {
+        Self(Stage::Picking { inner, attempt: Some(attempt), views: None })
+    }
+}
+
+impl<S> Future for PickFuture<S>
+where
+    S: Service<Picked, Response = Response<ResponseBody>, Error = AttemptFailed>,
+{
+    type Output = Result<Response<ResponseBody>, AttemptFailed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stage = self.project().0;
+        loop {
+            let next = match stage.as_mut().project() {
+                Projected::Sent(future) => return future.poll(cx),
+                Projected::Picking { inner, attempt, views } => {
+                    let cluster = attempt.as_ref().map(|attempt| attempt.cluster.clone());
+                    let cluster = cluster.expect("a future is not polled after it is done");
+                    let call = attempt.as_ref().map(|attempt| &attempt.call).expect("the attempt is there");
+                    let (lane, waits) = (cluster.state().lane(call.grpc, call.http2), call.wait_for_ready);
+                    lane.want();
+                    match look(lane, attempt) {
+                        Look::Picked(picked) => Stage::Sent(inner.call(*picked)),
+                        Look::Fail(error) if !waits => {
+                            return Poll::Ready(Err(unsent(error, attempt.take())));
+                        }
+                        Look::Fail(_) | Look::Wait => match views {
+                            // What changed between the look and now must not be missed: look again.
+                            None => {
+                                *views = Some(lane.reader());
+                                continue;
+                            }
+                            Some(views) => match views.poll_changed(cx) {
+                                Poll::Ready(_) => continue,
+                                Poll::Pending => return Poll::Pending,
+                            },
+                        },
+                    }
+                }
+            };
+            stage.set(next);
+        }
+    }
+}
+
+fn look(lane: &Lane, slot: &mut Option<Attempt>) -> Look {
+    let view = lane.load();
+    let Some(attempt) = slot.as_ref() else { return Look::Wait };
+    let tried = tried(&view, attempt);
+    let input =
+        PickInput { hash: attempt.hash, tried: &tried, override_host: None, metadata: None, random: fastrand::u64(..) };
+    match view.pick(&input) {
+        balance::Pick::Candidate(index) => match slot.take() {
+            Some(attempt) => Look::Picked(Box::new(picked(&view, index, attempt))),
+            None => Look::Wait,
+        },
+        balance::Pick::Wait { connect } => {
+            if let Some(way) = connect.and_then(|index| view.ways.get(index)) {
+                way.connect();
+            }
+            Look::Wait
+        }
+        _ => Look::Fail(nobody(&view, attempt)),
+    }
+}
+
+/// The indices of what the call was sent to; few calls are tried twice.
+fn tried(view: &LaneView, attempt: &Attempt) -> Vec<usize> {
+    if attempt.tried.is_empty() {
+        return Vec::new();
+    }
+    let all = view.candidates.iter().enumerate();
+    all.filter(|(_, candidate)| attempt.tried.contains(&candidate.state)).map(|(index, _)| index).collect()
+}
+
+fn picked(view: &LaneView, index: usize, mut attempt: Attempt) -> Picked {
+    let candidate = &view.candidates[index];
+    let hostname = &candidate.endpoint.hostname;
+    if attempt.auto_host && !hostname.is_empty() {
+        // A hostname that is no authority leaves the request's own in place.
+        if let Ok(authority) = hostname.parse() {
+            let _ = set_authority(attempt.request.uri_mut(), authority);
+        }
+    }
+    let guard = PickGuard::new(candidate.state.clone(), None);
+    let state = candidate.state.clone();
+    let (number, address) = (attempt.number, candidate.endpoint.address);
+    let observer = attempt.call.link.attempt(number, address, attempt.request.headers_mut());
+    Picked { request: attempt.request, way: view.ways[index].clone(), observer, guard, state }
+}
+
+/// Why nobody takes the attempt.
+fn nobody(view: &LaneView, attempt: &Attempt) -> Error {
+    let cluster = attempt.cluster.name();
+    let config = attempt.cluster.state().config();
+    let error = if view.candidates.is_empty() {
+        let why = note(&config).map(|note| format!(": {}", note.message())).unwrap_or_default();
+        Error::new(Code::NO_ENDPOINTS, format!("cluster `{cluster}` has no endpoints{why}"))
+    } else {
+        no_connection(cluster, view)
+    };
+    error.with_config_version(attempt.view.version())
+}
+
+/// TLS that fails is another fault than a network that does, and has its own code.
+fn no_connection(cluster: &str, view: &LaneView) -> Error {
+    let count = view.candidates.len();
+    match view.last_error() {
+        Some(last) if last.kind() == mesh_core::error::Kind::Security => {
+            Error::new(last.code(), format!("cluster `{cluster}`: {}", last.message())).with_source(last)
+        }
+        Some(last) => {
+            let text =
+                format!("none of the {count} endpoints of cluster `{cluster}` can be reached: {}", last.message());
+            Error::new(Code::NO_CONNECTION, text).with_source(last)
+        }
+        None => {
+            Error::new(Code::NO_CONNECTION, format!("none of the {count} endpoints of cluster `{cluster}` is usable"))
+        }
+    }
+}
+
+/// The request never left: it goes back whole.
+fn unsent(error: Error, attempt: Option<Attempt>) -> AttemptFailed {
+    let request = attempt.map(|attempt| Box::new(attempt.request));
+    AttemptFailed { failure: Failure::NoEndpoint, error, request, picked: None }
+}
+
+/// Whether the picked endpoint's hostname becomes the authority (`auto_host_rewrite`). gRPC does so only for servers that
+/// the bootstrap trusts (gRFC A81), which nothing says yet.
+pub(crate) fn auto_host(action: &Action, grpc: bool) -> bool {
+    matches!(action, Action::Forward(forward) if !grpc && forward.host_rewrite == Some(HostRewrite::Auto))
+}

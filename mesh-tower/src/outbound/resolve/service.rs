@@ -1,0 +1,107 @@
+//! Finds the target of each request.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::uri::Scheme;
+use http::{Request, Response, Version};
+use mesh_core::error::{Code, Error};
+use mesh_core::policy::deadline::{deadline, parse_grpc_timeout};
+use mesh_core::route::facts::is_grpc;
+use tower_service::Service;
+
+use super::ResolveFuture;
+use crate::body::MeshBody;
+use crate::observe::CallLink;
+use crate::outbound::client::WaitForReady;
+use crate::outbound::stage::{Arrived, Call, Resolved};
+use crate::outbound::target::{Pinned, TargetSlot, TargetState, Targets};
+use crate::outbound::{ResponseBody, authority_of};
+
+/// How a client finds its targets.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// From each request's authority.
+    ByAuthority(Arc<Targets>),
+    /// Always this one; virtual hosts are chosen by `authority`, whatever the request says (gRFC A47).
+    Fixed { target: Arc<Pinned>, authority: Arc<str> },
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByAuthority(_) => f.write_str("ByAuthority"),
+            Self::Fixed { target, .. } => f.debug_tuple("Fixed").field(target.slot()).finish(),
+        }
+    }
+}
+
+/// Gives each request its target.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolve<S> {
+    inner: S,
+    way: Way,
+    channel_id: u64,
+}
+
+impl<S> Resolve<S> {
+    pub(super) fn new(inner: S, way: Way, channel_id: u64) -> Self {
+        Self { inner, way, channel_id }
+    }
+
+    fn call_of(&self, request: &Request<MeshBody>, link: CallLink) -> Call {
+        Call {
+            link,
+            started: tokio::time::Instant::now().into_std(),
+            grpc: is_grpc(request.headers()),
+            http2: request.version() == Version::HTTP_2,
+            wait_for_ready: request.extensions().get::<WaitForReady>().is_some(),
+            channel_id: self.channel_id,
+        }
+    }
+
+    fn find(&self, request: &Request<MeshBody>, call: &Call) -> Result<(Arc<TargetSlot>, Option<Arc<str>>), Error> {
+        match &self.way {
+            Way::Fixed { target, authority } => Ok((target.slot().clone(), Some(authority.clone()))),
+            Way::ByAuthority(targets) => {
+                let authority = authority_of(request.uri(), request.headers());
+                if authority.is_empty() {
+                    return Err(Error::new(Code::BAD_TARGET, "the request has neither an authority nor a host header"));
+                }
+                let https = request.uri().scheme() == Some(&Scheme::HTTPS);
+                Ok((targets.find(authority, https, call.started)?, None))
+            }
+        }
+    }
+}
+
+impl<S> Service<Arrived> for Resolve<S>
+where
+    S: Service<Resolved, Response = Response<ResponseBody>, Error = Error> + Clone,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = ResolveFuture<S>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, arrived: Arrived) -> ResolveFuture<S> {
+        let Arrived { request, link } = arrived;
+        let call = self.call_of(&request, link);
+        let (slot, authority) = match self.find(&request, &call) {
+            Ok(found) => found,
+            Err(error) => return ResolveFuture::failed(error),
+        };
+        if let TargetState::Ready(view) = &*slot.current() {
+            let resolved = Resolved { request, call, view: view.clone(), authority };
+            return ResolveFuture::found(self.inner.call(resolved));
+        }
+        // The route's limits are not known yet; the caller's own is.
+        let asked = request.headers().get("grpc-timeout").and_then(|value| parse_grpc_timeout(value.as_bytes()));
+        let until = if call.grpc { deadline(call.started, asked) } else { None };
+        ResolveFuture::waiting(self.inner.clone(), slot, request, call, authority, until)
+    }
+}

@@ -1,0 +1,85 @@
+//! Starts each call's attempts.
+
+use std::task::{Context, Poll};
+
+use http::{Method, Response};
+use mesh_core::error::Error;
+use mesh_core::policy::retry::Attempts;
+use tower_service::Service;
+
+use super::future::{Plan, RetryFuture};
+use super::kept::KeptRequest;
+use super::layer::RetryLayer;
+use crate::outbound::ResponseBody;
+use crate::outbound::pick::auto_host;
+use crate::outbound::stage::{Attempt, AttemptFailed, Routed, Tried};
+
+/// Makes attempts.
+#[derive(Debug, Clone)]
+pub(crate) struct Retry<S> {
+    inner: S,
+    settings: RetryLayer,
+}
+
+impl<S> Retry<S> {
+    pub(super) fn new(inner: S, settings: RetryLayer) -> Self {
+        Self { inner, settings }
+    }
+
+    fn plan(&self, routed: Routed) -> (Plan, http::Request<crate::body::MeshBody>) {
+        let forward = routed.forward();
+        let policy = forward.and_then(|forward| forward.retry.as_ref()).or(routed.decision.host.retry.as_ref());
+        let request = &routed.request;
+        let facts = routed.call.facts_of(request.method(), request.uri(), request.headers());
+        let attempts = Attempts::new(policy, &facts);
+        let auto_host = auto_host(&routed.decision.route.action, routed.call.grpc);
+        let host = &routed.decision.host;
+        let Routed { request, call, view, cluster, hash, deadline, .. } = routed;
+        let cluster = cluster.and_then(Result::ok);
+        let cluster = cluster.expect("the layer before lets only requests with a cluster pass");
+        if attempts.may_retry() {
+            cluster.state().budget().earn(&cluster.state().config().cluster.circuit_breakers);
+        }
+        let plan = Plan {
+            attempts,
+            call,
+            count_in_request: host.request_attempt_count,
+            count_in_response: host.response_attempt_count,
+            view,
+            cluster,
+            hash,
+            deadline,
+            auto_host,
+            tried: Tried::default(),
+            number: 0,
+            permit: None,
+            kept: None,
+        };
+        (plan, request)
+    }
+}
+
+impl<S> Service<Routed> for Retry<S>
+where
+    S: Service<Attempt, Response = Response<ResponseBody>, Error = AttemptFailed> + Clone,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = RetryFuture<S>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, routed: Routed) -> RetryFuture<S> {
+        let (mut plan, request) = self.plan(routed);
+        // A tunnel is not a request that could be made again.
+        if !plan.attempts.may_retry() || request.method() == Method::CONNECT {
+            return RetryFuture::new(self.inner.clone(), plan, request);
+        }
+        let kept = KeptRequest::new(request, self.settings.replay_bytes, self.settings.keep_extensions);
+        let request = kept.again();
+        plan.kept = Some(kept);
+        RetryFuture::new(self.inner.clone(), plan, request)
+    }
+}

@@ -1,0 +1,139 @@
+//! Decides on each request.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Response;
+use mesh_core::error::{Code, Error};
+use mesh_core::model::{Action, ClusterChoice};
+use mesh_core::policy::deadline::{deadline, grpc_timeout, http_timeouts, parse_grpc_timeout};
+use mesh_core::route::hash::request_hash;
+use mesh_core::route::{Decision, NoDecision};
+use tower_service::Service;
+
+use super::RouteFuture;
+use crate::outbound::stage::{Resolved, Routed};
+use crate::outbound::target::Targets;
+use crate::outbound::view::TargetView;
+use crate::outbound::{ResponseBody, refuse_unsupported};
+use crate::reply::Reply;
+
+/// Gives each request its route and cluster.
+#[derive(Clone)]
+pub(crate) struct Route<S> {
+    inner: S,
+    targets: Arc<Targets>,
+}
+
+impl<S> Route<S> {
+    pub(super) fn new(inner: S, targets: Arc<Targets>) -> Self {
+        Self { inner, targets }
+    }
+}
+
+impl<S> Service<Resolved> for Route<S>
+where
+    S: Service<Routed, Response = Response<ResponseBody>, Error = Error> + Clone,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = RouteFuture<S>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, resolved: Resolved) -> RouteFuture<S> {
+        match decide(resolved) {
+            Err(Refusal::Error(error)) => RouteFuture::failed(error),
+            Err(Refusal::Reply(response)) => RouteFuture::answered(*response),
+            Ok(routed) => match missing_cluster(&routed) {
+                // The name came from the request, and the graph has not been asked for it yet.
+                Some(name) => {
+                    let slot = self.targets.get(&routed.view.snapshot.target);
+                    match slot {
+                        Some(slot) => {
+                            self.targets.want_cluster(&slot, &name);
+                            RouteFuture::waiting(self.inner.clone(), routed, slot, name)
+                        }
+                        None => RouteFuture::routed(self.inner.call(routed)),
+                    }
+                }
+                None => RouteFuture::routed(self.inner.call(routed)),
+            },
+        }
+    }
+}
+
+/// Why a request gets no further.
+enum Refusal {
+    Error(Error),
+    Reply(Box<Response<ResponseBody>>),
+}
+
+/// The cluster that a header names and that the target's configuration does not have.
+fn missing_cluster(routed: &Routed) -> Option<mesh_core::model::Name> {
+    let by_header = matches!(routed.forward()?.cluster, ClusterChoice::Header(_));
+    let name = &routed.decision.cluster.as_ref()?.name;
+    (by_header && routed.cluster.is_none()).then(|| name.clone())
+}
+
+fn decide(resolved: Resolved) -> Result<Routed, Refusal> {
+    let Resolved { request, call, view, authority } = resolved;
+    let facts = call.facts_of(request.method(), request.uri(), request.headers());
+    let host = authority.as_deref().unwrap_or(facts.authority);
+    let decision = match view.index().decide(host, &facts, fastrand::u64(..)) {
+        Ok(decision) => decision,
+        Err(why) => return Err(no_decision(&view, &why, &facts, call.grpc)),
+    };
+    if let Some(chosen) = &decision.cluster {
+        call.link.decided(&chosen.name, &decision.route.name, view.version());
+    }
+    supported(&view, &decision).map_err(|error| Refusal::Error(error.with_config_version(view.version())))?;
+    let cluster = decision.cluster.as_ref().and_then(|chosen| view.cluster(&chosen.name));
+    let (mut hash, mut until) = (None, None);
+    if let Action::Forward(forward) = &decision.route.action {
+        hash = request_hash(&forward.hash, &facts).value;
+        let connection_max = view.http().max_stream_duration;
+        let limit = if call.grpc {
+            let asked = request.headers().get("grpc-timeout").and_then(|value| parse_grpc_timeout(value.as_bytes()));
+            grpc_timeout(asked, &forward.max_stream_duration, connection_max)
+        } else {
+            http_timeouts(forward, connection_max).stream
+        };
+        until = deadline(call.started, limit);
+    }
+    Ok(Routed { request, call, view, decision, cluster, hash, deadline: until })
+}
+
+fn supported(view: &TargetView, decision: &Decision) -> Result<(), Error> {
+    let table = view.table();
+    refuse_unsupported(&view.http().unsupported, || format!("Listener `{}`", view.snapshot.listener.name))?;
+    refuse_unsupported(&table.unsupported, || format!("route table `{}`", table.name))?;
+    refuse_unsupported(&decision.host.unsupported, || format!("virtual host `{}`", decision.host.name))?;
+    refuse_unsupported(&decision.route.unsupported, || format!("route `{}`", decision.route.name))
+}
+
+fn no_decision(view: &TargetView, why: &NoDecision, facts: &mesh_core::route::RequestFacts<'_>, grpc: bool) -> Refusal {
+    let code = match why {
+        NoDecision::NoVirtualHost => Code::NO_VIRTUAL_HOST,
+        NoDecision::NoRoute { .. } => Code::NO_ROUTE,
+        _ => Code::NO_CLUSTER,
+    };
+    if let NoDecision::NoClusterHeader { route, .. } = why
+        && let Action::Forward(forward) = &route.action
+        && !grpc
+    {
+        return Refusal::Reply(Box::new(not_found(forward.cluster_not_found, grpc)));
+    }
+    let (table, target) = (&view.table().name, &view.snapshot.target);
+    let text =
+        format!("{why}: {} {}{} (target `{target}`, route table `{table}`)", facts.method, facts.authority, facts.path);
+    Refusal::Error(Error::new(code, text).with_config_version(view.version()))
+}
+
+/// `cluster_not_found_response_code`.
+pub(crate) fn not_found(status: http::StatusCode, grpc: bool) -> Response<ResponseBody> {
+    let reply = Reply { status, ..Reply::of(&Error::new(Code::NO_CLUSTER, "the cluster does not exist")) };
+    reply.into_response(grpc).map(|text| ResponseBody::ours(text.into()))
+}

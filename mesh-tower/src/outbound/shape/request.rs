@@ -1,0 +1,108 @@
+//! What the route makes of a request before it goes out.
+
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue, Uri};
+use mesh_core::error::{Code, Error};
+use mesh_core::model::Forward;
+use mesh_core::route::format::FormatFacts;
+use mesh_core::route::mutate::{append_to_list, mutate_request};
+use mesh_core::route::rewrite::{rewrite_authority, rewrite_path};
+
+use crate::outbound::stage::Routed;
+
+/// The path as the client said it, where the route has rewritten it (Envoy).
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+/// The host as the client said it (Envoy's `append_x_forwarded_host`).
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Header mutations of all levels, then the rewrites.
+///
+/// # Errors
+///
+/// [`Code::UNSUPPORTED_ROUTE`] if a rewrite makes something that is no path or no authority.
+pub(super) fn shape(routed: &mut Routed) -> Result<(), Error> {
+    mutate(routed);
+    let decision = routed.decision.clone();
+    let mesh_core::model::Action::Forward(forward) = &decision.route.action else { return Ok(()) };
+    if forward.path_rewrite.is_some() {
+        path(routed, forward)?;
+    }
+    let weighted = decision.weighted_cluster();
+    if forward.host_rewrite.is_some() || weighted.is_some_and(|cluster| cluster.host_rewrite.is_some()) {
+        let request = &routed.request;
+        let facts = routed.call.facts_of(request.method(), request.uri(), request.headers());
+        let before = facts.authority.to_owned();
+        if let Some(authority) = rewrite_authority(forward, weighted, &facts, "").map_err(bad)? {
+            set_authority(routed.request.uri_mut(), authority)?;
+            forwarded_host(routed, forward, &before);
+        }
+    }
+    Ok(())
+}
+
+fn mutate(routed: &mut Routed) {
+    let levels = routed.decision.mutations(routed.view.table());
+    if levels.into_iter().all(|level| level.request_append.is_empty() && level.request_remove.is_empty()) {
+        return;
+    }
+    // Values are made from the request as it was.
+    let before = routed.request.headers().clone();
+    let (method, uri) = (routed.request.method().clone(), routed.request.uri().clone());
+    let facts = FormatFacts {
+        request: routed.call.facts_of(&method, &uri, &before),
+        version: routed.request.version(),
+        remote: None,
+        local: None,
+        status: None,
+    };
+    for level in routed.decision.mutations(routed.view.table()) {
+        mutate_request(level, routed.request.headers_mut(), &facts);
+    }
+}
+
+fn path(routed: &mut Routed, forward: &Forward) -> Result<(), Error> {
+    let Some(rewrite) = &forward.path_rewrite else { return Ok(()) };
+    let uri = routed.request.uri();
+    let before = uri.path_and_query().map_or("/", |path| path.as_str());
+    let after = rewrite_path(rewrite, &routed.decision.route.matches, before).map_err(bad)?;
+    if let Ok(original) = HeaderValue::from_str(before) {
+        routed.request.headers_mut().insert(ORIGINAL_PATH, original);
+    }
+    let mut parts = std::mem::take(routed.request.uri_mut()).into_parts();
+    parts.path_and_query = Some(after);
+    *routed.request.uri_mut() = whole(parts)?;
+    Ok(())
+}
+
+fn forwarded_host(routed: &mut Routed, forward: &Forward, before: &str) {
+    if forward.append_x_forwarded_host
+        && let Ok(host) = HeaderValue::from_str(before)
+    {
+        append_to_list(routed.request.headers_mut(), FORWARDED_HOST, &host);
+    }
+}
+
+/// Replaces the authority of `uri`.
+///
+/// # Errors
+///
+/// When what comes out is no URI.
+pub(crate) fn set_authority(uri: &mut Uri, authority: http::uri::Authority) -> Result<(), Error> {
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.authority = Some(authority);
+    *uri = whole(parts)?;
+    Ok(())
+}
+
+fn whole(mut parts: http::uri::Parts) -> Result<Uri, Error> {
+    // With an authority and a path a URI has a scheme.
+    if parts.scheme.is_none() && parts.authority.is_some() && parts.path_and_query.is_some() {
+        parts.scheme = Some(Scheme::HTTP);
+    }
+    Uri::from_parts(parts)
+        .map_err(|error| Error::new(Code::UNSUPPORTED_ROUTE, format!("the route's rewrite makes no URI: {error}")))
+}
+
+fn bad(error: mesh_core::route::rewrite::BadRewrite) -> Error {
+    Error::new(Code::UNSUPPORTED_ROUTE, error.to_string())
+}

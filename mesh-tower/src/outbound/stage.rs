@@ -1,0 +1,170 @@
+//! What a request is at each stage of its way. Every layer takes one stage and gives the next, so that a wrong order does
+//! not compile.
+//!
+//! ```text
+//! Arrived -> Resolved -> Routed -> Attempt -> Picked
+//! ```
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, request};
+use mesh_core::balance::{CandidateState, PickGuard};
+use mesh_core::error::Error;
+use mesh_core::model::{Action, Forward};
+use mesh_core::policy::retry::Failure;
+use mesh_core::route::{Decision, RequestFacts};
+
+use super::cluster::ClusterHandle;
+use super::view::TargetView;
+use crate::body::MeshBody;
+use crate::connect::{EndpointHandle, Failed};
+use crate::observe::{AttemptObserver, CallLink};
+
+/// A request as it comes from the client.
+pub(crate) struct Arrived {
+    pub(crate) request: Request<MeshBody>,
+    pub(crate) link: CallLink,
+}
+
+/// A request whose target is known and has a configuration.
+pub(crate) struct Resolved {
+    pub(crate) request: Request<MeshBody>,
+    pub(crate) call: Call,
+    /// The configuration it is under to its end.
+    pub(crate) view: Arc<TargetView>,
+    /// What chooses the virtual host if it is not the request's authority: a fixed target.
+    pub(crate) authority: Option<Arc<str>>,
+}
+
+/// What is known of a call from its beginning.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// Whom to tell what becomes of it.
+    pub(crate) link: CallLink,
+    /// When it began.
+    pub(crate) started: Instant,
+    /// Whether it follows gRPC's rules.
+    pub(crate) grpc: bool,
+    /// Whether it came as HTTP/2.
+    pub(crate) http2: bool,
+    /// Whether it waits for an endpoint where others fail.
+    pub(crate) wait_for_ready: bool,
+    /// A random number of the client it was made with.
+    pub(crate) channel_id: u64,
+}
+
+/// A request whose route and cluster are decided, once for all its attempts.
+pub(crate) struct Routed {
+    pub(crate) request: Request<MeshBody>,
+    pub(crate) call: Call,
+    pub(crate) view: Arc<TargetView>,
+    pub(crate) decision: Decision,
+    /// The cluster it goes to. None: the route answers itself.
+    pub(crate) cluster: Option<Result<Arc<ClusterHandle>, Error>>,
+    /// The request's hash, for policies that keep alike requests together.
+    pub(crate) hash: Option<u64>,
+    /// When the call must be over.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// One attempt of a request.
+pub(crate) struct Attempt {
+    pub(crate) request: Request<MeshBody>,
+    pub(crate) call: Call,
+    pub(crate) cluster: Arc<ClusterHandle>,
+    pub(crate) view: Arc<TargetView>,
+    pub(crate) hash: Option<u64>,
+    /// From 1; transparent repetitions do not count.
+    pub(crate) number: u32,
+    /// The endpoints that this call was sent to, to be avoided.
+    pub(crate) tried: Tried,
+    /// Whether the picked endpoint's hostname becomes the authority.
+    pub(crate) auto_host: bool,
+}
+
+/// An attempt with its endpoint.
+pub(crate) struct Picked {
+    pub(crate) request: Request<MeshBody>,
+    pub(crate) way: Arc<dyn EndpointHandle>,
+    pub(crate) observer: AttemptObserver,
+    pub(crate) guard: PickGuard,
+    pub(crate) state: Arc<CandidateState>,
+}
+
+/// The endpoints that a call was sent to; few, and mostly none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tried(Vec<Arc<CandidateState>>);
+
+impl Tried {
+    pub(crate) fn add(&mut self, state: Arc<CandidateState>) {
+        self.0.push(state);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn contains(&self, state: &Arc<CandidateState>) -> bool {
+        self.0.iter().any(|tried| Arc::ptr_eq(tried, state))
+    }
+}
+
+/// Why an attempt has no response.
+#[derive(Debug)]
+pub(crate) struct AttemptFailed {
+    pub(crate) failure: Failure,
+    pub(crate) error: Error,
+    /// The request, if none of it has left.
+    pub(crate) request: Option<Box<Request<MeshBody>>>,
+    /// The endpoint it was sent to.
+    pub(crate) picked: Option<Arc<CandidateState>>,
+}
+
+impl AttemptFailed {
+    /// The mesh itself refuses the attempt.
+    pub(crate) fn refused(error: Error) -> Self {
+        Self { failure: Failure::Refusal, error, request: None, picked: None }
+    }
+
+    pub(crate) fn at(failed: Failed, picked: Arc<CandidateState>) -> Self {
+        Self { failure: failed.failure, error: failed.error, request: failed.request, picked: Some(picked) }
+    }
+}
+
+impl Routed {
+    /// The route's action, if it is to forward.
+    pub(crate) fn forward(&self) -> Option<&Forward> {
+        match &self.decision.route.action {
+            Action::Forward(forward) => Some(forward),
+            _ => None,
+        }
+    }
+}
+
+impl Call {
+    /// What routes and policies may ask of a request.
+    pub(crate) fn facts<'a>(&self, request: &'a request::Parts) -> RequestFacts<'a> {
+        self.facts_of(&request.method, &request.uri, &request.headers)
+    }
+
+    /// The same, of the request's parts.
+    pub(crate) fn facts_of<'a>(
+        &self,
+        method: &'a http::Method,
+        uri: &'a http::Uri,
+        headers: &'a http::HeaderMap,
+    ) -> RequestFacts<'a> {
+        RequestFacts {
+            method,
+            scheme: uri.scheme_str().unwrap_or("http"),
+            authority: super::authority_of(uri, headers),
+            path: uri.path_and_query().map_or("", |path| path.as_str()),
+            headers,
+            is_grpc: self.grpc,
+            tls: None,
+            source_ip: None,
+            channel_id: self.channel_id,
+        }
+    }
+}

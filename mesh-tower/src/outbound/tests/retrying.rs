@@ -1,0 +1,124 @@
+//! Attempts.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use mesh_core::error::Code;
+use serde_json::json;
+
+use super::*;
+use crate::body::MeshBody;
+
+fn retrying(policy: &Value) -> Value {
+    routes(&json!([{"match": {"prefix": "/"}, "route": {"cluster": "one", "retry_policy": policy}}]))
+}
+
+fn planned(plan: &str) -> Request<MeshBody> {
+    Request::post("http://a/").header("x-plan", plan).body("the body".into()).unwrap()
+}
+
+#[tokio::test]
+async fn a_response_that_the_policy_names_is_asked_for_again_with_the_whole_body() {
+    let one = Backend::start("one").await;
+    let table = retrying(&json!({"retry_on": "5xx", "num_retries": 2}));
+    let client = client(&table, &[cluster("one", &[one.address])]);
+    let response = client.send(planned("503,502,200")).await.unwrap();
+    assert_eq!((response.status(), one.count()), (StatusCode::OK, 3));
+    assert_eq!(one.body(), "the body");
+}
+
+#[tokio::test]
+async fn the_last_response_stands_when_the_attempts_are_used_up() {
+    let one = Backend::start("one").await;
+    let table = retrying(&json!({"retry_on": "5xx", "num_retries": 1}));
+    let client = client(&table, &[cluster("one", &[one.address])]);
+    assert_eq!(client.send(planned("503,502,200")).await.unwrap().status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(one.count(), 2);
+}
+
+#[tokio::test]
+async fn without_a_policy_there_is_one_attempt() {
+    let one = Backend::start("one").await;
+    let client = client(&routes(&to("one")), &[cluster("one", &[one.address])]);
+    assert_eq!(client.send(planned("503,200")).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(one.count(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_to_keep_is_tried_once() {
+    let one = Backend::start("one").await;
+    let table = retrying(&json!({"retry_on": "5xx", "num_retries": 3}));
+    let client = client(&table, &[cluster("one", &[one.address])]);
+    let long = Full::from(Bytes::from(vec![b'x'; 100_000]));
+    let request = planned("503,200").map(|_| MeshBody::new(long));
+    assert_eq!(client.send(request).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!((one.count(), one.body().len()), (1, 100_000));
+}
+
+#[tokio::test]
+async fn an_attempt_that_hangs_is_given_up_for_another() {
+    let one = Backend::start("one").await;
+    let table = retrying(&json!({"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.05s"}));
+    let client = client(&table, &[cluster("one", &[one.address])]);
+    assert_eq!(client.send(planned("hang,200")).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_reached_is_replaced_without_a_policy() {
+    let one = Backend::start("one").await;
+    let dead = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let client = client(&routes(&to("one")), &[cluster("one", &[dead, one.address])]);
+    for _ in 0..20 {
+        assert_eq!(client.get("http://a/").await.unwrap().status(), StatusCode::OK);
+    }
+    let nobody = super::client(&routes(&to("none")), &[cluster("none", &[dead])]);
+    let error = nobody.get("http://a/").await.unwrap_err();
+    assert_eq!(error.code(), Code::NO_CONNECTION);
+    assert!(error.to_string().contains("cluster `none`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_dies_between_requests_loses_none() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let client = client(&routes(&to("one")), &[cluster("one", &[one.address, two.address])]);
+    for _ in 0..10 {
+        assert_eq!(get(&client, "http://a/").await.0, StatusCode::OK);
+    }
+    one.stop().await;
+    for _ in 0..50 {
+        assert!(get(&client, "http://a/").await.1.starts_with("two"));
+    }
+}
+
+#[tokio::test]
+async fn streams_pass_unbuffered_in_both_directions() {
+    let one = Backend::start("one").await;
+    let client = client(&routes(&to("one")), &[cluster("one", &[one.address])]);
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let frames = StreamBody::new(Chunks(receiver));
+    let request = Request::post("http://a/").body(frames).unwrap();
+    let sent = tokio::spawn(async move {
+        for chunk in ["a", "b", "c"] {
+            sender.send(Bytes::from_static(chunk.as_bytes())).await.unwrap();
+        }
+    });
+    let response = client.send(request).await.unwrap();
+    sent.await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "one POST / a");
+    assert_eq!(one.body(), "abc");
+}
+
+struct Chunks(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl futures_core::Stream for Chunks {
+    type Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>;
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(http_body::Frame::data(chunk))))
+    }
+}

@@ -1,0 +1,112 @@
+//! Where requests go.
+
+use http::{Request, StatusCode};
+use mesh_core::error::Code;
+use serde_json::json;
+
+use super::*;
+use crate::body::MeshBody;
+
+#[tokio::test]
+async fn any_host_is_a_target_of_its_own() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let (mesh, _source) = mesh(&[
+        listener("a:80", &routes(&to("one"))),
+        listener("b:8080", &routes(&to("two"))),
+        cluster("one", &[one.address]),
+        cluster("two", &[two.address]),
+    ]);
+    let client = mesh.http();
+    assert_eq!(get(&client, "http://a/x?y=z").await, (StatusCode::OK, "one GET /x?y=z a".to_owned()));
+    assert_eq!(get(&client, "http://b:8080/").await.1, "two GET / b:8080");
+    let error = client.get("http://nowhere/").await.unwrap_err();
+    assert_eq!(error.code(), Code::RESOURCE_NOT_FOUND);
+    assert!(error.to_string().contains("nowhere:80"), "{error}");
+}
+
+#[tokio::test]
+async fn the_host_header_names_the_target_of_a_request_without_authority() {
+    let one = Backend::start("one").await;
+    let client = client(&routes(&to("one")), &[cluster("one", &[one.address])]);
+    let request = Request::get("/p").header("host", "a").body(MeshBody::empty()).unwrap();
+    assert_eq!(text(client.send(request).await.unwrap()).await, "one GET /p a");
+    let nobody = Request::get("/p").body(MeshBody::empty()).unwrap();
+    assert_eq!(code(client.send(nobody).await), Code::BAD_TARGET);
+}
+
+#[tokio::test]
+async fn a_fixed_target_chooses_the_virtual_host_whatever_the_request_says() {
+    let one = Backend::start("one").await;
+    let hosts = json!({"virtual_hosts": [
+        {"name": "it", "domains": ["greeter"], "routes": to("one")},
+        {"name": "other", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 418}}]},
+    ]});
+    let (mesh, _source) = mesh(&[listener("greeter", &hosts), cluster("one", &[one.address])]);
+    let client = mesh.client("xds:///greeter").unwrap();
+    mesh.ready("xds:///greeter").await.unwrap();
+    assert_eq!(get(&client, "http://anything/").await.1, "one GET / anything");
+    assert_eq!(get(&client, "/").await.1, "one GET / greeter");
+}
+
+#[tokio::test]
+async fn routes_decide_by_path_header_and_weight() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let table = routes(&json!([
+        {"match": {"path": "/exact"}, "route": {"cluster": "two"}},
+        {"match": {"prefix": "/", "headers": [{"name": "x-to", "string_match": {"exact": "two"}}]},
+         "route": {"cluster_header": "x-to"}},
+        {"match": {"prefix": "/weighted"}, "route": {"weighted_clusters": {"clusters": [
+            {"name": "one", "weight": 75}, {"name": "two", "weight": 25}]}}},
+        {"match": {"prefix": "/no"}, "direct_response": {"status": 403, "body": {"inline_string": "no"}}},
+        {"match": {"prefix": "/"}, "route": {"cluster": "one"}},
+    ]));
+    let client = client(&table, &[cluster("one", &[one.address]), cluster("two", &[two.address])]);
+    assert_eq!(get(&client, "http://a/exact").await.1, "two GET /exact a");
+    assert_eq!(get(&client, "http://a/exact/no").await.1, "one GET /exact/no a");
+    assert_eq!(get(&client, "http://a/no").await, (StatusCode::FORBIDDEN, "no".to_owned()));
+    let by_header = Request::get("http://a/h").header("x-to", "two").body(MeshBody::empty()).unwrap();
+    assert_eq!(text(client.send(by_header).await.unwrap()).await, "two GET /h a");
+    let mut ones = 0;
+    for _ in 0..400 {
+        ones += usize::from(get(&client, "http://a/weighted").await.1.starts_with("one"));
+    }
+    // Four standard deviations around 300.
+    assert!((265..=335).contains(&ones), "{ones} of 400");
+}
+
+#[tokio::test]
+async fn what_no_route_takes_says_so() {
+    let none = client(&routes(&json!([{"match": {"prefix": "/only"}, "route": {"cluster": "one"}}])), &[]);
+    assert_eq!(code(none.get("http://a/other").await), Code::NO_ROUTE);
+    let missing = client(&routes(&to("missing")), &[]);
+    assert_eq!(missing.get("http://a/").await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    let teapot = routes(&json!([{"match": {"prefix": "/"},
+        "route": {"cluster_header": "x-c", "cluster_not_found_response_code": "NOT_FOUND"}}]));
+    assert_eq!(client(&teapot, &[]).get("http://a/").await.unwrap().status(), StatusCode::NOT_FOUND);
+    let host = json!({"virtual_hosts": [{"name": "b", "domains": ["b"], "routes": to("one")}]});
+    assert_eq!(code(client(&host, &[]).get("http://a/").await), Code::NO_VIRTUAL_HOST);
+}
+
+#[tokio::test]
+async fn a_change_of_routes_loses_no_request() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let clusters = [cluster("one", &[one.address]), cluster("two", &[two.address])];
+    let resources = |to_cluster: &str| {
+        let mut all = vec![listener("a:80", &routes(&to(to_cluster)))];
+        all.extend_from_slice(&clusters);
+        all
+    };
+    let (mesh, source) = mesh(&resources("one"));
+    let client = mesh.http();
+    assert!(get(&client, "http://a/").await.1.starts_with("one"));
+    for turn in 0..20 {
+        let expected = if turn % 2 == 0 { "two" } else { "one" };
+        source.set(encode(&resources(expected)));
+        // Every request on the way there is answered, and sooner or later by the other one.
+        let mut asked = 0;
+        while !get(&client, "http://a/").await.1.starts_with(expected) {
+            asked += 1;
+            assert!(asked < 10_000, "the change never came");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What routes make of requests and responses.
+
+use http::{Request, StatusCode};
+use serde_json::json;
+
+use super::*;
+use crate::body::MeshBody;
+
+#[tokio::test]
+async fn rewrites_and_header_mutations_reach_the_server_and_the_client() {
+    let one = Backend::start("one").await;
+    let table = routes(&json!([{
+        "match": {"prefix": "/old"},
+        "route": {"cluster": "one", "prefix_rewrite": "/new", "host_rewrite_literal": "inside"},
+        "request_headers_to_add": [{"header": {"key": "x-path", "value": "%REQ(:path)%"}}],
+        "request_headers_to_remove": ["x-secret"],
+        "response_headers_to_add": [{"header": {"key": "x-was", "value": "%REQ(x-secret)%"}}],
+    }]));
+    let client = client(&table, &[cluster("one", &[one.address])]);
+    let request = Request::get("http://a/old/x?q").header("x-secret", "s").body(MeshBody::empty()).unwrap();
+    let response = client.send(request).await.unwrap();
+    assert_eq!(response.headers()["x-was"], "s");
+    assert_eq!(text(response).await, "one GET /new/x?q inside");
+    let headers = one.headers();
+    assert_eq!(headers["x-path"], "/old/x?q");
+    assert_eq!(headers["x-envoy-original-path"], "/old/x?q");
+    assert!(!headers.contains_key("x-secret"));
+}
+
+#[tokio::test]
+async fn a_redirect_is_answered_by_the_route() {
+    let table =
+        routes(&json!([{"match": {"prefix": "/"}, "redirect": {"https_redirect": true, "path_redirect": "/x"}}]));
+    let response = client(&table, &[]).get("http://a/y").await.unwrap();
+    assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(response.headers()["location"], "https://a/x");
+}
