@@ -99,3 +99,33 @@ impl Connect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::identity::CertificateProviders;
+    use mesh_core::model::UpstreamTls;
+
+    use super::*;
+    use crate::connect::tests::rig::plan;
+    use crate::connect::{TcpDial, WireProtocol};
+    use crate::secure::testing::upstream;
+
+    #[tokio::test]
+    async fn endpoints_of_one_policy_share_its_tls() {
+        let secure = Secure::new(CertificateProviders::default());
+        let dial = Arc::new(TcpDial::new(true));
+        let connections = Connections::new(Handle::current(), dial, secure, ConnectSettings::default(), 1);
+        let policy = Arc::new(upstream());
+        let of = |policy: &Arc<UpstreamTls>, protocol| {
+            let plan = plan("127.0.0.1:80".parse().unwrap(), protocol);
+            connections.tls(&EndpointPlan { tls: Some(policy.clone()), ..plan }).unwrap()
+        };
+        let first = of(&policy, WireProtocol::Http2);
+        assert!(Arc::ptr_eq(&first, &of(&policy, WireProtocol::Http2)));
+        assert!(!Arc::ptr_eq(&first, &of(&policy, WireProtocol::Http1)));
+        assert!(!Arc::ptr_eq(&first, &of(&Arc::new(upstream()), WireProtocol::Http2)));
+        drop(first);
+        let _last = of(&Arc::new(upstream()), WireProtocol::Http1);
+        assert_eq!(connections.tls.lock().unwrap().len(), 1, "what nobody uses is forgotten");
+    }
+}

@@ -3,6 +3,7 @@
 //! Each endpoint of a cluster has one [`EndpointHandle`], made by an [`EndpointFactory`]. It owns the endpoint's connections,
 //! makes them again when they are lost, and says in the endpoint's `CandidateState` whether requests can go there.
 
+mod app;
 mod backoff;
 mod classify;
 mod connections;
@@ -30,6 +31,8 @@ use mesh_core::error::Error;
 use mesh_core::model::{Endpoint, Name, UpstreamTls};
 use mesh_core::policy::retry::Failure;
 
+pub use self::app::PickedEndpoint;
+pub(crate) use self::app::{MadeEndpoints, ServiceEndpoints};
 pub use self::backoff::ConnectBackoff;
 pub(crate) use self::classify::failure_of;
 pub use self::connections::Connections;

@@ -47,13 +47,13 @@ pub(super) async fn establish(way: &Arc<Way>, io: BoxStream) -> Result<Establish
     let signs = Arc::new(Signs::default());
     let io = TokioIo::new(Watched::new(io, signs.clone()));
     let (sender, connection) =
-        builder(&way.settings).handshake(io).await.map_err(|error| not_http2(&way.peer, &reason(&error)))?;
+        builder(&way.settings).handshake(io).await.map_err(|error| not_http2(way, &reason(&error)))?;
     let mut driver = tokio::spawn(connection);
     tokio::select! {
         () = signs.settings() => {}
         ended = &mut driver => {
             let why = ended.ok().and_then(Result::err).map_or_else(|| "it closed the connection".to_owned(), |error| reason(&error));
-            return Err(not_http2(&way.peer, &why));
+            return Err(not_http2(way, &why));
         }
     }
     Ok(Established { service: Box::new(Connection { way: way.clone(), sender }), lost: Box::pin(lost(signs, driver)) })
@@ -68,9 +68,15 @@ async fn lost(signs: Arc<Signs>, driver: JoinHandle<hyper::Result<()>>) -> Lost 
     Lost::Ended
 }
 
-fn not_http2(peer: &str, why: &str) -> Error {
-    Error::new(Code::NO_CONNECTION, format!("{peer} took a connection but did not start HTTP/2 on it: {why}"))
-        .with_next_step("check that the port speaks HTTP/2, and whether it wants TLS")
+fn not_http2(way: &Way, why: &str) -> Error {
+    let text = format!("{} took a connection but did not start HTTP/2 on it: {why}", way.peer);
+    // A server that speaks TLS 1.3 judges our certificate only now.
+    let next_step = if way.is_tls() {
+        "check that the server trusts our certificate, and that the port speaks HTTP/2"
+    } else {
+        "check that the port speaks HTTP/2, and whether it wants TLS"
+    };
+    Error::new(Code::NO_CONNECTION, text).with_next_step(next_step)
 }
 
 fn builder(settings: &ConnectSettings) -> Builder<TokioExecutor> {

@@ -1,17 +1,26 @@
 //! How an endpoint connects, fails, waits and tries again, on virtual time.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::Response;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::balance::CandidateState;
 use mesh_core::error::Code;
 use mesh_core::model::Endpoint;
+use mesh_core::policy::retry::Failure;
 use tokio::io::DuplexStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::rig::{Rig, connections, plan};
+use super::rig::{Rig, connections, get, plan};
+use crate::body::MeshBody;
 use crate::connect::WireProtocol::{Http1, Http2};
 use crate::connect::{BoxFuture, Dial, EndpointPlan, Hops, WireProtocol};
 use crate::io::BoxStream;
@@ -85,6 +94,44 @@ fn on_demand(protocol: WireProtocol) -> EndpointPlan {
 
 fn close_to(wait: Duration, seconds: f64) -> bool {
     (seconds * 0.8..=seconds * 1.2 + 0.01).contains(&wait.as_secs_f64())
+}
+
+/// Dials a server that answers nothing and can vanish without a word, as a machine does.
+#[derive(Debug, Clone)]
+struct Vanishing(watch::Receiver<bool>);
+
+impl Dial for Vanishing {
+    fn dial<'a>(&'a self, _: &'a Endpoint, _: &'a Hops) -> BoxFuture<'a, io::Result<BoxStream>> {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let mut vanished = self.0.clone();
+        tokio::spawn(async move {
+            let never = service_fn(|_| std::future::pending::<Result<Response<MeshBody>, Infallible>>());
+            let builder = http2::Builder::new(TokioExecutor::new());
+            let mut connection = pin!(builder.serve_connection(TokioIo::new(server), never));
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = vanished.changed() => {}
+            }
+            std::future::pending().await
+        });
+        Box::pin(async { Ok(Box::new(client) as BoxStream) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_vanishes_is_found_within_20_seconds() {
+    let (vanish, vanished) = watch::channel(false);
+    let rig = Rig::new(&connections(Vanishing(vanished)), eager(Http2));
+    rig.until_ready().await;
+    let request = tokio::spawn(rig.handle.call(get("/")));
+    sleep(Duration::from_secs(300)).await;
+    assert!(!request.is_finished(), "a slow server that answers PINGs is not gone");
+    vanish.send_replace(true);
+    let began = Instant::now();
+    let failed = request.await.unwrap().unwrap_err();
+    assert!(began.elapsed() <= Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(failed.failure, Failure::Reset { code: None });
+    assert!(failed.error.message().contains("PING"), "{}", failed.error);
 }
 
 /// Long enough for whatever happens at once.

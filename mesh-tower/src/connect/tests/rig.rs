@@ -53,7 +53,7 @@ pub(super) fn endpoint(address: SocketAddr) -> Endpoint {
     }
 }
 
-pub(super) fn plan(address: SocketAddr, protocol: WireProtocol) -> EndpointPlan {
+pub(in crate::connect) fn plan(address: SocketAddr, protocol: WireProtocol) -> EndpointPlan {
     EndpointPlan {
         cluster: "c".into(),
         endpoint: Arc::new(endpoint(address)),
