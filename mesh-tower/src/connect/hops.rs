@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_core::model::{Endpoint, UpstreamTls};
+use mesh_core::model::{Endpoint, Name, UpstreamTls};
 
 use super::{BoxFuture, EndpointPlan, WireProtocol};
 use crate::io::BoxStream;
@@ -45,7 +45,7 @@ impl Hops {
     pub(crate) fn first(&self, endpoint: &Endpoint) -> Vec<SocketAddr> {
         match self.0.first() {
             Some(hop) => vec![hop.address()],
-            None => std::iter::once(endpoint.address).chain(endpoint.additional.iter().copied()).collect(),
+            None => addresses(endpoint).collect(),
         }
     }
 
@@ -59,11 +59,17 @@ impl Hops {
     }
 }
 
+fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = SocketAddr> {
+    std::iter::once(endpoint.address).chain(endpoint.additional.iter().copied())
+}
+
 /// What two connections must have in common before a request may take either: the endpoint, the way there, the protocol, and
 /// whom we are and trust.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PoolKey {
-    endpoint: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    /// It may be the name that TLS asks for.
+    hostname: Name,
     hops: Vec<(SocketAddr, String)>,
     protocol: WireProtocol,
     tls: Option<Arc<UpstreamTls>>,
@@ -73,7 +79,8 @@ impl PoolKey {
     /// The key of the connections of `plan` through `hops`.
     pub(crate) fn new(plan: &EndpointPlan, hops: &Hops) -> Self {
         Self {
-            endpoint: plan.endpoint.address,
+            addresses: addresses(&plan.endpoint).collect(),
+            hostname: plan.endpoint.hostname.clone(),
             hops: hops.0.iter().map(|hop| (hop.address(), hop.key())).collect(),
             protocol: plan.protocol,
             tls: plan.tls.clone(),

@@ -3,6 +3,7 @@
 //! Each endpoint of a cluster has one [`EndpointHandle`], made by an [`EndpointFactory`]. It owns the endpoint's connections,
 //! makes them again when they are lost, and says in the endpoint's `CandidateState` whether requests can go there.
 
+#[allow(dead_code, reason = "mesh.layer and mesh.make_layer are built on it")]
 mod app;
 mod backoff;
 mod classify;
@@ -10,6 +11,7 @@ mod connections;
 pub(crate) mod control;
 mod dial;
 mod exchange;
+#[allow(dead_code, reason = "the seam for tunnels: HBONE is the first hop there will be")]
 mod hops;
 mod http1;
 mod http2;
@@ -32,11 +34,14 @@ use mesh_core::model::{Endpoint, Name, UpstreamTls};
 use mesh_core::policy::retry::Failure;
 
 pub use self::app::PickedEndpoint;
+#[allow(unused_imports, reason = "mesh.layer and mesh.make_layer are built on it")]
 pub(crate) use self::app::{MadeEndpoints, ServiceEndpoints};
 pub use self::backoff::ConnectBackoff;
+#[allow(unused_imports, reason = "for errors of response bodies")]
 pub(crate) use self::classify::failure_of;
 pub use self::connections::Connections;
 pub(crate) use self::dial::{Dial, ServiceDial, TcpDial};
+#[allow(unused_imports, reason = "the seam for tunnels")]
 pub(crate) use self::hops::{Hop, Hops, PoolKey};
 pub use self::settings::ConnectSettings;
 use crate::body::MeshBody;

@@ -112,7 +112,7 @@ impl Dial for Vanishing {
                 _ = connection.as_mut() => return,
                 _ = vanished.changed() => {}
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         Box::pin(async { Ok(Box::new(client) as BoxStream) })
     }

@@ -109,8 +109,11 @@ fn only_what_leads_the_same_way_under_the_same_identity_is_alike() {
     with_tls.tls = Some(Arc::new(upstream()));
     assert_eq!(tls, PoolKey::new(&with_tls, &Hops::direct()), "a policy that says the same is the same");
 
+    let mut named = plan(address, Http1);
+    named.endpoint = Arc::new(Endpoint { hostname: "a.example".into(), ..endpoint(address) });
     let keys = [
         direct,
+        PoolKey::new(&named, &Hops::direct()),
         tls,
         PoolKey::new(&plan(address, Http2), &Hops::direct()),
         PoolKey::new(&plan("127.0.0.2:80".parse().unwrap(), Http1), &Hops::direct()),
