@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 import queue
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -16,6 +18,19 @@ PATIENCE = 30
 
 class Failure(Exception):
     """What a case expected and did not find."""
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Holds SIGTERM back: a peer that is being started or ended must not be forgotten half-way."""
+    held = []
+    before = signal.signal(signal.SIGTERM, lambda *_: held.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if held:
+            sys.exit(143)
 
 
 class Peer:
@@ -123,8 +138,9 @@ class Place:
         return self
 
     def __exit__(self, *_):
-        for peer in reversed(self.peers):
-            peer.end()
+        with undisturbed():
+            for peer in reversed(self.peers):
+                peer.end()
 
     def spawn(self, name, *command, bootstrap=None, **more):
         """Starts a peer, with the bootstrap file and other variables in its environment."""
@@ -134,8 +150,9 @@ class Place:
         env.update({"no_proxy": "*", "NO_PROXY": "*"}, **more)
         if bootstrap:
             env["GRPC_XDS_BOOTSTRAP"] = str(bootstrap)
-        peer = Peer(name, command, env, self.folder / f"{name}.log")
-        self.peers.append(peer)
+        with undisturbed():
+            peer = Peer(name, command, env, self.folder / f"{name}.log")
+            self.peers.append(peer)
         return peer
 
     def go(self, name, *arguments, **more):
