@@ -1,0 +1,117 @@
+//! A real tonic server with a generated service, whose answers are asked for by name.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::metadata::MetadataValue;
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::peer_identity;
+
+/// The service. The name that is asked for says what happens: `hang`; `fail` (with a status and metadata); `flaky` (fails
+/// twice, then is well); `echo` (metadata comes back); `whoami` (the caller's identity, as metadata).
+#[derive(Debug, Clone, Default)]
+pub(super) struct Named {
+    pub(super) calls: Arc<AtomicUsize>,
+}
+
+pub(super) fn serving() -> HealthCheckResponse {
+    HealthCheckResponse { status: ServingStatus::Serving.into() }
+}
+
+#[tonic::async_trait]
+impl Health for Named {
+    type WatchStream = ReceiverStream<Result<HealthCheckResponse, Status>>;
+
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut response = Response::new(serving());
+        match &*request.get_ref().service {
+            "hang" => std::future::pending().await,
+            "fail" => {
+                let mut status = Status::with_details(Code::NotFound, "no \u{fc}ser", vec![1, 2, 3].into());
+                status.metadata_mut().insert("x-why", MetadataValue::from_static("because"));
+                return Err(status);
+            }
+            "flaky" if number < 2 => return Err(Status::unavailable("not yet")),
+            "echo" => *response.metadata_mut() = request.metadata().clone(),
+            "whoami" => {
+                assert!(request.remote_addr().is_some_and(|address| address.ip().is_loopback()));
+                let identity = peer_identity(&request).and_then(|peer| peer.spiffe_id().map(ToString::to_string));
+                if let Some(identity) = identity {
+                    response.metadata_mut().insert("x-who", identity.parse().unwrap());
+                }
+            }
+            _ => {}
+        }
+        Ok(response)
+    }
+
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (sender, messages) = mpsc::channel(1);
+        let service = request.into_inner().service;
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                let _ = sender.send(Ok(serving())).await;
+            }
+            match &*service {
+                "hang" => sender.closed().await,
+                "fail" => drop(sender.send(Err(Status::data_loss("half of it"))).await),
+                _ => {}
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+}
+
+/// The service on a tonic server of its own, outside the mesh.
+pub(super) struct Backend {
+    pub(super) address: SocketAddr,
+    pub(super) service: Named,
+    task: JoinHandle<()>,
+}
+
+impl Backend {
+    pub(super) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = Named::default();
+        let server = HealthServer::new(service.clone());
+        let serve = Server::builder().add_service(server).serve_with_incoming(TcpListenerStream::new(listener));
+        let task = tokio::spawn(async move { serve.await.unwrap() });
+        Self { address, service, task }
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.service.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// An address of this machine on which nothing listens, as long as the socket is kept.
+#[expect(dead_code, reason = "the tests of failures come next")]
+pub(super) fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+/// Long enough for a test that would otherwise hang.
+#[expect(dead_code, reason = "the tests of failures come next")]
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);

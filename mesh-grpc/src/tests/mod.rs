@@ -1,0 +1,36 @@
+//! Over real sockets: generated clients, real servers, configuration as a control plane would send it.
+
+mod config;
+mod backend;
+mod calls;
+
+use mesh_core::source::MemorySource;
+use serde_json::{Value, json};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::{Mesh, MeshChannel};
+use config::{cluster, encode, listener};
+
+const TARGET: &str = "xds:///greeter";
+
+/// A mesh with these resources, and the handle that changes them.
+fn mesh(resources: &[Value]) -> (Mesh, MemorySource) {
+    let source = MemorySource::new(encode(resources));
+    (Mesh::builder().source(source.clone()).build().unwrap(), source)
+}
+
+/// A generated client of `greeter`.
+fn health(mesh: &Mesh) -> HealthClient<MeshChannel> {
+    HealthClient::new(MeshChannel::new(mesh, TARGET).unwrap())
+}
+
+/// Asks for the health of `service`; see [`backend::Backend`] for what the names mean there.
+fn ask(service: &str) -> tonic::Request<HealthCheckRequest> {
+    tonic::Request::new(HealthCheckRequest { service: service.to_owned() })
+}
+
+/// A mesh whose `greeter` is these endpoints.
+fn to(endpoints: &[std::net::SocketAddr]) -> Mesh {
+    mesh(&[listener("greeter", &json!([config::forward("blue")])), cluster("blue", endpoints)]).0
+}
