@@ -75,7 +75,13 @@ const NAMES: &[Names] = &[
         except: &["mesh-tower/src/secure"],
         tests_too: false,
     },
-    Names { names: &["opentelemetry"], within: EVERYWHERE, except: &["mesh-tower/src/observe"], tests_too: false },
+    // The benches install an SDK, as applications do.
+    Names {
+        names: &["opentelemetry"],
+        within: EVERYWHERE,
+        except: &["mesh-tower/src/observe", "benches/"],
+        tests_too: false,
+    },
     Names {
         names: &["envoy_types"],
         within: EVERYWHERE,
