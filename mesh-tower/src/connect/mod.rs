@@ -3,7 +3,6 @@
 //! Each endpoint of a cluster has one [`EndpointHandle`], made by an [`EndpointFactory`]. It owns the endpoint's connections,
 //! makes them again when they are lost, and says in the endpoint's `CandidateState` whether requests can go there.
 
-#[allow(dead_code, reason = "mesh.layer and mesh.make_layer are built on it")]
 mod app;
 mod backoff;
 mod classify;
@@ -34,7 +33,6 @@ use mesh_core::model::{Endpoint, Name, UpstreamTls};
 use mesh_core::policy::retry::Failure;
 
 pub use self::app::PickedEndpoint;
-#[allow(unused_imports, reason = "mesh.layer and mesh.make_layer are built on it")]
 pub(crate) use self::app::{MadeEndpoints, ServiceEndpoints};
 pub use self::backoff::ConnectBackoff;
 #[allow(unused_imports, reason = "for errors of response bodies")]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::InboundFilters;
 use super::config::{InboundTls, NoTls};
 use super::slot::{ServingChange, ServingState};
+use crate::observe::Telemetry;
 
 /// Whom to tell when an address begins or ceases to serve.
 pub type OnServingChange = Arc<dyn Fn(&ServingChange) + Send + Sync>;
@@ -27,6 +28,8 @@ pub struct InboundOptions {
     pub filters: InboundFilters,
     /// Where TLS comes from. By default there is none, and chains that demand it close their connections.
     pub(crate) tls: Arc<dyn InboundTls>,
+    /// Where facts about requests go; nowhere by default.
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 /// Limits against clients that ask for too much. What is over a limit waits or is closed; nothing grows without bound.
@@ -78,6 +81,7 @@ impl Default for InboundOptions {
             on_change: Arc::new(log_change),
             filters: InboundFilters::default(),
             tls: Arc::new(NoTls),
+            telemetry: None,
         }
     }
 }
@@ -86,6 +90,12 @@ impl InboundOptions {
     /// With TLS from here.
     pub(crate) fn with_tls(mut self, tls: Arc<dyn InboundTls>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// With facts told to this telemetry.
+    pub(crate) fn with_telemetry(mut self, telemetry: Telemetry) -> Self {
+        self.telemetry = Some(telemetry);
         self
     }
 }

@@ -18,7 +18,6 @@ use mesh_core::snapshot::Apply;
 #[cfg(feature = "file")]
 use mesh_core::source::file::FileSource;
 use mesh_core::source::{AdsSource, Source};
-use tokio::runtime::Handle;
 
 use super::apply::{Joining, MeshApply};
 use super::{Mesh, Outbound, Shared};
@@ -179,9 +178,7 @@ impl MeshBuilder {
     /// [`Code::NO_RUNTIME`] outside a Tokio runtime; [`Code::NO_BOOTSTRAP`], [`Code::TWO_SOURCES`], [`Code::BAD_BOOTSTRAP`]
     /// or [`Code::BAD_FILE`] about where configuration comes from. A control plane that is away is no error.
     pub fn build(self) -> Result<Mesh, Error> {
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(Code::NO_RUNTIME, "the mesh was built outside a Tokio runtime").with_source(error)
-        })?;
+        let runtime = super::runtime()?;
         let Opened { source, names, providers } = open(self.origin, self.settings)?;
         let names = self.names.unwrap_or(names);
         let (mut certificates, refresh) = watch_files(&providers);
@@ -194,6 +191,7 @@ impl MeshBuilder {
         let factory = Connections::new(runtime, dial, secure.clone(), self.connect, fastrand::u64(..));
         let events: Arc<dyn EventSink> = Arc::new(Fanout::new(self.events));
 
+        let telemetry = Telemetry::global();
         let signal = Signal::new();
         let watches = Arc::new(Watches::new(signal.clone()));
         let targets = targets(&names, &self.client, &watches);
@@ -231,13 +229,13 @@ impl MeshBuilder {
                 options: self.client,
                 in_flight: Arc::default(),
                 events,
-                telemetry: Telemetry::global(),
+                telemetry: telemetry.clone(),
             },
             #[cfg(feature = "server")]
             inbound: Inbound {
                 listeners: Listeners::default(),
                 servers,
-                options: self.inbound.with_tls(Arc::new(secure)),
+                options: self.inbound.with_tls(Arc::new(secure)).with_telemetry(telemetry),
             },
         })))
     }

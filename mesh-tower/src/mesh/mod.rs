@@ -3,6 +3,7 @@
 mod apply;
 mod builder;
 mod drain;
+mod layer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use mesh_core::error::Error;
 
 pub use builder::MeshBuilder;
 pub(crate) use drain::{InFlight, InFlightGuard};
+pub use layer::{MeshLayer, MeshMakeLayer};
 
 #[cfg(feature = "server")]
 use crate::inbound::{Bound, InboundOptions, Listeners, RequestBody, serve};
@@ -181,7 +183,7 @@ impl Mesh {
     }
 
     /// Listens on `address`, for [`Bound::split`]: the application's own server (axum, tonic, hyper) with the mesh's
-    /// listener and layer; or for [`Bound::serve`].
+    /// listener and layer.
     ///
     /// # Errors
     ///
@@ -205,4 +207,11 @@ impl fmt::Debug for Mesh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mesh").field("names", &self.0.names).finish_non_exhaustive()
     }
+}
+
+/// The application's runtime.
+fn runtime() -> Result<tokio::runtime::Handle, Error> {
+    tokio::runtime::Handle::try_current().map_err(|error| {
+        Error::new(mesh_core::error::Code::NO_RUNTIME, "the mesh is used outside a Tokio runtime").with_source(error)
+    })
 }

@@ -138,9 +138,6 @@ fn attributes(facts: &CallFacts<'_>, method: &str) -> Vec<KeyValue> {
 }
 
 impl CallLink {
-    /// A link to nobody.
-    pub(crate) const OFF: Self = Self(Link::Off);
-
     /// The configuration `version` decided that the call goes to `cluster` by `route`.
     pub(crate) fn decided(&self, cluster: &Name, route: &Name, version: u64) {
         if let Link::Recording(shared) = &self.0 {

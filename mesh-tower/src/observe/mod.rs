@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub(crate) use call::{AttemptObserver, CallEnd, CallFacts, CallLink, CallObserver};
 #[cfg(feature = "server")]
-pub(crate) use served::{Entered, ServedFacts, ServedObserver};
+pub(crate) use served::{ServedFacts, ServedObserver};
 
 use names::{Outcome, Side};
 use series::{Key, Operation, Operations};

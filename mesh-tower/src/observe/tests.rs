@@ -121,7 +121,7 @@ fn traceparent(span: &SpanContext) -> String {
 fn a_grpc_call_and_its_two_attempts_are_three_spans() {
     let process = Process::with(Sampler::AlwaysOn);
     let mut headers = HeaderMap::new();
-    let mut call = process.telemetry.call(&grpc(&headers));
+    let call = process.telemetry.call(&grpc(&headers));
     call.link().decided(&name("greeter-v2"), &name("canary"), 7);
     let first = call.link().attempt(1, address(), &mut headers);
     let first_on_wire = headers["traceparent"].clone();
@@ -167,7 +167,7 @@ fn a_grpc_call_and_its_two_attempts_are_three_spans() {
 #[test]
 fn an_http_call_is_named_by_its_route_and_keeps_its_query_to_itself() {
     let process = Process::with(Sampler::AlwaysOn);
-    let mut call = process.telemetry.call(&http(&HeaderMap::new()));
+    let call = process.telemetry.call(&http(&HeaderMap::new()));
     call.link().decided(&name("ratings"), &name("by-id"), 1);
     call.link().attempt(1, address(), &mut HeaderMap::new()).end(&AttemptEnd::default());
     call.end(&CallEnd { status: Some(StatusCode::NOT_FOUND), ..CallEnd::default() });

@@ -4,7 +4,7 @@
 //! resolve -> route -> deadline -> filter -> shape -> retry -> [ limit -> pick -> connect -> secure ] -> wire
 //! ```
 //!
-//! [`stack`] puts the layers together. What they read is published by the configuration thread: targets with their routes,
+//! `stack` puts the layers together. What they read is published by the configuration thread: targets with their routes,
 //! and clusters with their pickers. [`HttpClient`] is the public end.
 
 mod options;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, request};
+use http::Request;
 use mesh_core::balance::{CandidateState, PickGuard};
 use mesh_core::error::Error;
 use mesh_core::model::{Action, Forward};
@@ -144,11 +144,6 @@ impl Routed {
 
 impl Call {
     /// What routes and policies may ask of a request.
-    pub(crate) fn facts<'a>(&self, request: &'a request::Parts) -> RequestFacts<'a> {
-        self.facts_of(&request.method, &request.uri, &request.headers)
-    }
-
-    /// The same, of the request's parts.
     pub(crate) fn facts_of<'a>(
         &self,
         method: &'a http::Method,

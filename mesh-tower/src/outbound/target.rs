@@ -127,11 +127,6 @@ impl Targets {
         }
     }
 
-    /// How targets are named.
-    pub(crate) fn names(&self) -> &ListenerNames {
-        &self.names
-    }
-
     /// The target of a request with this authority.
     ///
     /// # Errors

@@ -73,10 +73,6 @@ impl TargetView {
         self.clusters.get(name).cloned()
     }
 
-    pub(crate) fn clusters(&self) -> impl Iterator<Item = &Arc<ClusterHandle>> {
-        self.clusters.values().filter_map(|cluster| cluster.as_ref().ok())
-    }
-
     /// The filters of a request that takes `route` and the weighted cluster at `weighted`.
     pub(crate) fn filters(&self, route: &Arc<Route>, weighted: Option<usize>) -> FilterChain<OutboundFacts> {
         let RouteFilters { plain, special } = &*self.filters;

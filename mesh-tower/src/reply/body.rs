@@ -5,18 +5,39 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::error::{Code, Error};
+use mesh_core::policy::grpc::GrpcStatus;
 use pin_project::pin_project;
 
 use crate::BoxError;
+use crate::observe::{ServedEnd, ServedObserver};
 
 /// The body of a response: the application's `B`, or a text of the mesh.
 ///
 /// A panic inside the application's body fails that response, not the connection it shares with others.
 #[pin_project]
 #[derive(Debug)]
-pub struct ReplyBody<B>(#[pin] Kind<B>);
+pub struct ReplyBody<B> {
+    #[pin]
+    kind: Kind<B>,
+    served: Option<Served>,
+}
+
+/// Who is told how the response ends, and what it has said so far.
+#[derive(Debug)]
+struct Served {
+    observer: ServedObserver,
+    status: StatusCode,
+    grpc: Option<GrpcStatus>,
+}
+
+impl Served {
+    fn end(self, error: Option<&Error>) {
+        self.observer.end(&ServedEnd { status: Some(self.status), grpc_status: self.grpc, error });
+    }
+}
 
 #[pin_project(project = Projected)]
 #[derive(Debug)]
@@ -28,11 +49,31 @@ enum Kind<B> {
 
 impl<B> ReplyBody<B> {
     pub(crate) fn app(body: B) -> Self {
-        Self(Kind::App(body))
+        Self { kind: Kind::App(body), served: None }
     }
 
     pub(crate) fn ours(text: Bytes) -> Self {
-        Self(if text.is_empty() { Kind::Done } else { Kind::Ours(text) })
+        Self { kind: if text.is_empty() { Kind::Done } else { Kind::Ours(text) }, served: None }
+    }
+}
+
+impl<B: Body> ReplyBody<B> {
+    /// Tells `observer` when the response is over.
+    pub(crate) fn observed(&mut self, observer: ServedObserver, status: StatusCode, grpc: Option<GrpcStatus>) {
+        let served = Served { observer, status, grpc };
+        if self.is_over() {
+            served.end(None);
+        } else {
+            self.served = Some(served);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.kind {
+            Kind::App(body) => body.is_end_stream(),
+            Kind::Ours(_) => false,
+            Kind::Done => true,
+        }
     }
 }
 
@@ -44,39 +85,64 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut kind = self.project().0;
-        match kind.as_mut().project() {
-            Projected::App(body) => match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
-                Ok(polled) => polled.map_err(Into::into),
-                Err(_) => {
-                    kind.set(Kind::Done);
-                    let error = Error::new(Code::HANDLER_FAILED, "the body of the response panicked");
-                    Poll::Ready(Some(Err(error.into())))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut this = self.as_mut().project();
+        let polled = poll_kind(this.kind.as_mut(), cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(trailers), Some(served)) = (frame.trailers_ref(), &mut *this.served) {
+                    served.grpc = GrpcStatus::of(trailers).or(served.grpc);
                 }
-            },
-            Projected::Ours(text) => {
-                let text = std::mem::take(text);
-                kind.set(Kind::Done);
-                Poll::Ready(Some(Ok(Frame::data(text))))
+                // A server does not ask again for what has said that it is over.
+                if self.is_over()
+                    && let Some(served) = self.project().served.take()
+                {
+                    served.end(None);
+                }
             }
-            Projected::Done => Poll::Ready(None),
+            Poll::Ready(done) => {
+                if let Some(served) = this.served.take() {
+                    let error = done.as_ref().and_then(|done| done.as_ref().err());
+                    served.end(error.and_then(|error| error.downcast_ref()));
+                }
+            }
+            Poll::Pending => {}
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Kind::App(body) => body.is_end_stream(),
-            Kind::Ours(_) => false,
-            Kind::Done => true,
-        }
+        self.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::App(body) => body.size_hint(),
             Kind::Ours(text) => SizeHint::with_exact(text.len() as u64),
             Kind::Done => SizeHint::with_exact(0),
         }
+    }
+}
+
+fn poll_kind<B>(mut kind: Pin<&mut Kind<B>>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    match kind.as_mut().project() {
+        Projected::App(body) => match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
+            Ok(polled) => polled.map_err(Into::into),
+            Err(_) => {
+                kind.set(Kind::Done);
+                let error = Error::new(Code::HANDLER_FAILED, "the body of the response panicked");
+                Poll::Ready(Some(Err(error.into())))
+            }
+        },
+        Projected::Ours(text) => {
+            let text = std::mem::take(text);
+            kind.set(Kind::Done);
+            Poll::Ready(Some(Ok(Frame::data(text))))
+        }
+        Projected::Done => Poll::Ready(None),
     }
 }

@@ -1,5 +1,6 @@
 //! What the mesh itself answers: a plain HTTP error, or the same in gRPC's way. Neither tells a client about configuration.
 
+#[cfg(feature = "server")]
 mod body;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use mesh_core::error::{Code, Error};
 
+#[cfg(feature = "server")]
 pub use body::ReplyBody;
 
 /// The response header with the code of the error that the mesh answered with: `MESH-202`.

@@ -11,12 +11,14 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version, request};
 use http_body::Body;
 use mesh_core::error::{Code, Error};
+use mesh_core::policy::grpc::GrpcStatus;
 use pin_project::pin_project;
 use tower_service::Service;
 
 use crate::filter::FilterRun;
 use crate::inbound::BoxError;
 use crate::inbound::RequestFacts;
+use crate::observe::ServedObserver;
 use crate::reply::{Reply, ReplyBody};
 
 /// The future of [`InboundService`](super::InboundService).
@@ -29,6 +31,8 @@ where
     stage: Stage<S, B, S::Future>,
     run: Option<FilterRun<RequestFacts>>,
     version: Version,
+    served: Option<ServedObserver>,
+    grpc: bool,
 }
 
 #[pin_project(project = Projected)]
@@ -47,12 +51,18 @@ impl<S, B> InboundFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn refused(error: &Error, grpc: bool) -> Self {
+    pub(super) fn refused(error: &Error, grpc: bool, served: Option<ServedObserver>) -> Self {
         let reply = Some(Reply::of(error).into_response(grpc));
-        Self { stage: Stage::Reply(reply), run: None, version: Version::HTTP_2 }
+        Self { stage: Stage::Reply(reply), run: None, version: Version::HTTP_2, served, grpc }
     }
 
-    pub(super) fn admitted(service: S, request: Request<B>, run: FilterRun<RequestFacts>) -> Self {
+    pub(super) fn admitted(
+        service: S,
+        request: Request<B>,
+        run: FilterRun<RequestFacts>,
+        served: Option<ServedObserver>,
+    ) -> Self {
+        let grpc = run.facts().grpc;
         let version = request.version();
         let stage = if run.is_empty() {
             Stage::Ready { request: Some(request), service }
@@ -60,7 +70,7 @@ where
             let (head, body) = request.into_parts();
             Stage::Filter { head: Some(Box::new(head)), body: Some(body), service: Some(service) }
         };
-        Self { stage, run: Some(run), version }
+        Self { stage, run: Some(run), version, served, grpc }
     }
 }
 
@@ -74,6 +84,7 @@ where
     type Output = Result<Response<ReplyBody<R>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let entered = self.as_mut().project().served.as_ref().map(ServedObserver::enter);
         let polled = catch_unwind(AssertUnwindSafe(|| self.as_mut().step(cx)));
         let response = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
@@ -84,11 +95,17 @@ where
                 self.as_mut().fail(&error)
             }
         };
+        drop(entered);
         let this = self.project();
-        Poll::Ready(Ok(match this.run {
+        let mut response = match this.run {
             Some(run) => finish(run, *this.version, response),
             None => response,
-        }))
+        };
+        if let Some(served) = this.served.take() {
+            let (status, grpc) = (response.status(), this.grpc.then(|| GrpcStatus::of(response.headers())).flatten());
+            response.body_mut().observed(served, status, grpc);
+        }
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::inbound::identify::PeerInfo;
 use crate::inbound::normalize::normalize;
 use crate::inbound::slot::InboundSlot;
 use crate::inbound::split::Half;
+use crate::observe::{ServedFacts, ServedObserver};
 use crate::reply::ReplyBody;
 
 /// A service behind the inbound layer. It is always ready and never fails: errors of the application become responses.
@@ -54,17 +55,36 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
+        let mut served = self.observe(&parts);
         match self.admit(&mut parts) {
-            Ok(run) => InboundFuture::admitted(self.inner.clone(), Request::from_parts(parts, body), run),
+            Ok(run) => {
+                if let Some(served) = &mut served {
+                    served.decided(&run.facts().route.name, run.facts().config_version);
+                }
+                InboundFuture::admitted(self.inner.clone(), Request::from_parts(parts, body), run, served)
+            }
             Err(error) => {
                 tracing::debug!(target: "mesh", "refused {} {}: {error}", parts.method, parts.uri.path());
-                InboundFuture::refused(&error, is_grpc(&parts.headers))
+                InboundFuture::refused(&error, is_grpc(&parts.headers), served)
             }
         }
     }
 }
 
 impl<S> InboundService<S> {
+    fn observe(&self, parts: &request::Parts) -> Option<ServedObserver> {
+        let telemetry = self.slot.options().telemetry.as_ref()?;
+        let peer = parts.extensions.get::<PeerInfo>();
+        Some(telemetry.served(&ServedFacts {
+            method: &parts.method,
+            path: parts.uri.path(),
+            grpc: is_grpc(&parts.headers),
+            secure: peer.is_some_and(PeerInfo::is_tls),
+            peer: peer.map(PeerInfo::remote_addr),
+            headers: &parts.headers,
+        }))
+    }
+
     fn admit(&self, parts: &mut request::Parts) -> Result<FilterRun<RequestFacts>, Error> {
         let peer = self.identify(&mut parts.extensions)?;
         show_identity(&peer, &mut parts.extensions);

@@ -79,12 +79,6 @@ impl Registry {
             entry.refresh(&*self.factory, self.seed);
         }
     }
-
-    /// How many clusters there are.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.clusters.len()
-    }
 }
 
 impl Entry {

@@ -26,12 +26,15 @@ pub(crate) enum Way {
     ByAuthority(Arc<Targets>),
     /// Always this one; virtual hosts are chosen by `authority`, whatever the request says (gRFC A47).
     Fixed { target: Arc<Pinned>, authority: Arc<str> },
+    /// There is none: every request fails so.
+    Refused(Error),
 }
 
 impl fmt::Debug for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ByAuthority(_) => f.write_str("ByAuthority"),
+            Self::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
             Self::Fixed { target, .. } => f.debug_tuple("Fixed").field(target.slot()).finish(),
         }
     }
@@ -63,6 +66,7 @@ impl<S> Resolve<S> {
 
     fn find(&self, request: &Request<MeshBody>, call: &Call) -> Result<(Arc<TargetSlot>, Option<Arc<str>>), Error> {
         match &self.way {
+            Way::Refused(error) => Err(error.clone()),
             Way::Fixed { target, authority } => Ok((target.slot().clone(), Some(authority.clone()))),
             Way::ByAuthority(targets) => {
                 let authority = authority_of(request.uri(), request.headers());

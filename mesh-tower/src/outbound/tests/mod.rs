@@ -5,6 +5,7 @@ mod limits;
 mod retrying;
 mod routing;
 mod shaping;
+mod ways;
 
 use std::net::SocketAddr;
 
