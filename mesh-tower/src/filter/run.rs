@@ -54,6 +54,7 @@ impl<F> FilterRun<F> {
         Response::from_parts(head, body)
     }
 
+    #[cfg(feature = "server")]
     /// Whether there is no filter at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.chain.is_empty()

@@ -9,7 +9,9 @@ use std::task::Context;
 
 use mesh_core::error::Error;
 use mesh_core::model::Name;
-use mesh_core::snapshot::{Apply, ServerSnapshot, Snapshot, Update};
+#[cfg(feature = "server")]
+use mesh_core::snapshot::ServerSnapshot;
+use mesh_core::snapshot::{Apply, Snapshot, Update};
 
 #[cfg(feature = "server")]
 use crate::inbound::InboundSlot;

@@ -35,6 +35,7 @@ pub(super) enum Prefer {
     /// A client's: the span the application is in knows more than headers it may have copied.
     Current,
     /// A server's: its caller.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers prefer it"))]
     Headers,
 }
 

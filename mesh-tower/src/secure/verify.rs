@@ -119,6 +119,7 @@ fn check_server(leaf: &CertificateDer<'_>, policy: &UpstreamTls, name: &ServerNa
 }
 
 /// A client's names, once its chain is verified.
+#[cfg(feature = "server")]
 pub(super) fn check_client(leaf: &CertificateDer<'_>, wanted: &[SanMatch]) -> Result<(), rustls::Error> {
     let sans = read(leaf)?;
     one_uri(leaf, &sans)?;

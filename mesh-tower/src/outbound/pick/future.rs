@@ -22,6 +22,7 @@ use crate::outbound::stage::{Attempt, AttemptFailed, Picked};
 pub(crate) struct PickFuture<S: Service<Picked>>(#[pin] Stage<S>);
 
 #[pin_project(project = Projected)]
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 enum Stage<S: Service<Picked>> {
     Picking {
         inner: S,

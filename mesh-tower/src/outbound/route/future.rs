@@ -1,7 +1,6 @@
 //! A routed request; one whose cluster is named by a header may have to wait until that cluster is known.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Response;
@@ -55,7 +54,7 @@ impl<S: Service<Routed>> RouteFuture<S> {
         Self(Stage::Routed(future))
     }
 
-    pub(super) fn waiting(inner: S, routed: Routed, slot: Arc<TargetSlot>, name: Name) -> Self {
+    pub(super) fn waiting(inner: S, routed: Routed, slot: &TargetSlot, name: Name) -> Self {
         let now = tokio::time::Instant::now();
         let until = routed.deadline.map_or(now + PATIENCE, |at| (now + PATIENCE).min(at.into()));
         let patience = tokio::time::sleep_until(until);

@@ -54,7 +54,7 @@ where
                     match slot {
                         Some(slot) => {
                             self.targets.want_cluster(&slot, &name);
-                            RouteFuture::waiting(self.inner.clone(), routed, slot, name)
+                            RouteFuture::waiting(self.inner.clone(), routed, &slot, name)
                         }
                         None => RouteFuture::routed(self.inner.call(routed)),
                     }

@@ -32,7 +32,7 @@ pub(super) fn shape(routed: &mut Routed) -> Result<(), Error> {
         let request = &routed.request;
         let facts = routed.call.facts_of(request.method(), request.uri(), request.headers());
         let before = facts.authority.to_owned();
-        if let Some(authority) = rewrite_authority(forward, weighted, &facts, "").map_err(bad)? {
+        if let Some(authority) = rewrite_authority(forward, weighted, &facts, "").map_err(|error| bad(&error))? {
             set_authority(routed.request.uri_mut(), authority)?;
             forwarded_host(routed, forward, &before);
         }
@@ -64,7 +64,7 @@ fn path(routed: &mut Routed, forward: &Forward) -> Result<(), Error> {
     let Some(rewrite) = &forward.path_rewrite else { return Ok(()) };
     let uri = routed.request.uri();
     let before = uri.path_and_query().map_or("/", |path| path.as_str());
-    let after = rewrite_path(rewrite, &routed.decision.route.matches, before).map_err(bad)?;
+    let after = rewrite_path(rewrite, &routed.decision.route.matches, before).map_err(|error| bad(&error))?;
     if let Ok(original) = HeaderValue::from_str(before) {
         routed.request.headers_mut().insert(ORIGINAL_PATH, original);
     }
@@ -103,6 +103,6 @@ fn whole(mut parts: http::uri::Parts) -> Result<Uri, Error> {
         .map_err(|error| Error::new(Code::UNSUPPORTED_ROUTE, format!("the route's rewrite makes no URI: {error}")))
 }
 
-fn bad(error: mesh_core::route::rewrite::BadRewrite) -> Error {
+fn bad(error: &mesh_core::route::rewrite::BadRewrite) -> Error {
     Error::new(Code::UNSUPPORTED_ROUTE, error.to_string())
 }
