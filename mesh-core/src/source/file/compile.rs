@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::object::{Meta, ServiceName};
 use super::route::{self, Protocol, Route, Surroundings};
+use super::server::Servers;
 use super::service::{self, EndpointSlice, Port, Service};
 use super::tls::TlsPolicy;
 use super::yaml::{self, Document, Located};
@@ -121,6 +122,7 @@ impl Loaded {
     fn make(&mut self, parts: &Parts) -> Result<(), (usize, Fault)> {
         let has_port =
             |name: &ServiceName, port| parts.services.get(name).is_some_and(|(it, _)| it.port(port).is_some());
+        let mut servers = Servers::default();
         for (service, document) in parts.services.values() {
             for port in &service.ports {
                 let policy = parts.policy(&service.name, port)?;
@@ -133,10 +135,16 @@ impl Loaded {
                 let by = policy.map_or(*document, |(_, document)| document);
                 self.put(&service::cluster(&service.name, port, socket), Made::By(by))?;
                 let slices = parts.slices.get(&service.name).into_iter().flatten().map(|(slice, _)| slice);
+                for address in slices.clone().flat_map(|slice| slice.addresses(port)) {
+                    servers.add(address, policy.map(|(policy, _)| policy), by);
+                }
                 self.put(&service::endpoints(&service.name, port, slices), Made::By(*document))?;
                 self.put_routes(parts, service, port, *document, &has_port)?;
             }
             self.put_listeners(service, *document)?;
+        }
+        for (listener, document) in servers.listeners() {
+            self.put(&listener, Made::By(document))?;
         }
         for (document, key, resource) in &parts.written {
             self.resources.insert(key.clone(), (resource.clone(), Made::Written(*document)));

@@ -47,6 +47,13 @@
 //! roots, and the option `mesh/identity` names the one whose certificate is shown. Without `subjectAltNames` the server's
 //! certificate must be for `hostname`.
 //!
+//! **Servers.** Each address in an EndpointSlice is one on which a server may listen: it gets a Listener named
+//! `grpc/server?xds.resource.listening_address=IP:PORT` that takes every request. It is plaintext if no `BackendTLSPolicy` is
+//! for the Service. If one is, and names an identity and roots, it is mutual TLS: the server shows the certificate of
+//! `mesh/identity`, and takes only clients with one under the same roots. A policy without identity does not say which
+//! certificate a server has, so no Listener is made; nor is one where Services at the same address do not agree. A server there
+//! is not serving until the file has a Listener of that name, which always goes first.
+//!
 //! **What is refused.** A field that would change traffic and cannot be honoured, an unknown kind, a reference to a Service
 //! that is not in the file: the whole file, with file, line and reason. An xDS resource of the same type and name as one
 //! that another document makes takes its place.
@@ -55,6 +62,7 @@ mod compile;
 mod json;
 mod object;
 mod route;
+mod server;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! `Service` and `EndpointSlice`: what can be called, and where it runs.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -147,6 +147,13 @@ impl EndpointSlice {
             ports: ports.map(|ports| ports.into_iter().collect()),
             endpoints: document.objects("endpoints", Endpoint::read)?.unwrap_or_default(),
         })
+    }
+
+    /// Every address at which servers of `port` run, those that are not ready included: they serve while they end.
+    pub(super) fn addresses(&self, port: &Port) -> impl Iterator<Item = SocketAddr> {
+        let number = self.port(port);
+        let all = self.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        all.filter_map(move |address| Some(SocketAddr::new(*address, number?)))
     }
 
     fn port(&self, port: &Port) -> Option<u16> {

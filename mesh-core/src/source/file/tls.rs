@@ -68,6 +68,15 @@ impl TlsPolicy {
             .max()
     }
 
+    /// The certificate provider instances of the identity and of the roots, if it names both: what a server on the other
+    /// side needs too.
+    pub(super) fn mutual(&self) -> Option<(&str, &str)> {
+        match (&self.identity, &self.roots) {
+            (Some(identity), Roots::Provider(roots)) => Some((identity, roots)),
+            _ => None,
+        }
+    }
+
     /// The transport socket it asks for.
     ///
     /// The SANs are there twice: gRPC reads only the list without types, and Envoy only the typed one if both are there.

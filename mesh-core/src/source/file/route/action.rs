@@ -183,9 +183,10 @@ impl Retry {
         })
     }
 
-    /// A request that surely or probably did nothing, and those whose answer is in the list: what istiod makes of it.
+    /// What istiod makes of it, a request that surely or probably did nothing and those whose answer is in the list; and, as
+    /// the API asks for wherever there is a `retry`, a connection that broke (`HTTPRouteRetryConnectionError`).
     fn json(&self, per_try: Option<Duration>) -> Value {
-        let mut on = "connect-failure,refused-stream,unavailable,cancelled".to_owned();
+        let mut on = "connect-failure,refused-stream,reset,unavailable,cancelled".to_owned();
         if !self.codes.is_empty() {
             on.push_str(",retriable-status-codes");
         }

@@ -4,6 +4,7 @@
 mod errors;
 mod kinds;
 mod routing;
+mod servers;
 mod watching;
 
 use std::sync::Arc;

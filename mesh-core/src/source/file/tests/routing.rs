@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, Method};
 
 use super::*;
-use crate::model::{Action, ClusterChoice, Forward};
+use crate::model::{Action, ClusterChoice, Forward, RetryOn};
 use crate::route::format::FormatFacts;
 use crate::route::mutate::mutate_request;
 use crate::route::redirect::location;
@@ -326,6 +326,7 @@ fn timeouts_and_retries_mean_what_the_api_says() {
     assert_eq!((retry.num_retries, retry.per_try_timeout), (4, Some(Duration::from_millis(500))));
     assert_eq!(retry.status_codes.iter().map(http::StatusCode::as_u16).collect::<Vec<_>>(), [503, 429]);
     assert!(retry.avoid_previous_hosts);
+    assert!(retry.on.intersects(RetryOn::RESET), "the API asks for it");
     assert!(forward(&echo.decide("GET /total").unwrap()).retry.is_none());
 }
 
