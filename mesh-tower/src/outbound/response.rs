@@ -1,6 +1,7 @@
 //! The body of a response, and what lasts as long as it does: the endpoint's and the cluster's counts, the call's limits.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,6 +34,8 @@ pub struct ResponseBody {
     /// Made when the body has to wait for the first time.
     #[pin]
     timer: Option<Sleep>,
+    upstream: Option<SocketAddr>,
+    retries: u32,
 }
 
 /// What ends when the exchange does.
@@ -63,7 +66,20 @@ struct Limits {
 impl ResponseBody {
     /// A body of the mesh itself.
     pub(crate) fn ours(body: MeshBody) -> Self {
-        Self { body, held: Held::default(), limits: Limits::default(), timer: None }
+        let (held, limits) = (Held::default(), Limits::default());
+        Self { body, held, limits, timer: None, upstream: None, retries: 0 }
+    }
+
+    /// The address of the endpoint that the response came from; None: the mesh answered (a redirect, a direct response, a
+    /// filter).
+    pub fn endpoint_address(&self) -> Option<SocketAddr> {
+        self.upstream
+    }
+
+    /// How many attempts the retry policy asked for beside the first. An attempt whose request never left is replaced
+    /// without being counted.
+    pub fn retries(&self) -> u32 {
+        self.retries
     }
 
     /// The body of an endpoint's response.
@@ -71,12 +87,13 @@ impl ResponseBody {
         body: MeshBody,
         guard: Option<PickGuard>,
         state: Arc<CandidateState>,
+        address: SocketAddr,
         attempt: Option<AttemptObserver>,
         head: &response::Parts,
     ) -> Self {
         let said = Said { status: Some(head.status), grpc: GrpcStatus::of(&head.headers), retries: 0 };
         let held = Held { picked: Some((guard, state)), attempt, said, ..Held::default() };
-        Self { body, held, limits: Limits::default(), timer: None }
+        Self { body, held, limits: Limits::default(), timer: None, upstream: Some(address), retries: 0 }
     }
 
     pub(crate) fn hold_breaker(&mut self, guard: Option<BreakerGuard>) {
@@ -86,6 +103,7 @@ impl ResponseBody {
     pub(crate) fn hold_retry(&mut self, permit: Option<RetryPermit>, retries: u32) {
         self.held.retry = permit;
         self.held.said.retries = retries;
+        self.retries = retries;
     }
 
     /// The response as the application sees it: its head is final.

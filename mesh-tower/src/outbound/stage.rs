@@ -5,6 +5,7 @@
 //! Arrived -> Resolved -> Routed -> Attempt -> Picked
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -90,6 +91,7 @@ pub(crate) struct Picked {
     pub(crate) observer: AttemptObserver,
     pub(crate) guard: PickGuard,
     pub(crate) state: Arc<CandidateState>,
+    pub(crate) address: SocketAddr,
 }
 
 /// The endpoints that a call was sent to; few, and mostly none.

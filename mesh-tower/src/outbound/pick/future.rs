@@ -130,7 +130,7 @@ fn picked(view: &LaneView, index: usize, mut attempt: Attempt) -> Picked {
     let state = candidate.state.clone();
     let (number, address) = (attempt.number, candidate.endpoint.address);
     let observer = attempt.call.link.attempt(number, address, attempt.request.headers_mut());
-    Picked { request: attempt.request, way: view.ways[index].clone(), observer, guard, state }
+    Picked { request: attempt.request, way: view.ways[index].clone(), observer, guard, state, address }
 }
 
 /// Why nobody takes the attempt.

@@ -1,5 +1,6 @@
 //! The end of the stack: hands the request to its endpoint, and ties the response to what must live as long.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,7 @@ pub(crate) struct WireFuture {
     guard: Option<PickGuard>,
     observer: Option<AttemptObserver>,
     state: Arc<CandidateState>,
+    address: SocketAddr,
 }
 
 impl Service<Picked> for Wire {
@@ -36,8 +38,8 @@ impl Service<Picked> for Wire {
     }
 
     fn call(&mut self, picked: Picked) -> WireFuture {
-        let Picked { request, way, observer, guard, state } = picked;
-        WireFuture { sent: way.call(request), guard: Some(guard), observer: Some(observer), state }
+        let Picked { request, way, observer, guard, state, address } = picked;
+        WireFuture { sent: way.call(request), guard: Some(guard), observer: Some(observer), state, address }
     }
 }
 
@@ -53,7 +55,7 @@ impl Future for WireFuture {
                 if let Some(guard) = &guard {
                     guard.on_headers(head.status, &head.headers);
                 }
-                let body = ResponseBody::picked(body, guard, self.state.clone(), observer, &head);
+                let body = ResponseBody::picked(body, guard, self.state.clone(), self.address, observer, &head);
                 Poll::Ready(Ok(Response::from_parts(head, body)))
             }
             Err(failed) => {

@@ -24,6 +24,7 @@ async fn a_response_that_the_policy_names_is_asked_for_again_with_the_whole_body
     let client = client(&table, &[cluster("one", &[one.address])]);
     let response = client.send(planned("503,502,200")).await.unwrap();
     assert_eq!((response.status(), one.count()), (StatusCode::OK, 3));
+    assert_eq!((response.body().retries(), response.body().endpoint_address()), (2, Some(one.address)));
     assert_eq!(one.body(), "the body");
 }
 
