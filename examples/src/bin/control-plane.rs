@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use mesh_examples::signal;
 use mesh_grpc::control::{ControlPlane, DevCa, DevCertificates, Workload};
 use tokio::time::{Instant, interval_at};
 use tracing_subscriber::EnvFilter;
@@ -55,7 +56,7 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let control = ControlPlane::builder().file(&arguments.file)?.listen(&*arguments.listen).await?;
-    let mut ended = std::pin::pin!(ended()?);
+    let mut ended = std::pin::pin!(signal::ended()?);
     let certificates = issue(&arguments, &control)?;
     // A program that starts this one reads the address, which it may have left to the system.
     writeln!(std::io::stdout(), "listening on {}", control.address())?;
@@ -106,28 +107,4 @@ fn rotate(certificates: &[DevCertificates]) {
     for failed in certificates.iter().filter_map(|certificates| certificates.rotate().err()) {
         tracing::warn!("{failed}");
     }
-}
-
-/// SIGINT or SIGTERM. The handlers stand when this returns.
-#[cfg(unix)]
-fn ended() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-/// Ctrl-C.
-#[cfg(not(unix))]
-fn ended() -> std::io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        // Without a handler the system ends the process itself.
-        let _ = tokio::signal::ctrl_c().await;
-    })
 }
