@@ -89,14 +89,22 @@ impl Future for ChannelFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(self.project().0.poll(cx)).map_err(status_of)?;
-        // Of any other answer of HTTP, tonic makes a status by gRPC's table.
-        let owes_status = response.status() == StatusCode::OK && !response.headers().contains_key("grpc-status");
-        Poll::Ready(Ok(response.map(|body| ChannelBody { body, owes_status })))
+        let says_status = response.headers().contains_key("grpc-status");
+        if response.status() != StatusCode::OK && !says_status {
+            // tonic makes a status of it by gRPC's table, unless there is a page that it would take for a message.
+            return Poll::Ready(Ok(response.map(|page| {
+                page.discard();
+                ChannelBody::default()
+            })));
+        }
+        Poll::Ready(Ok(response.map(|body| ChannelBody { body, owes_status: !says_status })))
     }
 }
 
 /// The body of a call's response. Its errors are statuses.
-#[derive(Debug)]
+///
+/// The default is what an interceptor's refusal has.
+#[derive(Debug, Default)]
 #[pin_project]
 pub struct ChannelBody {
     #[pin]

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Server;
@@ -74,37 +74,43 @@ impl Health for Named {
     }
 }
 
-/// The service on a tonic server of its own, outside the mesh.
+/// The service on a tonic server of its own, outside the mesh, in a runtime of its own: as tonic's connections are tasks that
+/// nobody else can end, dropping it is a process that dies.
 pub(super) struct Backend {
     pub(super) address: SocketAddr,
-    pub(super) service: Named,
-    task: JoinHandle<()>,
+    calls: Arc<AtomicUsize>,
+    runtime: Option<Runtime>,
 }
 
 impl Backend {
     pub(super) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let service = Named::default();
-        let server = HealthServer::new(service.clone());
-        let serve = Server::builder().add_service(server).serve_with_incoming(TcpListenerStream::new(listener));
-        let task = tokio::spawn(async move { serve.await.unwrap() });
-        Self { address, service, task }
+        let calls = service.calls.clone();
+        let serve = async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = Server::builder().add_service(HealthServer::new(service));
+            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+            address
+        };
+        let address = runtime.spawn(serve).await.unwrap();
+        Self { address, calls, runtime: Some(runtime) }
     }
 
     pub(super) fn calls(&self) -> usize {
-        self.service.calls.load(Ordering::Relaxed)
+        self.calls.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.task.abort();
+        // Dropped as it is, it would wait, which nobody may within a runtime.
+        self.runtime.take().expect("it is dropped once").shutdown_background();
     }
 }
 
 /// An address of this machine on which nothing listens, as long as the socket is kept.
-#[expect(dead_code, reason = "the tests of failures come next")]
 pub(super) fn nobody() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -113,5 +119,4 @@ pub(super) fn nobody() -> (TcpSocket, SocketAddr) {
 }
 
 /// Long enough for a test that would otherwise hang.
-#[expect(dead_code, reason = "the tests of failures come next")]
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,6 +3,8 @@
 mod config;
 mod backend;
 mod calls;
+mod failing;
+mod raw;
 
 use mesh_core::source::MemorySource;
 use serde_json::{Value, json};

@@ -121,6 +121,12 @@ impl ResponseBody {
         }
     }
 
+    /// Drops what is left of the body. The call counts as ended, by what its head said, where dropping the body itself counts
+    /// as the caller's cancelling.
+    pub fn discard(mut self) {
+        self.held.end(None);
+    }
+
     /// The endpoint that the response came from; None: the mesh answered.
     pub(crate) fn endpoint(&self) -> Option<&Arc<CandidateState>> {
         self.held.picked.as_ref().map(|(_, state)| state)
@@ -243,6 +249,13 @@ fn broken(error: BoxError) -> Error {
         Err(error) => {
             Error::new(Code::BROKEN, format!("the connection broke during the response: {error}")).with_source(error)
         }
+    }
+}
+
+impl Default for ResponseBody {
+    /// Without a byte: what services in front of a client answer by themselves.
+    fn default() -> Self {
+        Self::ours(MeshBody::empty())
     }
 }
 
