@@ -79,7 +79,7 @@ impl OutboundApply {
     /// A target has no configuration.
     pub(crate) fn failed(&mut self, target: &Name, error: Error) {
         if let Some(slot) = self.targets.get(target) {
-            self.retired.push(slot.publish(TargetState::Failed(error)));
+            self.retired.push(slot.publish(TargetState::Failed(naming(target, error))));
             self.collect();
         }
     }
@@ -144,6 +144,15 @@ impl OutboundApply {
             _ => false,
         });
     }
+}
+
+/// `error` with the target's name in it: what fails for all targets at once does not name any.
+fn naming(target: &Name, error: Error) -> Error {
+    if error.message().contains(&**target) {
+        return error;
+    }
+    let named = Error::new(error.code(), format!("Listener `{target}`: {}", error.message()));
+    named.with_next_step(error.next_step()).with_source(error)
 }
 
 /// The handles of an aggregate's leaves; one that is not there is passed over (gRFC A37).

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -32,11 +32,21 @@ struct State {
     room: usize,
     /// Not all was kept: it cannot be sent again.
     lost: bool,
+    /// Sendings that wait for the body: several, where attempts run at the same time.
+    waiting: Vec<Waker>,
 }
 
 impl Kept {
     pub(super) fn new(body: MeshBody, room: usize) -> Self {
-        let state = State { done: body.is_end_stream(), body, frames: Vec::new(), trailers: None, room, lost: false };
+        let state = State {
+            done: body.is_end_stream(),
+            body,
+            frames: Vec::new(),
+            trailers: None,
+            room,
+            lost: false,
+            waiting: Vec::new(),
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -63,6 +73,13 @@ impl Kept {
 }
 
 impl State {
+    /// The body wakes whoever asked last; that one wakes the others.
+    fn wait(&mut self, cx: &Context<'_>) {
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+    }
+
     fn keep(&mut self, data: &Bytes) {
         match self.room.checked_sub(data.len()) {
             Some(room) if !self.lost => {
@@ -108,8 +125,15 @@ impl Body for Replay {
         if state.done {
             return Poll::Ready(None);
         }
-        let frame = match Pin::new(&mut state.body).poll_frame(cx) {
-            Poll::Pending => return Poll::Pending,
+        let polled = Pin::new(&mut state.body).poll_frame(cx);
+        if polled.is_ready() {
+            state.waiting.drain(..).filter(|waker| !waker.will_wake(cx.waker())).for_each(Waker::wake);
+        }
+        let frame = match polled {
+            Poll::Pending => {
+                state.wait(cx);
+                return Poll::Pending;
+            }
             Poll::Ready(None) => {
                 state.done = true;
                 return Poll::Ready(None);
@@ -197,6 +221,28 @@ mod tests {
         first.frame().await.unwrap().unwrap();
         drop(first);
         assert_eq!(read(kept.send()).await.0, "onetwo");
+    }
+
+    #[tokio::test]
+    async fn attempts_at_the_same_time_each_send_the_whole() {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+        struct Chunks(tokio::sync::mpsc::Receiver<Bytes>);
+        impl futures_core::Stream for Chunks {
+            type Item = Result<Frame<Bytes>, BoxError>;
+            fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+                self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+            }
+        }
+        let kept = Kept::new(MeshBody::new(StreamBody::new(Chunks(receiver))), 100);
+        let sendings: Vec<_> = (0..3).map(|_| tokio::spawn(read(kept.send()))).collect();
+        for chunk in ["a", "b", "c"] {
+            tokio::task::yield_now().await;
+            sender.send(Bytes::from_static(chunk.as_bytes())).await.unwrap();
+        }
+        drop(sender);
+        for sending in sendings {
+            assert_eq!(sending.await.unwrap().0, "abc");
+        }
     }
 
     #[tokio::test]

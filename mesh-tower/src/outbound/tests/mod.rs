@@ -1,6 +1,8 @@
 //! Tests of the whole way, on loopback, against real servers: configuration as a control plane would send it.
 
+mod away;
 mod backend;
+mod filters;
 mod limits;
 mod retrying;
 mod routing;
