@@ -3,6 +3,8 @@
 
 pub mod calls;
 pub mod config;
+pub mod report;
+pub mod route_change;
 pub mod server;
 pub mod telemetry;
 pub mod world;

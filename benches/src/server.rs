@@ -83,8 +83,10 @@ pub fn grpc(certificates: Option<&Path>) -> Result<Listening, Error> {
 /// # Errors
 ///
 /// No address is free.
-pub async fn http2(name: &'static str) -> Result<Listening, Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+pub fn http2(name: &'static str) -> Result<Listening, Error> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let seen = Arc::new(Seen::default());
     tokio::spawn(accept(listener, name, seen.clone()));

@@ -59,7 +59,8 @@ impl World {
     ///
     /// As [`server::http2`].
     pub fn http2(&self, name: &'static str) -> Result<Listening, Error> {
-        self.elsewhere.block_on(server::http2(name))
+        let _elsewhere = self.elsewhere.enter();
+        server::http2(name)
     }
 
     /// The control plane.
