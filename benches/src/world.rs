@@ -87,7 +87,12 @@ impl World {
 
     /// The bootstrap of a client, with its certificates.
     pub fn bootstrap(&self) -> DevBootstrap {
-        self.control.bootstrap("bench").certificates(self.certificates.client())
+        self.control.bootstrap("bench").certificates(self.client_certificates())
+    }
+
+    /// The folder of the client's certificates.
+    pub fn client_certificates(&self) -> PathBuf {
+        self.certificates.client()
     }
 
     /// A mesh of the control plane. Call it in the client's runtime.
