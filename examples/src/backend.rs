@@ -1,6 +1,7 @@
 //! A server of the mesh that says who it is and who asked: HTTP and gRPC on one port.
 
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,11 +17,15 @@ use mesh_core::error::{Code, Error};
 use mesh_core::identity::PeerIdentity;
 use mesh_tower::Mesh;
 use mesh_tower::inbound::{PeerInfo, serve};
+use tokio::io::AsyncReadExt;
 
 use crate::signal;
 
 /// The header in which every response says who answered.
 pub const BACKEND: HeaderName = HeaderName::from_static("x-backend");
+
+/// The header in which every response says which certificate the client showed: a number made of it.
+pub const SEEN_CERTIFICATE: HeaderName = HeaderName::from_static("x-seen-certificate");
 
 /// An empty message in gRPC's frame.
 const EMPTY: &[u8] = &[0; 5];
@@ -38,8 +43,9 @@ pub struct Options {
     pub grpc: bool,
     /// How long it takes to answer.
     pub delay: Duration,
-    /// Whether it prints `listening on ADDR` before there is a configuration that lets it serve.
-    pub says_listening: bool,
+    /// Whether another program started it: it prints `listening on ADDR` before there is a configuration that lets it serve,
+    /// and ends when its stdin does, so that it does not outlive that program.
+    pub is_child: bool,
 }
 
 /// Serves under the configuration of `mesh` until SIGINT or SIGTERM. Prints `serving on ADDR` when it does.
@@ -51,7 +57,7 @@ pub async fn run(mesh: &Mesh, options: Options) -> Result<(), Error> {
     let ended = signal::ended().map_err(|error| Error::new(Code::INTERNAL, error.to_string()))?;
     let bound = mesh.bind(options.listen).await?;
     let address = bound.local_addr();
-    if options.says_listening {
+    if options.is_child {
         say("listening", address);
     }
     let (slot, listener) = bound.into_parts();
@@ -60,14 +66,22 @@ pub async fn run(mesh: &Mesh, options: Options) -> Result<(), Error> {
         watched.serving().await;
         say("serving", address);
     });
-    let stopping = mesh.clone();
+    let (stopping, is_child) = (mesh.clone(), options.is_child);
     tokio::spawn(async move {
-        ended.await;
+        tokio::select! {
+            () = ended => {}
+            () = stdin_ended(), if is_child => {}
+        }
         stopping.shutdown(DRAIN).await;
     });
     serve(slot, listener, app(&options)).await;
     announced.abort();
     Ok(())
+}
+
+async fn stdin_ended() {
+    let mut ignored = [0; 64];
+    while tokio::io::stdin().read(&mut ignored).await.is_ok_and(|read| read > 0) {}
 }
 
 /// Whoever started the program reads it; if nobody does any more, that is no reason to stop.
@@ -96,11 +110,22 @@ pub fn app(options: &Options) -> Router {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
+            let seen = request.extensions().get::<PeerInfo>().and_then(PeerInfo::identity).map(fingerprint);
             let mut response = next.run(request).await;
             response.headers_mut().insert(BACKEND, header);
+            if let Some(seen) = seen {
+                response.headers_mut().insert(SEEN_CERTIFICATE, HeaderValue::from(seen));
+            }
             response
         }
     }))
+}
+
+/// Tells certificates apart; it proves nothing.
+fn fingerprint(peer: &PeerIdentity) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    peer.chain().first().map(AsRef::as_ref).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
 }
 
 async fn answer(name: String, grpc: bool, request: Request) -> Response {

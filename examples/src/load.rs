@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
@@ -16,10 +16,11 @@ use mesh_tower::outbound::{HttpClient, ResponseBody};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::backend::BACKEND;
+use crate::backend::{BACKEND, SEEN_CERTIFICATE};
 
 /// An empty message in gRPC's frame.
 const EMPTY: &[u8] = &[0; 5];
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// One kind of request, to one target.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Outcome {
     pub endpoint: Option<SocketAddr>,
     /// What the server calls itself.
     pub backend: Option<String>,
+    /// Which certificate of ours the server saw.
+    pub seen_certificate: Option<u64>,
     /// Attempts beside the first.
     pub retries: u32,
     /// Why it is lost: `MESH-402`, `HTTP-503`, `GRPC-14`, `TIMEOUT`.
@@ -110,7 +113,8 @@ impl Call {
         };
         let mut outcome = Outcome {
             endpoint: response.body().endpoint_address(),
-            backend: response.headers().get(BACKEND).and_then(|name| name.to_str().ok()).map(str::to_owned),
+            backend: text(response.headers(), &BACKEND),
+            seen_certificate: text(response.headers(), &SEEN_CERTIFICATE).and_then(|number| number.parse().ok()),
             retries: response.body().retries(),
             ..Outcome::lost("")
         };
@@ -151,12 +155,23 @@ impl Call {
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<String> {
-    headers.get("grpc-status").and_then(|status| status.to_str().ok()).map(str::to_owned)
+    text(headers, &GRPC_STATUS)
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 impl Outcome {
     fn lost(why: &str) -> Self {
-        Self { latency: Duration::ZERO, endpoint: None, backend: None, retries: 0, error: Some(why.to_owned()) }
+        Self {
+            latency: Duration::ZERO,
+            endpoint: None,
+            backend: None,
+            seen_certificate: None,
+            retries: 0,
+            error: Some(why.to_owned()),
+        }
     }
 }
 
@@ -178,6 +193,18 @@ impl Tally {
             *self.backends.entry(backend).or_default() += 1;
         }
         self.latencies.push(u64::try_from(outcome.latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Counts all that `other` counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.ok += other.ok;
+        self.lost += other.lost;
+        self.retries += other.retries;
+        other.endpoints.iter().for_each(|(at, count)| *self.endpoints.entry(*at).or_default() += count);
+        other.backends.iter().for_each(|(name, count)| *self.backends.entry(name.clone()).or_default() += count);
+        other.errors.iter().for_each(|(error, count)| *self.errors.entry(error.clone()).or_default() += count);
+        self.latencies.extend_from_slice(&other.latencies);
     }
 
     /// Puts the latencies in order, for [`quantile`](Self::quantile).

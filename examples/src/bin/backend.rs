@@ -39,7 +39,7 @@ fn word(text: &str) -> Result<String, String> {
 async fn main() -> ExitCode {
     log_to_stderr("info");
     let Arguments { listen, name, grpc, delay } = Arguments::parse();
-    let options = Options { listen, name, grpc, delay: Duration::from_millis(delay), says_listening: false };
+    let options = Options { listen, name, grpc, delay: Duration::from_millis(delay), is_child: false };
     let served = async { backend::run(&Mesh::from_env()?, options).await };
     match served.await {
         Ok(()) => ExitCode::SUCCESS,

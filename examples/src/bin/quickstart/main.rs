@@ -1,0 +1,200 @@
+//! The mesh in a minute: `cargo run --release --bin quickstart`.
+//!
+//! It starts a control plane on a copy of `examples/mesh.yaml`, two versions of a server as processes, and clients under
+//! steady load, HTTP and gRPC, all over mTLS. While they run it shifts traffic by editing the file, rotates the certificates,
+//! kills a server and brings it back, and stops the control plane and starts it again. It exits with 1 if a request was lost
+//! or a version's share is not what the file says. It needs no argument, no network and no privilege.
+
+mod crowd;
+mod table;
+mod town;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use mesh_examples::backend::{self, Options};
+use mesh_examples::load::{Call, Outcome};
+use mesh_examples::log_to_stderr;
+use mesh_tower::Mesh;
+
+use crowd::Crowd;
+use table::{Table, share};
+use town::{Server, Town, patient};
+
+/// Why the quickstart failed.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whom clients call.
+const TARGET: &str = "http://greeter:8080/hello";
+/// The servers, each with the place of its port in the file.
+const SERVERS: [(&str, &str); 4] =
+    [("v1-a", "port: 9101"), ("v1-b", "port: 9102"), ("v2-a", "port: 9201"), ("v2-b", "port: 9202")];
+/// Clients of each protocol. One request each is in flight: 20 in all.
+const CLIENTS: usize = 10;
+/// How long a server takes to answer.
+const WORK: Duration = Duration::from_millis(15);
+/// After that a request is lost.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// From a configuration that was taken to requests that are all under it.
+const SETTLE: Duration = Duration::from_millis(300);
+/// How far a share may be from what was asked for, in standard deviations: chance alone exceeds it once in 100,000 runs.
+const DEVIATIONS: f64 = 4.5;
+
+/// The mesh in a minute, on this machine.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Role {
+    /// One server. The quickstart starts itself as that.
+    #[command(hide = true)]
+    Serve {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        name: String,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    log_to_stderr("error");
+    let done = match Arguments::parse().role {
+        Some(Role::Serve { listen, name }) => serve(listen, name).await,
+        None => show().await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(listen: SocketAddr, name: String) -> Result<(), Failure> {
+    let mesh = Mesh::from_env()?;
+    Ok(backend::run(&mesh, Options { listen, name, grpc: true, delay: WORK, is_child: true }).await?)
+}
+
+async fn show() -> Result<(), Failure> {
+    let mut town = Town::found().await?;
+    let mut servers = Vec::new();
+    for (name, placeholder) in SERVERS {
+        servers.push(town.build(name, placeholder).await?);
+    }
+    town.write([100, 0])?;
+    for server in &mut servers {
+        server.serving().await?;
+    }
+    let mesh = Mesh::builder().bootstrap(town.client()?).build()?;
+    let http = Call::http(&mesh, TARGET, TIMEOUT)?;
+    let grpc = Call::grpc(&mesh, "xds:///greeter:8080", "grpc.health.v1.Health/Check", TIMEOUT)?;
+    mesh.ready("xds:///greeter:8080").await?;
+    town.routes_taken().await?;
+
+    let crowd = Crowd::gather(&[http.clone(), grpc], CLIENTS);
+    let mut show = Show { town, crowd, table: Table::new(), http, servers, wrong: Vec::new() };
+    let played = show.play().await;
+    show.crowd.go_home().await;
+    mesh.shutdown(Duration::from_secs(1)).await;
+    let verdict = show.end();
+    played.and(verdict)
+}
+
+/// The show: what there is, and what went wrong so far.
+struct Show {
+    town: Town,
+    crowd: Crowd,
+    table: Table,
+    http: Call,
+    servers: Vec<Server>,
+    wrong: Vec<String>,
+}
+
+impl Show {
+    async fn play(&mut self) -> Result<(), Failure> {
+        let before = self.certificate_seen_by("v1").await?;
+        self.watch("all traffic to v1", [100, 0], 3).await;
+        for weights in [[90, 10], [50, 50]] {
+            self.shift(weights).await?;
+            self.watch(&format!("the file says {}/{}", weights[0], weights[1]), weights, 4).await;
+        }
+        self.town.rotate()?;
+        self.watch("new certificates for everyone", [50, 50], 3).await;
+        self.servers[3].kill().await?;
+        self.watch("v2-b is killed (SIGKILL)", [50, 50], 3).await;
+        self.servers[3].restart().await?;
+        // Both made their handshake again, and so with what they have now.
+        let after = self.certificate_seen_by("v2-b").await?;
+        if before == after {
+            self.wrong.push("the certificate of the client is still the first one".to_owned());
+        }
+        self.watch("v2-b is back, rotated", [50, 50], 3).await;
+        self.town.close().await;
+        self.town.write([0, 100])?;
+        self.watch("the control plane is gone", [50, 50], 3).await;
+        self.town.reopen().await?;
+        self.town.routes_taken().await?;
+        tokio::time::sleep(SETTLE).await;
+        self.watch("it is back, and says 0/100", [0, 100], 3).await;
+        Ok(())
+    }
+
+    /// Edits the file, and waits until the client has taken it. What is sent until then counts, but for no share.
+    async fn shift(&mut self, weights: [u32; 2]) -> Result<(), Failure> {
+        self.crowd.count();
+        self.town.write(weights)?;
+        self.town.routes_taken().await?;
+        tokio::time::sleep(SETTLE).await;
+        Ok(())
+    }
+
+    /// Lets `seconds` go by, and compares the shares with the file's.
+    async fn watch(&mut self, step: &str, weights: [u32; 2], seconds: u64) {
+        let number = self.crowd.count();
+        for _ in 0..seconds * 4 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            self.table.progress(step, &self.crowd.counted(number..=number));
+        }
+        let tally = self.crowd.counted(number..=number);
+        self.table.row(step, &tally);
+        let (expected, seen) = (f64::from(weights[1]) / 100.0, share(&tally, "v2"));
+        // Counts of a minute are exact.
+        #[allow(clippy::cast_precision_loss)]
+        let deviation = (expected * (1.0 - expected) / tally.ok.max(1) as f64).sqrt();
+        if tally.ok == 0 || (seen - expected).abs() > DEVIATIONS * deviation {
+            let count = tally.ok;
+            self.wrong.push(format!("{step}: v2 answered {seen:.4} of {count} requests, and must {expected:.4}"));
+        }
+    }
+
+    /// Which certificate of the client a server of this name sees, as soon as one answers.
+    async fn certificate_seen_by(&self, name: &str) -> Result<u64, Failure> {
+        let seen = async {
+            loop {
+                let Outcome { backend, seen_certificate, .. } = self.http.once(std::time::Instant::now()).await;
+                if backend.is_some_and(|backend| backend.starts_with(name)) {
+                    return Ok(seen_certificate.ok_or("a server saw no certificate")?);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        patient(&format!("{name} answers"), seen).await
+    }
+
+    /// The summary.
+    fn end(mut self) -> Result<(), Failure> {
+        let total = self.crowd.total();
+        if total.lost > 0 {
+            self.wrong.push(format!("requests were lost: {:?}", total.errors));
+        }
+        self.table.line(&format!("sent {}, lost {}", total.sent, total.lost));
+        if self.wrong.is_empty() { Ok(()) } else { Err(self.wrong.join("; ").into()) }
+    }
+}
