@@ -35,7 +35,7 @@ mod tests;
 #[cfg(feature = "client")]
 pub use channel::{ChannelBody, ChannelFuture, MeshChannel};
 #[cfg(feature = "server")]
-pub use server::{peer_identity, serve};
+pub use server::{peer_identity, serve, serve_on};
 pub use status::{error_of, status_of};
 
 pub use mesh_core::bootstrap::Bootstrap;

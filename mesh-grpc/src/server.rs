@@ -9,7 +9,7 @@ use mesh_core::error::Error;
 use mesh_core::identity::PeerIdentity;
 use mesh_core::policy::deadline::parse_grpc_timeout;
 use mesh_tower::Mesh;
-use mesh_tower::inbound::{PeerInfo, RequestBody};
+use mesh_tower::inbound::{Bound, PeerInfo, RequestBody};
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
@@ -58,7 +58,18 @@ where
     S: Service<Request<RequestBody>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    mesh.serve(address, Tonic(service)).await
+    serve_on(mesh.bind(address).await?, service).await;
+    Ok(())
+}
+
+/// As [`serve`], on an address that is bound already: with port 0, [`Bound::local_addr`] says which it became.
+pub async fn serve_on<S>(bound: Bound, service: S)
+where
+    S: Service<Request<RequestBody>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let (slot, listener) = bound.into_parts();
+    mesh_tower::inbound::serve(slot, listener, Tonic(service)).await;
 }
 
 /// Who calls, as the certificate of its connection proves; None where the connection has none.

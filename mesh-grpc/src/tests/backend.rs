@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Server;
@@ -19,10 +19,22 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use crate::peer_identity;
 
 /// The service. The name that is asked for says what happens: `hang`; `fail` (with a status and metadata); `flaky` (fails
-/// twice, then is well); `echo` (metadata comes back); `whoami` (the caller's identity, as metadata).
+/// twice, then is well); `echo` (metadata comes back); `whoami` (the caller's identity
+/// and certificate, as metadata).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Named {
     pub(super) calls: Arc<AtomicUsize>,
+    /// Told when a call that hangs is dropped.
+    pub(super) dropped: Arc<Notify>,
+}
+
+/// Tells when it is dropped.
+struct Tell(Arc<Notify>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 pub(super) fn serving() -> HealthCheckResponse {
@@ -37,7 +49,10 @@ impl Health for Named {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let mut response = Response::new(serving());
         match &*request.get_ref().service {
-            "hang" => std::future::pending().await,
+            "hang" => {
+                let _tell = Tell(self.dropped.clone());
+                std::future::pending::<()>().await;
+            }
             "fail" => {
                 let mut status = Status::with_details(Code::NotFound, "no \u{fc}ser", vec![1, 2, 3].into());
                 status.metadata_mut().insert("x-why", MetadataValue::from_static("because"));
@@ -47,9 +62,10 @@ impl Health for Named {
             "echo" => *response.metadata_mut() = request.metadata().clone(),
             "whoami" => {
                 assert!(request.remote_addr().is_some_and(|address| address.ip().is_loopback()));
-                let identity = peer_identity(&request).and_then(|peer| peer.spiffe_id().map(ToString::to_string));
-                if let Some(identity) = identity {
-                    response.metadata_mut().insert("x-who", identity.parse().unwrap());
+                if let Some(peer) = peer_identity(&request) {
+                    let id = peer.spiffe_id().unwrap().to_string();
+                    response.metadata_mut().insert("x-who", id.parse().unwrap());
+                    response.metadata_mut().insert_bin("x-leaf-bin", MetadataValue::from_bytes(&peer.chain()[0]));
                 }
             }
             _ => {}

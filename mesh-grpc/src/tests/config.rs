@@ -29,6 +29,21 @@ pub(super) fn listener(name: &str, routes: &Value) -> Value {
     })
 }
 
+/// The Listener of a server at `address`, which hands everything to the application; with this transport socket.
+pub(super) fn server_listener(name: &str, address: SocketAddr, socket: Option<&Value>) -> Value {
+    let hand_over = json!([{"match": {"prefix": ""}, "non_forwarding_action": {}}]);
+    let mut chain = json!({"name": "all", "filters": [{"name": "http", "typed_config": manager(&hand_over)}]});
+    if let Some(socket) = socket {
+        chain["transport_socket"] = socket.clone();
+    }
+    json!({
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": name,
+        "address": {"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}},
+        "filter_chains": [chain],
+    })
+}
+
 /// A route for everything to one cluster.
 pub(super) fn forward(cluster: &str) -> Value {
     json!({"match": {"prefix": ""}, "route": {"cluster": cluster}})

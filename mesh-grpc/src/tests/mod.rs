@@ -5,6 +5,11 @@ mod backend;
 mod calls;
 mod failing;
 mod raw;
+mod served;
+#[cfg(feature = "control")]
+mod mtls;
+#[cfg(feature = "control")]
+mod wire;
 
 use mesh_core::source::MemorySource;
 use serde_json::{Value, json};

@@ -6,6 +6,8 @@ use h2::Reason;
 use mesh_core::error::{Code, Error};
 use mesh_core::policy::retry::Failure;
 
+use crate::secure::refusal_of;
+
 /// What an error of an exchange, or of a response's body, means for retries.
 ///
 /// Errors of hyper and h2 are looked for along the sources, as bodies and services of applications wrap them.
@@ -38,6 +40,9 @@ fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a 
 
 /// The error of an exchange with `peer` that failed as `failure`.
 pub(super) fn exchange_error(peer: &str, failure: Failure, error: hyper::Error) -> Error {
+    if let Some(refusal) = find::<std::io::Error>(&error).and_then(refusal_of) {
+        return Error::new(Code::HANDSHAKE, format!("{peer} {refusal}")).with_source(error);
+    }
     let (code, what) = if error.is_parse() {
         (Code::PROTOCOL, "does not speak HTTP as expected")
     } else if failure == Failure::Refusal {

@@ -24,6 +24,7 @@ mod tests;
 pub(crate) use channel::ChannelTls;
 pub(crate) use client::{Alpn, ClientTls, Protocol, Secured};
 pub(crate) use files::watch_files;
+pub(crate) use refusal::refusal_of;
 
 use std::fmt;
 use std::sync::Arc;

@@ -37,6 +37,30 @@ pub(super) async fn explain<T>(peer: &str, handshake: impl Future<Output = io::R
     FOUND.scope(RefCell::new(None), explained).await
 }
 
+/// What the peer says against us in `error`, an error of a stream under TLS that seemed to stand: a server that speaks
+/// TLS 1.3 judges our certificate only then. None: it is another error.
+pub(crate) fn refusal_of(error: &io::Error) -> Option<String> {
+    use rustls::AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
+        DecryptError, HandshakeFailure, UnknownCA, UnsupportedCertificate,
+    };
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(
+            alert @ (AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | DecryptError
+            | HandshakeFailure
+            | UnknownCA
+            | UnsupportedCertificate),
+        )) => Some(format!("refuses our certificate: it says {alert:?}")),
+        _ => None,
+    }
+}
+
 fn broken(peer: &str, error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(_)) => format!("{peer} does not speak TLS ({error})"),
@@ -45,5 +69,21 @@ fn broken(peer: &str, error: &io::Error) -> String {
             format!("{peer} closed the connection in the middle of the TLS handshake")
         }
         _ => format!("the TLS handshake with {peer} failed: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::AlertDescription;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_said_against_a_certificate_is_a_refusal() {
+        let alert = |alert| io::Error::other(rustls::Error::AlertReceived(alert));
+        assert!(refusal_of(&alert(AlertDescription::CertificateRequired)).unwrap().contains("CertificateRequired"));
+        assert!(refusal_of(&alert(AlertDescription::UnknownCA)).is_some());
+        assert_eq!(refusal_of(&alert(AlertDescription::InternalError)), None);
+        assert_eq!(refusal_of(&io::Error::from(io::ErrorKind::UnexpectedEof)), None);
     }
 }

@@ -45,15 +45,6 @@ impl Client {
         self.requests.send(request.encode_to_vec().into()).unwrap();
     }
 
-    pub(super) fn send_bytes(&self, message: Bytes) {
-        // Of a call that broke, its responses tell.
-        let _ = self.requests.send(message);
-    }
-
-    pub(super) fn responses(&mut self) -> &mut Streaming<Bytes> {
-        &mut self.responses
-    }
-
     pub(super) fn subscribe(&self, type_url: &str, names: &[&str]) {
         let node = Node { id: "tester".to_owned(), ..Node::default() };
         self.say(&DiscoveryRequest { node: Some(node), ..request(type_url, names) });

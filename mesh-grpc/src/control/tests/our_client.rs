@@ -1,98 +1,44 @@
 //! Our own client under a control plane that fails: it keeps its last good configuration, and takes the next one.
 
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use mesh_core::ads::{AGGREGATED_RESOURCES, ControlStream, ControlTransport, Opening, Settings, TransportError};
-use mesh_core::bootstrap::{Bootstrap, ServerConfig};
-use mesh_core::config::{ConfigHandle, ConfigThread, Options};
-use mesh_core::decode::{Decoder, Registry};
-use mesh_core::event::LogSink;
+use mesh_core::ads::Settings;
 use mesh_core::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION};
-use mesh_core::snapshot::{Apply, Snapshot, Update};
-use mesh_core::source::AdsSource;
 use mesh_core::source::file::resource_from_json;
 use mesh_core::source::responder::EncodedResource;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
+use tokio::time::{sleep, timeout};
 
-use super::client::Client;
 use super::serving;
 use crate::control::{ControlPlane, Event, What};
-
-/// The transport of these tests: tonic's client.
-struct Tonic;
-
-impl ControlTransport for Tonic {
-    fn open(&self, server: &ServerConfig, path: &str) -> Opening {
-        assert_eq!(path, AGGREGATED_RESOURCES);
-        let address = server.uri.parse().unwrap();
-        Box::pin(async move {
-            let opened = Client::call(address, AGGREGATED_RESOURCES).await;
-            let stream = opened.map_err(|status| TransportError::new(status.message()))?;
-            Ok(Box::new(stream) as Box<dyn ControlStream>)
-        })
-    }
-}
-
-impl ControlStream for Client {
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn send(&mut self, message: Bytes) {
-        self.send_bytes(message);
-    }
-
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
-        let next = std::pin::pin!(self.responses()).poll_next(cx);
-        next.map_err(|status| TransportError::new(status.message()))
-    }
-}
-
-struct Forward(mpsc::UnboundedSender<Update>);
-
-impl Apply for Forward {
-    fn apply(&mut self, update: Update) {
-        let _ = self.0.send(update);
-    }
-}
-
-struct Mesh {
-    config: ConfigHandle,
-    updates: mpsc::UnboundedReceiver<Update>,
-}
+use crate::{Bootstrap, HttpClient, Mesh};
 
 /// Our client of `control`, which looks for it again soon.
-fn mesh(control: &ControlPlane) -> Mesh {
+struct Ours {
+    mesh: Mesh,
+    client: HttpClient,
+}
+
+fn ours(control: &ControlPlane) -> Ours {
     let bootstrap = Bootstrap::from_json(&control.bootstrap("ours").to_json()).unwrap();
     let mut settings = Settings::default();
     settings.backoff.initial = Duration::from_millis(10);
     settings.backoff.early_cap = Duration::from_millis(10);
-    let source = AdsSource::new(&bootstrap, Arc::new(Tonic)).with_settings(settings);
-    let decoder = Arc::new(Decoder::new(Arc::new(Registry::standard()), []));
-    let (sender, updates) = mpsc::unbounded_channel();
-    let apply = Box::new(move || Box::new(Forward(sender)) as Box<dyn Apply>);
-    let config = ConfigThread::spawn(Options::new(Box::new(source), decoder, apply, Arc::new(LogSink), 1)).unwrap();
-    config.watch_client("greeter");
-    Mesh { config, updates }
+    let mesh = Mesh::builder().bootstrap(bootstrap).xds(settings).build().unwrap();
+    let client = mesh.client("xds:///greeter").unwrap();
+    Ours { mesh, client }
 }
 
-impl Mesh {
-    /// The next snapshot that sends requests to `cluster` alone.
-    async fn sends_to(&mut self, cluster: &str) -> Arc<Snapshot> {
-        loop {
-            match self.updates.recv().await.unwrap() {
-                Update::Client(snapshot) if snapshot.clusters.keys().map(|name| &**name).eq([cluster]) => {
-                    return snapshot;
-                }
-                Update::Client(_) => {}
-                other => panic!("{other:?}"),
+impl Ours {
+    /// Until its requests are sent to `cluster`, whose endpoints nobody serves: the errors name it.
+    async fn sends_to(&self, cluster: &str) {
+        let named = format!("cluster `{cluster}`");
+        let sent = async {
+            while !self.client.get("/").await.unwrap_err().message().contains(&named) {
+                sleep(Duration::from_millis(5)).await;
             }
-        }
+        };
+        assert!(timeout(Duration::from_secs(10), sent).await.is_ok(), "requests are never sent to {named}");
     }
 }
 
@@ -113,7 +59,7 @@ fn to(cluster: &str) -> Vec<EncodedResource> {
     );
     let host = json!({ "name": "all", "domains": ["*"],
         "routes": [{ "match": { "prefix": "" }, "route": { "cluster": cluster } }] });
-    let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 80 } });
+    let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 1 } });
     let all = [
         typed(LISTENER, json!({ "name": "greeter", "api_listener": { "api_listener": manager } })),
         typed(ROUTE_CONFIGURATION, json!({ "name": "table", "virtual_hosts": [host] })),
@@ -134,48 +80,47 @@ fn to(cluster: &str) -> Vec<EncodedResource> {
 #[tokio::test]
 async fn it_is_configured_and_follows_edits() {
     let control = serving(to("blue")).await;
-    let mut mesh = mesh(&control);
-    mesh.sends_to("blue").await;
+    let ours = ours(&control);
+    ours.sends_to("blue").await;
     control.set(to("green"));
-    mesh.sends_to("green").await;
+    ours.sends_to("green").await;
     let acked = control.events().find(|event| event.ack(CLUSTER_LOAD_ASSIGNMENT).map(|_| event.node.clone())).await;
     assert_eq!(acked.as_deref(), Some("ours"));
-    mesh.config.shutdown();
-    mesh.config.stopped().await;
+    ours.mesh.shutdown(Duration::from_secs(1)).await;
 }
 
 #[tokio::test]
 async fn every_way_to_fail_is_over_with_the_next_update() {
     let control = serving(to("start")).await;
-    let mut mesh = mesh(&control);
-    mesh.sends_to("start").await;
+    let ours = ours(&control);
+    ours.sends_to("start").await;
     let faults = control.faults();
     let mut events = control.events();
 
     faults.vanish().await;
     control.set(to("while-away"));
     faults.come_back().await.unwrap();
-    mesh.sends_to("while-away").await;
+    ours.sends_to("while-away").await;
 
     assert_ne!(faults.tear(), 0);
     control.set(to("after-tear"));
-    mesh.sends_to("after-tear").await;
+    ours.sends_to("after-tear").await;
 
     assert_ne!(faults.garbage(), 0);
     control.set(to("after-garbage"));
-    mesh.sends_to("after-garbage").await;
+    ours.sends_to("after-garbage").await;
 
     faults.refuse();
     control.set(to("refused"));
     let unavailable = |event: &Event| matches!(&event.what, What::Closed { reason } if reason.contains("refuses"));
     events.find(|event| unavailable(event).then_some(())).await.unwrap();
     faults.resume();
-    mesh.sends_to("refused").await;
+    ours.sends_to("refused").await;
 
     faults.stall();
     control.set(to("stalled"));
     faults.resume();
-    mesh.sends_to("stalled").await;
+    ours.sends_to("stalled").await;
 
     for resource in to("stalled") {
         let name = resource.key.name.to_string();
@@ -185,7 +130,7 @@ async fn every_way_to_fail_is_over_with_the_next_update() {
         faults.heal();
     }
     control.set(to("end"));
-    mesh.sends_to("end").await;
+    ours.sends_to("end").await;
 }
 
 #[tokio::test]
@@ -204,10 +149,10 @@ async fn a_file_is_served_and_its_good_edits_too() {
     let path = std::env::temp_dir().join(format!("mesh-control-{}.yaml", std::process::id()));
     std::fs::write(&path, yaml("blue")).unwrap();
     let control = ControlPlane::builder().file(&path).unwrap().listen("127.0.0.1:0").await.unwrap();
-    let mut mesh = mesh(&control);
-    mesh.sends_to("outbound|80||blue.default.svc.cluster.local").await;
+    let ours = ours(&control);
+    ours.sends_to("outbound|80||blue.default.svc.cluster.local").await;
     std::fs::write(&path, yaml("green")).unwrap();
-    mesh.sends_to("outbound|80||green.default.svc.cluster.local").await;
+    ours.sends_to("outbound|80||green.default.svc.cluster.local").await;
     std::fs::remove_file(&path).unwrap();
     let error = ControlPlane::builder().file(&path).unwrap_err();
     assert_eq!(error.code(), mesh_core::error::Code::BAD_FILE);

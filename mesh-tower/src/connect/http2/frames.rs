@@ -6,14 +6,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use crate::io::BoxStream;
+use crate::secure::refusal_of;
 
 /// The length of a frame's header (RFC 9113, section 4.1).
 const HEADER: usize = 9;
@@ -25,6 +26,8 @@ const GOAWAY: u8 = 0x7;
 pub(super) struct Signs {
     settings: AtomicBool,
     goaway: AtomicBool,
+    /// What it said against our certificate: h2 keeps no more of an error than its text.
+    refusal: OnceLock<String>,
     /// For the one task that waits.
     changed: Notify,
 }
@@ -38,6 +41,11 @@ impl Signs {
     /// Until the server has said GOAWAY.
     pub(super) async fn goaway(&self) {
         self.until(&self.goaway).await;
+    }
+
+    /// What the server has said against our certificate.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.refusal.get().map(String::as_str)
     }
 
     async fn until(&self, sign: &AtomicBool) {
@@ -108,6 +116,12 @@ impl AsyncRead for Watched {
         let polled = Pin::new(&mut this.io).poll_read(cx, to);
         if let Some(bytes) = to.filled().get(before..) {
             this.frames.read(bytes, |kind| this.signs.saw(kind));
+        }
+        if let Poll::Ready(Err(error)) = &polled
+            && let Some(refusal) = refusal_of(error)
+        {
+            // The first is the one that ended the connection.
+            let _ = this.signs.refusal.set(refusal);
         }
         polled
     }

@@ -52,6 +52,9 @@ pub(super) async fn establish(way: &Arc<Way>, io: BoxStream) -> Result<Establish
     tokio::select! {
         () = signs.settings() => {}
         ended = &mut driver => {
+            if let Some(refusal) = signs.refusal() {
+                return Err(Error::new(Code::HANDSHAKE, format!("{} {refusal}", way.peer)));
+            }
             let why = ended.ok().and_then(Result::err).map_or_else(|| "it closed the connection".to_owned(), |error| reason(&error));
             return Err(not_http2(way, &why));
         }

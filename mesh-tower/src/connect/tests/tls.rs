@@ -109,6 +109,20 @@ async fn a_client_that_the_server_does_not_know_is_not_ready_for_http2() {
     rig.until_failed().await;
     // With TLS 1.3 it is told after the client's part of the handshake: no SETTINGS come, but an alert.
     let error = rig.handle.last_error().unwrap();
+    assert_eq!(error.code(), Code::HANDSHAKE);
+    assert!(error.message().contains("UnknownCA"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_that_the_server_does_not_know_learns_it_from_its_first_request_in_http1() {
+    let ca = Ca::new();
+    let address = server(&ca).await;
+    let client = trusting(&ca);
+    show(&client, &Ca::new(), &Leaf::workload(CLIENT));
+    let rig = rig(&client, address, Http1, upstream());
+    rig.until_ready().await;
+    let error = rig.get("/").await.unwrap_err().error;
+    assert_eq!(error.code(), Code::HANDSHAKE);
     assert!(error.message().contains("UnknownCA"), "{error}");
 }
 
