@@ -29,7 +29,7 @@ mod status;
 mod server;
 #[cfg(feature = "control")]
 pub mod control;
-#[cfg(test)]
+#[cfg(all(test, feature = "client", feature = "server"))]
 mod tests;
 
 #[cfg(feature = "client")]
