@@ -1,6 +1,8 @@
 //! What the mesh does about time, failure and load, as answers to given facts: no clock, no I/O, chance as an argument.
 
+pub mod cors;
 pub mod deadline;
+pub mod fault;
 pub mod grpc;
 pub mod limit;
 pub mod retry;

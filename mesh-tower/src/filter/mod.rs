@@ -4,8 +4,11 @@
 //! route is known, with the overrides of the route, its virtual host and its table. A filter that this process does not have
 //! is never passed over: the Listener is refused.
 
+mod cors;
+mod fault;
 mod run;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
@@ -13,9 +16,12 @@ use std::sync::Arc;
 
 use http::{request, response};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Name};
+use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Name, Route};
+use mesh_core::route::RequestFacts;
 
 use crate::reply::Reply;
+pub use cors::CorsFilterType;
+pub use fault::FaultFilterType;
 pub(crate) use run::FilterRun;
 
 /// One filter of a Listener, with the configuration of one route. Shared by every request of that route.
@@ -33,6 +39,9 @@ pub enum Verdict {
     Continue,
     /// Change the request, then go on.
     Change(Box<dyn FnOnce(&mut request::Parts) + Send>),
+    /// Go on, and change the head of the response when it comes, after later filters have seen it: for what depends on the
+    /// request.
+    Watch(Box<dyn FnOnce(&mut response::Parts) + Send>),
     /// Answer so; neither later filters nor whoever is behind them see the request.
     Reply(Box<Reply>),
     /// It takes time (a delay, a question to another server).
@@ -58,8 +67,28 @@ pub trait FilterType<F>: Send + Sync {
     ) -> Result<Arc<dyn Filter<F>>, Error>;
 }
 
+/// What the built-in filters ask of a request's facts, on either side.
+pub trait FilterFacts {
+    /// What can be matched of the request.
+    fn request<'a>(&'a self, request: &'a request::Parts) -> RequestFacts<'a>;
+
+    /// The cluster it goes to, where there is one.
+    fn cluster(&self) -> Option<&str>;
+
+    /// The route that took it.
+    fn route(&self) -> &Route;
+}
+
 /// The types of filters that can be applied, by type URL; none by default.
 pub struct Filters<F>(BTreeMap<Name, Arc<dyn FilterType<F>>>);
+
+impl<F: FilterFacts> Filters<F> {
+    /// The built-in types: fault injection and CORS.
+    #[must_use]
+    pub fn standard() -> Self {
+        Self::default().with(Arc::new(FaultFilterType::default())).with(Arc::new(CorsFilterType))
+    }
+}
 
 impl<F> Filters<F> {
     /// With one more type, in place of one of the same type URL.
@@ -102,6 +131,17 @@ impl<F> Filters<F> {
 /// The filters of one route, in order.
 pub(crate) type FilterChain<F> = Arc<[Arc<dyn Filter<F>>]>;
 
+/// The configuration of a filter as the type that its decoder makes.
+///
+/// # Errors
+///
+/// It is of another type: somebody has registered another decoder under this type URL.
+fn config_of<T: Any + Clone>(config: &Arc<dyn FilterConfig>, type_url: &str) -> Result<T, Error> {
+    let config: &dyn Any = &**config;
+    let wrong = || Error::new(Code::RESOURCE_REFUSED, format!("the decoder of {type_url} makes another configuration"));
+    config.downcast_ref::<T>().cloned().ok_or_else(wrong)
+}
+
 fn unknown(filter: &HttpFilter) -> Error {
     refused(filter, "this process does not have it")
 }
@@ -116,6 +156,7 @@ impl fmt::Debug for Verdict {
         match self {
             Self::Continue => f.write_str("Continue"),
             Self::Change(_) => f.write_str("Change"),
+            Self::Watch(_) => f.write_str("Watch"),
             Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
             Self::Wait(_) => f.write_str("Wait"),
         }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{Response, request};
+use http::{Response, request, response};
 
 use super::{FilterChain, Verdict};
 use crate::reply::Reply;
@@ -14,11 +14,15 @@ pub(crate) struct FilterRun<F> {
     facts: F,
     next: usize,
     waiting: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+    /// What filters said they would do to the response, by how many had spoken then.
+    watching: Vec<(usize, Watch)>,
 }
+
+type Watch = Box<dyn FnOnce(&mut response::Parts) + Send>;
 
 impl<F> FilterRun<F> {
     pub(crate) fn new(chain: FilterChain<F>, facts: F) -> Self {
-        Self { chain, facts, next: 0, waiting: None }
+        Self { chain, facts, next: 0, waiting: None, watching: Vec::new() }
     }
 
     /// Goes on until every filter has spoken: Ok is the way on.
@@ -36,6 +40,7 @@ impl<F> FilterRun<F> {
             match verdict {
                 Verdict::Continue => {}
                 Verdict::Change(change) => change(request),
+                Verdict::Watch(watch) => self.watching.push((self.next, watch)),
                 Verdict::Reply(reply) => return Poll::Ready(Err(reply)),
                 Verdict::Wait(waiting) => self.waiting = Some(waiting),
             }
@@ -43,13 +48,16 @@ impl<F> FilterRun<F> {
     }
 
     /// Shows the head of the response to the filters that saw the request, the last first.
-    pub(crate) fn show<B>(&self, response: Response<B>) -> Response<B> {
+    pub(crate) fn show<B>(&mut self, response: Response<B>) -> Response<B> {
         if self.next == 0 {
             return response;
         }
         let (mut head, body) = response.into_parts();
-        for filter in self.chain[..self.next].iter().rev() {
-            filter.on_response(&mut head, &self.facts);
+        for spoken in (1..=self.next).rev() {
+            while self.watching.last().is_some_and(|(at, _)| *at == spoken) {
+                self.watching.pop().into_iter().for_each(|(_, watch)| watch(&mut head));
+            }
+            self.chain[spoken - 1].on_response(&mut head, &self.facts);
         }
         Response::from_parts(head, body)
     }

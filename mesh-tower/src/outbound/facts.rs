@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use http::request;
 use mesh_core::model::{Name, Route};
+use mesh_core::route::RequestFacts;
+
+use crate::filter::FilterFacts;
 
 /// What is known of a request beside its head.
 #[derive(Debug, Clone)]
@@ -18,4 +22,28 @@ pub struct OutboundFacts {
     pub grpc: bool,
     /// The number of the configuration it is under.
     pub config_version: u64,
+}
+
+impl FilterFacts for OutboundFacts {
+    fn request<'a>(&'a self, request: &'a request::Parts) -> RequestFacts<'a> {
+        RequestFacts {
+            method: &request.method,
+            scheme: request.uri.scheme_str().unwrap_or("http"),
+            authority: super::authority_of(&request.uri, &request.headers),
+            path: request.uri.path_and_query().map_or("", |path| path.as_str()),
+            headers: &request.headers,
+            is_grpc: self.grpc,
+            tls: None,
+            source_ip: None,
+            channel_id: 0,
+        }
+    }
+
+    fn cluster(&self) -> Option<&str> {
+        self.cluster.as_deref()
+    }
+
+    fn route(&self) -> &Route {
+        &self.route
+    }
 }

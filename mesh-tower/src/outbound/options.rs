@@ -16,7 +16,7 @@ pub struct OutboundOptions {
     /// How many bytes of a request's body are kept for another attempt: 64 KiB by default. A longer request is not tried
     /// again.
     pub replay_bytes: usize,
-    /// The HTTP filters that can be applied; none of the application's own by default.
+    /// The HTTP filters that can be applied; fault injection and CORS by default.
     pub filters: OutboundFilters,
 }
 
@@ -26,7 +26,7 @@ impl Default for OutboundOptions {
             max_targets: 1024,
             target_idle: Duration::from_secs(300),
             replay_bytes: 64 * 1024,
-            filters: OutboundFilters::default(),
+            filters: OutboundFilters::standard(),
         }
     }
 }

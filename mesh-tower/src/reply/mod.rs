@@ -21,7 +21,7 @@ pub struct Reply {
     pub status: StatusCode,
     /// The gRPC status: by default what gRPC's table makes of the HTTP status.
     pub grpc_status: Option<u8>,
-    /// The text: the body in HTTP, `grpc-message` in gRPC. The client sees it.
+    /// The text: the body in HTTP (none if it is empty), `grpc-message` in gRPC. The client sees it.
     pub message: String,
     /// Headers to add.
     pub headers: HeaderMap,
@@ -60,9 +60,11 @@ impl Reply {
             }
             return response;
         }
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if !self.message.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            *response.body_mut() = Bytes::from(self.message + "\n");
+        }
         *response.status_mut() = self.status;
-        *response.body_mut() = Bytes::from(self.message + "\n");
         response
     }
 }

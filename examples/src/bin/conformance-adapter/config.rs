@@ -17,7 +17,8 @@ use serde_json::{Map, Value, json};
 /// The client Listener's name.
 pub(crate) const CLIENT_LISTENER: &str = "corpus";
 
-const MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const MANAGER: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 
 /// Filters that judge the connection or the caller, by the package of their type.
@@ -79,7 +80,7 @@ impl Case {
 
     fn client_listener(&self) -> Value {
         let routes = self.routes(|routes, names| keep_overrides(routes, names, false));
-        let manager = self.manager(routes, false);
+        let manager = self.manager(&routes, false);
         json!({
             "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
             "name": CLIENT_LISTENER,
@@ -89,7 +90,7 @@ impl Case {
 
     fn server_listener(&self, address: SocketAddr) -> Value {
         let mut chain = json!({
-            "filters": [{"name": "http", "typed_config": self.manager(self.server_routes(), true)}],
+            "filters": [{"name": "http", "typed_config": self.manager(&self.server_routes(), true)}],
         });
         if let Some(socket) = self.0.get("transport_socket") {
             chain["transport_socket"] = socket.clone();
@@ -131,7 +132,7 @@ impl Case {
         all.filter(|filter| is_of_server(filter) == server).cloned().collect()
     }
 
-    fn manager(&self, routes: Value, server: bool) -> Value {
+    fn manager(&self, routes: &Value, server: bool) -> Value {
         let mut router = json!({"@type": ROUTER});
         if !server {
             merge(&mut router, self.object("router"));

@@ -37,18 +37,18 @@ impl Served {
             .listener_names(names)
             .server_options(options)
             .build()
-            .map_err(rejected)?;
+            .map_err(|error| rejected(&error))?;
         let server = mesh.clone();
         let mut serving = tokio::spawn(async move { server.serve(address, server.http()).await });
         let in_force = async {
-            mesh.ready(CLIENT_LISTENER).await.map_err(rejected)?;
+            mesh.ready(CLIENT_LISTENER).await.map_err(|error| rejected(&error))?;
             let change = tokio::select! {
                 change = changes.recv() => change,
                 ended = &mut serving => return Err(Refusal::Rejected(format!("the server ended: {ended:?}"))),
             };
             match change {
                 Some(ServingState::Serving { .. }) => Ok(()),
-                Some(ServingState::NotServing(error)) => Err(rejected(error)),
+                Some(ServingState::NotServing(error)) => Err(rejected(&error)),
                 other => Err(Refusal::Rejected(format!("the server said {other:?}"))),
             }
         };
@@ -71,6 +71,6 @@ impl Served {
     }
 }
 
-fn rejected(error: Error) -> Refusal {
+fn rejected(error: &Error) -> Refusal {
     Refusal::Rejected(error.to_string())
 }

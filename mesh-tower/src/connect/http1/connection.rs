@@ -85,7 +85,11 @@ impl Busy {
         &mut self,
         request: Request<MeshBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<MeshBody>>> {
-        self.wire.try_send_request(request).await
+        // Dropped while it waits (the caller's time is up), the connection ends by our own doing.
+        self.member.retired.store(true, Ordering::Release);
+        let sent = self.wire.try_send_request(request).await;
+        self.member.retired.store(false, Ordering::Release);
+        sent
     }
 
     /// Comes back to the pool, now or when `response` has been read.

@@ -128,6 +128,29 @@ async fn a_request_that_is_given_up_frees_its_turn() {
     assert_eq!(text(next.await.unwrap().unwrap()).await, "done");
 }
 
+#[tokio::test]
+async fn a_request_that_is_given_up_says_nothing_about_the_server() {
+    let (count, (open, gate)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
+    let server = Server::start(Http::One, held(count.clone(), gate)).await;
+    let mut plan = plan(server.address, Http1);
+    plan.eager = false;
+    let rig = Rig::new(&tcp(), plan);
+    rig.handle.connect();
+    rig.until_ready().await;
+    for number in 1..6 {
+        let given_up = tokio::spawn(rig.handle.call(get("/")));
+        arrived(&count, number).await;
+        given_up.abort();
+        server.until_open(0).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(rig.state.is_ready(), "after {number}");
+    }
+    open.send_replace(true);
+    assert_eq!(rig.text("/").await, "done");
+}
+
 /// Says that each connection ends with its response.
 fn closing() -> Handler {
     Arc::new(|_| Box::pin(async { Response::builder().header("connection", "close").body("bye".into()).unwrap() }))

@@ -169,7 +169,7 @@ where
 }
 
 /// Shows the response to the filters, and tells an HTTP/1 client of a connection that is to end.
-fn finish<R>(run: &FilterRun<RequestFacts>, version: Version, response: Response<R>) -> Response<R> {
+fn finish<R>(run: &mut FilterRun<RequestFacts>, version: Version, response: Response<R>) -> Response<R> {
     let mut response = run.show(response);
     if version <= Version::HTTP_11 && run.facts().peer.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

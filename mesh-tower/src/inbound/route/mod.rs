@@ -87,9 +87,9 @@ impl Routes {
 
     fn look_up(&self, request: &request::Parts, peer: &PeerInfo, random: u64) -> Result<Found, Error> {
         let table = self.table.as_ref().map_err(Clone::clone)?;
-        let (authority, facts) = facts_of(request, peer)?;
+        let facts = facts_of(request, peer);
         let Decision { route, host, .. } =
-            table.decide(authority, &facts, random).map_err(|why| no_route(table, &why))?;
+            table.decide(facts.authority, &facts, random).map_err(|why| no_route(table, &why))?;
         for unsupported in [&table.table().unsupported, &host.unsupported, &route.unsupported] {
             refuse_unsupported(unsupported)?;
         }
@@ -105,22 +105,20 @@ impl Routes {
     }
 }
 
-/// What routing may ask, and the authority that chooses the virtual host.
-fn facts_of<'a>(request: &'a request::Parts, peer: &PeerInfo) -> Result<(&'a str, RequestFacts<'a>), Error> {
-    let authority = std::str::from_utf8(authority_of(request))
-        .map_err(|_| Error::new(Code::BAD_CLIENT, "the authority is no text"))?;
-    let facts = RequestFacts {
+/// What routing and filters may ask of a normalised request.
+pub(super) fn facts_of<'a>(request: &'a request::Parts, peer: &PeerInfo) -> RequestFacts<'a> {
+    RequestFacts {
         method: &request.method,
         scheme: if peer.is_tls() { "https" } else { "http" },
-        authority,
+        // What is normalised is ASCII.
+        authority: std::str::from_utf8(authority_of(request)).unwrap_or_default(),
         path: request.uri.path_and_query().map_or("", PathAndQuery::as_str),
         headers: &request.headers,
         is_grpc: is_grpc(&request.headers),
         tls: peer.is_tls().then(|| tls_facts(peer)),
         source_ip: Some(peer.remote_addr().ip()),
         channel_id: 0,
-    };
-    Ok((authority, facts))
+    }
 }
 
 /// A certificate that is presented and not valid ends the handshake: whoever is here with one was validated.

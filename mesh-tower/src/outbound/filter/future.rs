@@ -96,7 +96,10 @@ fn judged(run: &mut FilterRun<OutboundFacts>, cx: &mut Context<'_>, head: &mut r
     }
 }
 
-fn shown(run: &FilterRun<OutboundFacts>, response: Response<ResponseBody>) -> Result<Response<ResponseBody>, Error> {
+fn shown(
+    run: &mut FilterRun<OutboundFacts>,
+    response: Response<ResponseBody>,
+) -> Result<Response<ResponseBody>, Error> {
     catch_unwind(AssertUnwindSafe(|| run.show(response))).map_err(|_| panicked())
 }
 

@@ -2,6 +2,7 @@
 
 mod away;
 mod backend;
+mod built_in;
 mod filters;
 mod limits;
 mod retrying;

@@ -1,0 +1,86 @@
+//! Fault injection (gRFC A33): delays and aborts a share of the requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{StatusCode, request};
+use mesh_core::decode::FaultFilter as Decoding;
+use mesh_core::error::{Code, Error};
+use mesh_core::model::{FaultPolicy, FilterConfig};
+use mesh_core::policy::fault::{Abort, Fault, fault};
+use mesh_core::policy::limit::{Breaker, BreakerGuard};
+
+use super::{Filter, FilterFacts, FilterType, Verdict, config_of};
+use crate::reply::Reply;
+
+/// What Envoy says to the client.
+const MESSAGE: &str = "fault filter abort";
+
+/// The fault filter. Its faults are counted together (`max_active_faults`), whatever Listener they are of.
+#[derive(Debug, Default)]
+pub struct FaultFilterType {
+    active: Arc<Breaker>,
+}
+
+impl<F: FilterFacts> FilterType<F> for FaultFilterType {
+    fn type_url(&self) -> &str {
+        Decoding::TYPE_URL
+    }
+
+    fn build(
+        &self,
+        config: &Arc<dyn FilterConfig>,
+        overrides: &[Arc<dyn FilterConfig>],
+    ) -> Result<Arc<dyn Filter<F>>, Error> {
+        // The most specific replaces the others whole (gRFC A33).
+        let policy = config_of(overrides.last().unwrap_or(config), Decoding::TYPE_URL)?;
+        Ok(Arc::new(FaultInjection { policy, active: self.active.clone() }))
+    }
+}
+
+/// The filter of one route.
+#[derive(Debug)]
+struct FaultInjection {
+    policy: FaultPolicy,
+    active: Arc<Breaker>,
+}
+
+impl<F: FilterFacts> Filter<F> for FaultInjection {
+    fn on_request(&self, request: &mut request::Parts, facts: &F) -> Verdict {
+        let draws = std::array::from_fn(|_| fastrand::u64(..));
+        let fault = fault(&self.policy, &facts.request(request), facts.cluster(), draws);
+        if fault.is_none() {
+            return Verdict::Continue;
+        }
+        match self.active.enter(self.policy.max_active.unwrap_or(u32::MAX)) {
+            Some(active) => inject(fault, active),
+            None => Verdict::Continue,
+        }
+    }
+}
+
+fn inject(fault: Fault, active: BreakerGuard) -> Verdict {
+    match fault.delay {
+        None => after(&fault),
+        Some(delay) => Verdict::Wait(Box::pin(wait(delay, fault, active))),
+    }
+}
+
+/// The request counts as faulted as long as it waits.
+async fn wait(delay: Duration, fault: Fault, active: BreakerGuard) -> Verdict {
+    tokio::time::sleep(delay).await;
+    drop(active);
+    after(&fault)
+}
+
+fn after(fault: &Fault) -> Verdict {
+    let reply = match fault.abort {
+        Some(Abort::Http(status)) => Reply::new(status, MESSAGE),
+        Some(Abort::Grpc(code)) => Reply { grpc_status: Some(code), ..Reply::new(StatusCode::OK, MESSAGE) },
+        None if fault.slow_response => {
+            Reply::of(&Error::new(Code::UNSUPPORTED_ROUTE, "response_rate_limit is not supported"))
+        }
+        None => return Verdict::Continue,
+    };
+    Verdict::Reply(Box::new(reply))
+}
