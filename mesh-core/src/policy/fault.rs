@@ -130,10 +130,12 @@ mod tests {
     use crate::model::matcher::MatchName;
     use crate::model::{FaultAbort, FaultDelay, FaultRateLimit, HeaderMatch, HeaderTest};
 
+    type Headers<'a> = &'a [(&'static str, &'static str)];
+
     const HALF: Fraction = Fraction { numerator: 50, denominator: 100 };
     const MS: Duration = Duration::from_millis(5);
 
-    fn run(policy: &FaultPolicy, headers: &[(&'static str, &'static str)], draws: Draws) -> Fault {
+    fn run(policy: &FaultPolicy, headers: Headers<'_>, draws: Draws) -> Fault {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let facts = RequestFacts {
             method: &Method::GET,
@@ -179,7 +181,7 @@ mod tests {
     fn a33_a_request_can_ask_for_its_fault_and_only_lower_its_share() {
         let policy = aborting(FaultOutcome::Header, HALF);
         let unavailable = Some(Abort::Http(StatusCode::SERVICE_UNAVAILABLE));
-        let rows: &[(&[(&str, &str)], u64, Option<Abort>)] = &[
+        let rows: &[(Headers<'_>, u64, Option<Abort>)] = &[
             (&[], 0, None),
             (&[(ABORT, "503")], 49, unavailable),
             (&[(ABORT, "503")], 50, None),
@@ -216,7 +218,7 @@ mod tests {
         let elsewhere = FaultPolicy { upstream_cluster: Some("two".into()), ..all.clone() };
         let node = FaultPolicy { downstream_nodes: vec!["n1".to_owned()], ..all.clone() };
         let marked = FaultPolicy { headers: vec![header], ..all.clone() };
-        let rows: &[(&FaultPolicy, &[(&str, &str)], bool)] = &[
+        let rows: &[(&FaultPolicy, Headers<'_>, bool)] = &[
             (&all, &[], true),
             (&here, &[], true),
             (&elsewhere, &[], false),
