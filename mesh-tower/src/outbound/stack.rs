@@ -26,7 +26,7 @@ pub(crate) type StackFuture = <Stack as Service<Arrived>>::Future;
 /// Puts the layers together, in request order.
 pub(crate) fn stack(way: Way, targets: Arc<Targets>, options: &OutboundOptions, keep_extensions: bool) -> Stack {
     // The target comes first: everything else is its configuration.
-    let resolve = ResolveLayer::new(way, fastrand::u64(..));
+    let resolve = ResolveLayer::new(way, fastrand::u64(..), !keep_extensions);
     // The route and the cluster are decided once, so that retries stay on them (gRFC A31).
     let route = RouteLayer::new(targets);
     // A gRPC deadline and a stream's longest life begin with the call, and cover its filters.

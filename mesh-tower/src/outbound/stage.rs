@@ -47,6 +47,8 @@ pub(crate) struct Call {
     pub(crate) started: Instant,
     /// Whether it follows gRPC's rules.
     pub(crate) grpc: bool,
+    /// Whether the caller asks for TLS (`https`) of a connection that is ours to make.
+    pub(crate) https: bool,
     /// Whether it came as HTTP/2.
     pub(crate) http2: bool,
     /// Whether it waits for an endpoint where others fail.

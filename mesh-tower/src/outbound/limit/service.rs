@@ -40,13 +40,23 @@ where
     fn call(&mut self, mut attempt: Attempt) -> Self::Future {
         // An aggregate's attempt is an attempt of one of its leaves.
         attempt.cluster = attempt.cluster.leaf(attempt.call.grpc, attempt.call.http2).clone();
-        match enter(attempt.cluster.state()) {
+        match secured(&attempt).and_then(|()| enter(attempt.cluster.state())) {
             Ok(guard) => LimitFuture::entered(self.inner.call(attempt), guard),
             Err(error) => {
                 LimitFuture::refused(AttemptFailed::refused(error.with_config_version(attempt.view.version())))
             }
         }
     }
+}
+
+/// Who asks for `https` gets TLS or nothing.
+fn secured(attempt: &Attempt) -> Result<(), Error> {
+    let state = attempt.cluster.state();
+    if !attempt.call.https || state.config().cluster.tls.is_some() {
+        return Ok(());
+    }
+    let text = format!("the request asks for https, and cluster `{}` has no TLS", state.name());
+    Err(Error::new(Code::UNPROVABLE_TLS, text).with_next_step("give the cluster TLS, or ask with http"))
 }
 
 fn enter(cluster: &ClusterState) -> Result<BreakerGuard, Error> {

@@ -9,11 +9,12 @@ use super::{Resolve, Way};
 pub(crate) struct ResolveLayer {
     way: Way,
     channel_id: u64,
+    own_connections: bool,
 }
 
 impl ResolveLayer {
-    pub(crate) fn new(way: Way, channel_id: u64) -> Self {
-        Self { way, channel_id }
+    pub(crate) fn new(way: Way, channel_id: u64, own_connections: bool) -> Self {
+        Self { way, channel_id, own_connections }
     }
 }
 
@@ -21,6 +22,6 @@ impl<S> Layer<S> for ResolveLayer {
     type Service = Resolve<S>;
 
     fn layer(&self, inner: S) -> Resolve<S> {
-        Resolve::new(inner, self.way.clone(), self.channel_id)
+        Resolve::new(inner, self.way.clone(), self.channel_id, self.own_connections)
     }
 }

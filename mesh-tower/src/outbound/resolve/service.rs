@@ -46,11 +46,12 @@ pub(crate) struct Resolve<S> {
     inner: S,
     way: Way,
     channel_id: u64,
+    own_connections: bool,
 }
 
 impl<S> Resolve<S> {
-    pub(super) fn new(inner: S, way: Way, channel_id: u64) -> Self {
-        Self { inner, way, channel_id }
+    pub(super) fn new(inner: S, way: Way, channel_id: u64, own_connections: bool) -> Self {
+        Self { inner, way, channel_id, own_connections }
     }
 
     fn call_of(&self, request: &Request<MeshBody>, link: CallLink) -> Call {
@@ -58,6 +59,7 @@ impl<S> Resolve<S> {
             link,
             started: tokio::time::Instant::now().into_std(),
             grpc: is_grpc(request.headers()),
+            https: self.own_connections && asks_for_tls(request),
             http2: request.version() == Version::HTTP_2,
             wait_for_ready: request.extensions().get::<WaitForReady>().is_some(),
             channel_id: self.channel_id,
@@ -108,4 +110,13 @@ where
         let until = if call.grpc { deadline(call.started, asked) } else { None };
         ResolveFuture::waiting(self.inner.clone(), slot, request, call, authority, until)
     }
+}
+
+/// Whether the application asks for TLS. The scheme of a request that it passes on says how that one came.
+fn asks_for_tls(request: &Request<MeshBody>) -> bool {
+    #[cfg(feature = "server")]
+    if request.extensions().get::<crate::inbound::PeerInfo>().is_some() {
+        return false;
+    }
+    request.uri().scheme() == Some(&Scheme::HTTPS)
 }

@@ -75,6 +75,14 @@ async fn routes_decide_by_path_header_and_weight() {
 }
 
 #[tokio::test]
+async fn who_asks_for_https_gets_no_plaintext() {
+    let one = Backend::start("one").await;
+    let (mesh, _source) = mesh(&[listener("a:443", &routes(&to("one"))), cluster("one", &[one.address])]);
+    let error = mesh.http().get("https://a/").await.unwrap_err();
+    assert_eq!((error.code(), one.count()), (Code::UNPROVABLE_TLS, 0));
+}
+
+#[tokio::test]
 async fn what_no_route_takes_says_so() {
     let none = client(&routes(&json!([{"match": {"prefix": "/only"}, "route": {"cluster": "one"}}])), &[]);
     assert_eq!(code(none.get("http://a/other").await), Code::NO_ROUTE);
