@@ -29,7 +29,8 @@ mod status;
 mod server;
 #[cfg(feature = "control")]
 pub mod control;
-#[cfg(all(test, feature = "client", feature = "server"))]
+#[cfg(test)]
+#[cfg(all(feature = "client", feature = "server"))]
 mod tests;
 
 #[cfg(feature = "client")]
