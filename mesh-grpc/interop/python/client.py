@@ -29,7 +29,7 @@ def main():
     flags = argparse.ArgumentParser()
     flags.add_argument("--target", required=True)
     flags.add_argument("--timeout", type=float, default=10)
-    flags.add_argument("--header", default="served-by", help="the response header in which a server says its name")
+    flags.add_argument("--header", default="x-backend", help="the response header in which a server says its name")
     flags = flags.parse_args()
     credentials = grpc.xds_channel_credentials()
     with grpc.secure_channel(flags.target, credentials) as channel:

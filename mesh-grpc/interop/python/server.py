@@ -23,7 +23,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def Check(self, request, context):
         identities = context.auth_context().get("peer_spiffe_id", [b""])
         self.callers.update(identity.decode() for identity in identities)
-        context.send_initial_metadata((("served-by", self.name),))
+        context.send_initial_metadata((("x-backend", self.name),))
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
 
