@@ -65,7 +65,8 @@ impl Target {
         let parsed: http::uri::Authority = authority.parse().map_err(|_| bad("is not host:port"))?;
         let port = parsed.port_u16().unwrap_or(if https { 443 } else { 80 });
         let after_host = authority.strip_prefix(parsed.host()).unwrap_or_default();
-        if !after_host.is_empty() && parsed.port_u16().is_none() {
+        // An empty port is none (RFC 3986 3.2.3).
+        if !matches!(after_host, "" | ":") && parsed.port_u16().is_none() {
             return Err(bad("has a port that is not a number"));
         }
         let host = parsed.host().trim_end_matches('.').to_ascii_lowercase();
@@ -109,6 +110,7 @@ mod tests {
             ("reviews", "reviews:80"),
             ("Reviews.Default.svc.", "reviews.default.svc:80"),
             ("reviews:9080", "reviews:9080"),
+            ("reviews:", "reviews:80"),
             ("http://reviews:9080/path", "reviews:9080"),
             ("https://reviews", "reviews:443"),
             ("[::1]:80", "[::1]:80"),

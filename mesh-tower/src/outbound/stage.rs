@@ -49,7 +49,7 @@ pub(crate) struct Call {
     pub(crate) grpc: bool,
     /// Whether the caller asks for TLS (`https`) of a connection that is ours to make.
     pub(crate) https: bool,
-    /// Whether it came as HTTP/2.
+    /// Whether it came as HTTP/2, or needs it.
     pub(crate) http2: bool,
     /// Whether it waits for an endpoint where others fail.
     pub(crate) wait_for_ready: bool,

@@ -1,5 +1,7 @@
 //! The request's path: refused when readers could disagree about it, rewritten where the Listener asks for that.
 
+use std::fmt::Write;
+
 use http::uri::PathAndQuery;
 use http::{Method, Uri, request};
 use mesh_core::error::Error;
@@ -50,6 +52,7 @@ fn rewrite(path: &str, http: &HttpConnection) -> Result<Option<String>, Error> {
         new = Some(unescaped);
     }
     if http.normalize_path {
+        new = canonical(new.as_deref().unwrap_or(path)).or(new);
         new = resolve_dots(new.as_deref().unwrap_or(path)).or(new);
     }
     if http.merge_slashes {
@@ -80,7 +83,34 @@ fn unescape_slashes(path: &str) -> Option<String> {
     (out != path).then_some(out)
 }
 
-/// Removes `.` and `..` segments (RFC 3986 5.2.4), written plainly or escaped, with backslashes as slashes.
+/// One spelling of each character (RFC 3986 6.2.2.2, as browsers do it): unreserved ones plain, those that have no place in a
+/// path escaped. None: it is so already.
+fn canonical(path: &str) -> Option<String> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(byte) = rest.bytes().next() {
+        let (unescaped, length) = unescape(rest).map_or((byte, 1), |unescaped| (unescaped, 3));
+        match (length, unescaped) {
+            (3, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~') => out.push(char::from(unescaped)),
+            (1, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}') => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+            _ => out.push_str(&rest[..length]),
+        }
+        rest = &rest[length..];
+    }
+    (out != path).then_some(out)
+}
+
+/// The byte that `text` begins with in escaped form.
+fn unescape(text: &str) -> Option<u8> {
+    let digit = |at: usize| char::from(*text.as_bytes().get(at)?).to_digit(16);
+    let (high, low) = (digit(1)?, digit(2)?);
+    text.starts_with('%').then(|| u8::try_from(high * 16 + low).ok()).flatten()
+}
+
+/// Removes `.` and `..` segments (RFC 3986 5.2.4), written plainly or escaped, with backslashes as slashes. Parameters
+/// (`..;x`) hide no dots: servers that know parameters would find them.
 fn resolve_dots(path: &str) -> Option<String> {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path[1..].split(['/', '\\']).peekable();
@@ -104,7 +134,7 @@ fn resolve_dots(path: &str) -> Option<String> {
 
 /// Some(true) for `..`, Some(false) for `.`, whichever way they are escaped.
 fn dots(segment: &str) -> Option<bool> {
-    let mut rest = segment;
+    let mut rest = segment.split(';').next().unwrap_or(segment);
     let mut count = 0;
     while !rest.is_empty() {
         rest = rest.strip_prefix('.').or_else(|| rest.strip_prefix("%2e")).or_else(|| rest.strip_prefix("%2E"))?;
@@ -172,6 +202,11 @@ mod tests {
             (&dots, "/../../a", Some("/a")),
             (&dots, "/a/%2e%2E/b", Some("/b")),
             (&dots, "/a/.../b", Some("/a/.../b")),
+            (&dots, "/a/..;x=1/b", Some("/b")),
+            (&dots, "/a;x/b", Some("/a;x/b")),
+            (&dots, "/%61%2D%7e%20%2f%3f%", Some("/a-~%20%2f%3f%")),
+            (&dots, "/%25%32%65%25%32%65/b", Some("/%252e%252e/b")),
+            (&dots, "/a|\"^b", Some("/a%7C%22%5Eb")),
             (&dots, "/a/.", Some("/a/")),
             (&dots, "/", Some("/")),
             (&merge, "//a///b/", Some("/a/b/")),

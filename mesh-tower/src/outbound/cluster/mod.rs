@@ -80,9 +80,9 @@ fn protocol_of(cluster: &Cluster, grpc: bool, http2: bool) -> WireProtocol {
         HttpProtocol::Http1 => WireProtocol::Http1,
         HttpProtocol::Http2 => WireProtocol::Http2,
         HttpProtocol::Alpn => WireProtocol::Negotiated,
-        HttpProtocol::SameAsRequest if grpc || http2 => WireProtocol::Http2,
+        HttpProtocol::SameAsRequest if http2 => WireProtocol::Http2,
         HttpProtocol::SameAsRequest => WireProtocol::Http1,
-        HttpProtocol::Default if grpc => WireProtocol::Http2,
+        HttpProtocol::Default if grpc && http2 => WireProtocol::Http2,
         // Nothing is said, and TLS can ask.
         HttpProtocol::Default if cluster.tls.is_some() => WireProtocol::Negotiated,
         HttpProtocol::Default => WireProtocol::Http1,

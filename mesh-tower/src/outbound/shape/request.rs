@@ -12,6 +12,8 @@ use crate::outbound::stage::Routed;
 
 /// The path as the client said it, where the route has rewritten it (Envoy).
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+/// The host as the client said it, where the route has rewritten it (Envoy).
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 /// The host as the client said it (Envoy's `append_x_forwarded_host`).
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -34,7 +36,7 @@ pub(super) fn shape(routed: &mut Routed) -> Result<(), Error> {
         let before = facts.authority.to_owned();
         if let Some(authority) = rewrite_authority(forward, weighted, &facts, "").map_err(|error| bad(&error))? {
             set_authority(routed.request.uri_mut(), authority)?;
-            forwarded_host(routed, forward, &before);
+            rewritten_host(routed, forward, &before);
         }
     }
     Ok(())
@@ -74,12 +76,14 @@ fn path(routed: &mut Routed, forward: &Forward) -> Result<(), Error> {
     Ok(())
 }
 
-fn forwarded_host(routed: &mut Routed, forward: &Forward, before: &str) {
-    if forward.append_x_forwarded_host
-        && let Ok(host) = HeaderValue::from_str(before)
-    {
-        append_to_list(routed.request.headers_mut(), FORWARDED_HOST, &host);
+/// Tells the server what the host was.
+fn rewritten_host(routed: &mut Routed, forward: &Forward, before: &str) {
+    let Ok(host) = HeaderValue::from_str(before) else { return };
+    let headers = routed.request.headers_mut();
+    if forward.append_x_forwarded_host {
+        append_to_list(headers, FORWARDED_HOST, &host);
     }
+    headers.insert(ORIGINAL_HOST, host);
 }
 
 /// Replaces the authority of `uri`.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -44,6 +44,10 @@ impl Backend {
 
     pub(in crate::outbound) fn headers(&self) -> HeaderMap {
         self.seen.last.lock().unwrap().as_ref().unwrap().0.headers.clone()
+    }
+
+    pub(in crate::outbound) fn version(&self) -> Version {
+        self.seen.last.lock().unwrap().as_ref().unwrap().0.version
     }
 
     pub(in crate::outbound) fn body(&self) -> Bytes {

@@ -24,6 +24,7 @@ async fn rewrites_and_header_mutations_reach_the_server_and_the_client() {
     let headers = one.headers();
     assert_eq!(headers["x-path"], "/old/x?q");
     assert_eq!(headers["x-envoy-original-path"], "/old/x?q");
+    assert_eq!(headers["x-envoy-original-host"], "a");
     assert!(!headers.contains_key("x-secret"));
 }
 
