@@ -16,15 +16,12 @@ use std::time::Duration;
 use clap::Parser;
 use mesh_examples::backend::{self, Options};
 use mesh_examples::load::{Call, Outcome};
-use mesh_examples::log_to_stderr;
+use mesh_examples::{Failure, log_to_stderr};
 use mesh_tower::Mesh;
 
 use crowd::Crowd;
 use table::{Table, share};
 use town::{Server, Town, patient};
-
-/// Why the quickstart failed.
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whom clients call.
 const TARGET: &str = "http://greeter:8080/hello";

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use mesh_core::bootstrap::Bootstrap;
 use mesh_core::resource::ROUTE_CONFIGURATION;
+use mesh_examples::Failure;
 use mesh_grpc::control::{ControlPlane, DevCa, DevCertificates, Events, Workload};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-
-use crate::Failure;
 
 /// The file that all begins with.
 const MESH: &str = include_str!("../../../mesh.yaml");
