@@ -262,3 +262,36 @@ pub async fn run(call: Call, pace: Pace) -> Tally {
     tally.sort();
     tally
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(millis: u64, backend: &str) -> Outcome {
+        Outcome {
+            latency: Duration::from_millis(millis),
+            endpoint: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
+            backend: Some(backend.to_owned()),
+            seen_certificate: None,
+            retries: 1,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn what_is_lost_counts_for_no_share_and_no_latency() {
+        let mut one = Tally::default();
+        (1..=99).for_each(|millis| one.add(answered(millis, "v1")));
+        let mut other = Tally::default();
+        other.add(Outcome { error: Some("GRPC-14".to_owned()), ..answered(5_000, "v2") });
+        other.add(Outcome::lost("MESH-402"));
+        one.merge(&other);
+        one.sort();
+        assert_eq!((one.sent, one.ok, one.lost, one.retries), (101, 99, 2, 100));
+        assert_eq!(one.backends, BTreeMap::from([("v1".to_owned(), 99)]));
+        assert_eq!(one.endpoints.values().sum::<u64>(), 100, "a bad answer comes from somewhere, too");
+        assert_eq!(one.errors, BTreeMap::from([("GRPC-14".to_owned(), 1), ("MESH-402".to_owned(), 1)]));
+        assert_eq!([0.0, 0.5, 1.0].map(|share| one.quantile(share)), [1_000, 50_000, 99_000]);
+        assert_eq!(Tally::default().quantile(0.5), 0);
+    }
+}
