@@ -83,6 +83,7 @@ impl World {
         let mesh = mesh(&control, "server", &server);
         let bound = mesh.bind("127.0.0.1:0").await.unwrap();
         let address = bound.local_addr();
+        let slot = bound.slot().clone();
         let socket = tls(
             "DownstreamTlsContext",
             json!({"require_client_certificate": true, "common_tls_context": common(&json!([]))}),
@@ -92,6 +93,8 @@ impl World {
         tokio::spawn(serve_on(bound, HealthServer::new(Named::default())));
         let world = Self { control, relay, server, caller, listener, _mesh: mesh, _folder: folder };
         world.call_with(&upstream(SERVER));
+        // A server that does not serve yet closes connections, and that is another failure than those looked for here.
+        slot.serving().await;
         world
     }
 
