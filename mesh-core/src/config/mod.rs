@@ -36,6 +36,9 @@ use crate::source::{Feed, Setup, Source};
 /// So many rounds are done at a stretch before timers, sockets and commands get their turn.
 const ROUNDS: usize = 32;
 
+/// What the source leaves behind when it ends, as a stream's last frames, has so many turns.
+const FAREWELL_TURNS: usize = 16;
+
 /// Makes the one who puts configuration in force, on the configuration thread.
 pub type MakeApply = Box<dyn FnOnce() -> Box<dyn Apply> + Send>;
 
@@ -126,11 +129,21 @@ fn run(
                     // Whoever spawned this waits for it.
                     drop(started.send(Ok(())));
                     poll_fn(|cx| config.poll(cx)).await;
+                    drop(config);
+                    say_farewell().await;
                 }
             }
         }),
     }
     drop(running);
+}
+
+/// Lets tasks end that were told to: the runtime would drop them with a connection that just breaks off, which control planes
+/// log as an error. Nothing is waited for, so a server that does not listen holds nobody up.
+async fn say_farewell() {
+    for _ in 0..FAREWELL_TURNS {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Says what is to be configured. Clones are handles of the same thread, which ends with the last one.

@@ -24,6 +24,9 @@ use crate::outbound::{HttpClient, OutboundOptions, Signal, TargetState, Targets,
 #[cfg(feature = "server")]
 use apply::Servers;
 
+/// How long the configuration thread may take to end. It waits for nothing, but may be in the middle of a large update.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A mesh: its configuration, its clients and its servers, in this process.
 ///
 /// It is a handle, cheap to clone. Clients, layers and listeners keep the mesh alive; when the last is gone its
@@ -94,7 +97,8 @@ impl Mesh {
         MeshBuilder::new()
     }
 
-    /// Stops: nothing new is accepted or sent, what is under way is waited for, `deadline` from now at the latest.
+    /// Stops: nothing new is accepted or sent, what is under way is waited for, `deadline` from now at the latest, and the
+    /// control plane is told that we leave.
     pub async fn shutdown(&self, deadline: Duration) {
         self.0.outbound.in_flight.close();
         let done = async {
@@ -105,6 +109,7 @@ impl Mesh {
         // Whoever is over time has its connection closed with the process.
         let _ = tokio::time::timeout(deadline, done).await;
         self.0.config.shutdown();
+        let _ = tokio::time::timeout(FAREWELL, self.0.config.stopped()).await;
     }
 }
 

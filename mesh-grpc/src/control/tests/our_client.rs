@@ -90,6 +90,20 @@ async fn it_is_configured_and_follows_edits() {
 }
 
 #[tokio::test]
+async fn it_takes_its_leave() {
+    let control = serving(to("blue")).await;
+    let ours = ours(&control);
+    ours.sends_to("blue").await;
+    ours.mesh.shutdown(Duration::from_secs(1)).await;
+    let closed = |event: &Event| match &event.what {
+        What::Closed { reason } => Some(reason.clone()),
+        _ => None,
+    };
+    // A connection that broke off would be told as an error of HTTP/2.
+    assert_eq!(control.events().find(closed).await.as_deref(), Some("the client is gone"));
+}
+
+#[tokio::test]
 async fn every_way_to_fail_is_over_with_the_next_update() {
     let control = serving(to("start")).await;
     let ours = ours(&control);
