@@ -40,7 +40,8 @@ pub struct TlsFacts {
 impl<'a> RequestFacts<'a> {
     /// The path without query string and fragment.
     pub fn path_only(&self) -> &'a str {
-        let end = self.path.find(['?', '#']).unwrap_or(self.path.len());
+        // Byte by byte: both are ASCII, and this is asked several times of each request.
+        let end = self.path.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(self.path.len());
         &self.path[..end]
     }
 

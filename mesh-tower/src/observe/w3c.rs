@@ -60,7 +60,10 @@ impl Carrier {
 
     fn write(&self, ids: &Ids, headers: &mut HeaderMap) {
         // Digits and hyphens are a valid value, so this cannot fail; if it did, the request would only lose its trace.
-        let Ok(value) = HeaderValue::from_bytes(&ids.traceparent()) else { return };
+        let Ok(mut value) = HeaderValue::from_bytes(&ids.traceparent()) else { return };
+        // It is another one in each request: HPACK's table would only be pushed full of values that never come again, on both
+        // sides of the connection.
+        value.set_sensitive(true);
         headers.insert(TRACEPARENT, value);
         let state = match &self.state {
             State::Keep => return,
@@ -224,6 +227,7 @@ mod tests {
         let span = of(&[VALID], &["a=b"]).unwrap();
         Carrier::new(&span, Some(&span)).inject(&mut headers);
         assert_eq!(headers[TRACEPARENT], VALID);
+        assert!(headers[TRACEPARENT].is_sensitive(), "it is not put into HPACK's table");
         assert_eq!(headers[TRACESTATE], "a=b");
     }
 

@@ -8,7 +8,8 @@ mod frames;
 use std::sync::Arc;
 
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::error::{Code, Error};
 use tokio::task::JoinHandle;
 
@@ -82,8 +83,22 @@ fn not_http2(way: &Way, why: &str) -> Error {
     Error::new(Code::NO_CONNECTION, text).with_next_step(next_step)
 }
 
-fn builder(settings: &ConnectSettings) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// Runs what hyper spawns for each request: boxed, as it is large, and a task's future is moved many times on its way in.
+#[derive(Debug, Clone, Copy)]
+struct Spawn;
+
+impl<F> Executor<F> for Spawn
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::spawn(Box::pin(future));
+    }
+}
+
+fn builder(settings: &ConnectSettings) -> Builder<Spawn> {
+    let mut builder = Builder::new(Spawn);
     builder
         .timer(TokioTimer::new())
         .adaptive_window(false)
