@@ -34,8 +34,9 @@ enum Stage<S: Service<Picked>> {
 }
 
 /// What a look at the lane came to.
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 enum Look {
-    Picked(Box<Picked>),
+    Picked(Picked),
     Wait,
     Fail(Error),
 }
@@ -64,7 +65,7 @@ where
                     let (lane, waits) = (cluster.state().lane(call.grpc, call.http2), call.wait_for_ready);
                     lane.want();
                     match look(lane, attempt) {
-                        Look::Picked(picked) => Stage::Sent(inner.call(*picked)),
+                        Look::Picked(picked) => Stage::Sent(inner.call(picked)),
                         Look::Fail(error) if !waits => {
                             return Poll::Ready(Err(unsent(error, attempt.take())));
                         }
@@ -95,7 +96,7 @@ fn look(lane: &Lane, slot: &mut Option<Attempt>) -> Look {
         PickInput { hash: attempt.hash, tried: &tried, override_host: None, metadata: None, random: fastrand::u64(..) };
     match view.pick(&input) {
         balance::Pick::Candidate(index) => match slot.take() {
-            Some(attempt) => Look::Picked(Box::new(picked(&view, index, attempt))),
+            Some(attempt) => Look::Picked(picked(&view, index, attempt)),
             None => Look::Wait,
         },
         balance::Pick::Wait { connect } => {
