@@ -61,8 +61,12 @@ fn upstream() -> SocketAddr {
 }
 
 fn get(address: SocketAddr, path: &str) -> String {
+    ask(address, path, "x-none: 1")
+}
+
+fn ask(address: SocketAddr, path: &str, header: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("it listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: svc.test\r\nconnection: close\r\n\r\n").expect("it reads");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: svc.test\r\n{header}\r\nconnection: close\r\n\r\n").expect("it reads");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("it answers in text");
     response
@@ -96,6 +100,9 @@ fn it_serves_a_configuration_until_it_is_told_to_stop() {
     assert!(direct.starts_with("HTTP/1.1 202 ") && direct.ends_with("\r\n\r\nr:direct"), "{direct}");
     let forwarded = get(listen, "/x");
     assert!(forwarded.ends_with("\r\n\r\nGET /new/x HTTP/1.1"), "{forwarded}");
+    // What came over HTTP/1.1 goes on so: the upstream speaks nothing else.
+    let grpc = ask(listen, "/x", "content-type: application/grpc");
+    assert!(grpc.ends_with("\r\n\r\nGET /new/x HTTP/1.1"), "{grpc}");
     assert_eq!(adapter.ask(&json!({"id": 7, "op": "stop"})), json!({"id": 7, "stopped": true}));
     TcpListener::bind(listen).expect("the address is free again");
     // The next configuration has nothing of the last one.

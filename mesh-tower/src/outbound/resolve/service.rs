@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::TE;
 use http::uri::Scheme;
 use http::{Request, Response, Version};
 use mesh_core::error::{Code, Error};
@@ -61,7 +60,7 @@ impl<S> Resolve<S> {
             started: tokio::time::Instant::now().into_std(),
             grpc: is_grpc(request.headers()),
             https: self.own_connections && asks_for_tls(request),
-            http2: request.version() == Version::HTTP_2 || is_grpc_transport(request),
+            http2: request.version() == Version::HTTP_2 || (is_grpc(request.headers()) && is_made_here(request)),
             wait_for_ready: request.extensions().get::<WaitForReady>().is_some(),
             channel_id: self.channel_id,
         }
@@ -83,10 +82,17 @@ impl<S> Resolve<S> {
     }
 }
 
-/// Whether a request needs HTTP/2, whatever version it says: gRPC says `te: trailers` (gRPC over HTTP/2), and requests that
-/// were made without a thought for versions say HTTP/1.1. One that came over HTTP/1.1 and only has gRPC's type does not.
-fn is_grpc_transport(request: &Request<MeshBody>) -> bool {
-    is_grpc(request.headers()) && request.headers().get(TE).is_some_and(|te| te == "trailers")
+/// Whether a request was made here, so that nobody need have thought of its version: gRPC then means HTTP/2. One that a server
+/// of the mesh took over HTTP/1.1 and passes on goes on as it came.
+#[cfg(feature = "server")]
+fn is_made_here(request: &Request<MeshBody>) -> bool {
+    request.extensions().get::<crate::inbound::PeerInfo>().is_none()
+}
+
+/// Without servers every request is made here.
+#[cfg(not(feature = "server"))]
+fn is_made_here(_request: &Request<MeshBody>) -> bool {
+    true
 }
 
 impl<S> Service<Arrived> for Resolve<S>

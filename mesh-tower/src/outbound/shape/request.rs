@@ -36,7 +36,8 @@ pub(super) fn shape(routed: &mut Routed) -> Result<(), Error> {
         let before = facts.authority.to_owned();
         if let Some(authority) = rewrite_authority(forward, weighted, &facts, "").map_err(|error| bad(&error))? {
             set_authority(routed.request.uri_mut(), authority)?;
-            rewritten_host(routed, forward, &before);
+            let by_route = weighted.is_none_or(|cluster| cluster.host_rewrite.is_none());
+            rewritten_host(routed, forward, &before, by_route);
         }
     }
     Ok(())
@@ -76,14 +77,16 @@ fn path(routed: &mut Routed, forward: &Forward) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells the server what the host was.
-fn rewritten_host(routed: &mut Routed, forward: &Forward, before: &str) {
+/// Tells the server what the host was; of a weighted cluster's own rewrite Envoy says nothing.
+fn rewritten_host(routed: &mut Routed, forward: &Forward, before: &str, by_route: bool) {
     let Ok(host) = HeaderValue::from_str(before) else { return };
     let headers = routed.request.headers_mut();
     if forward.append_x_forwarded_host {
         append_to_list(headers, FORWARDED_HOST, &host);
     }
-    headers.insert(ORIGINAL_HOST, host);
+    if by_route {
+        headers.insert(ORIGINAL_HOST, host);
+    }
 }
 
 /// Replaces the authority of `uri`.
