@@ -42,6 +42,9 @@ const SERVER_FIELDS: [&str; 14] = [
     "set_current_client_cert_details",
 ];
 
+/// Where a configuration holds certificates itself.
+const INLINE_CERTIFICATES: [&str; 2] = ["tls_certificates", "trusted_ca"];
+
 /// Why a configuration is not served.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -61,6 +64,11 @@ impl Case {
 
     /// The resources of a mesh that serves the case on `address`.
     pub(crate) fn resources(&self, address: SocketAddr) -> Result<Vec<EncodedResource>, Refusal> {
+        if let Some(field) =
+            INLINE_CERTIFICATES.iter().find(|field| self.0.values().any(|value| has_field(value, field)))
+        {
+            return Err(Refusal::Unsupported(format!("{field}: certificates come from providers, not from resources")));
+        }
         let mut resources = vec![self.client_listener(), self.server_listener(address)];
         resources.extend(self.clusters());
         let decoder = Decoder::new(Arc::new(Registry::standard()), []);
@@ -155,6 +163,14 @@ impl Case {
     }
 }
 
+fn has_field(value: &Value, name: &str) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(field, value)| field == name || has_field(value, name)),
+        Value::Array(items) => items.iter().any(|item| has_field(item, name)),
+        _ => false,
+    }
+}
+
 fn is_of_server(filter: &Value) -> bool {
     let kind = filter.pointer("/typed_config/@type").and_then(Value::as_str).unwrap_or_default();
     SERVER_FILTERS.iter().any(|package| kind.contains(package))
@@ -209,21 +225,19 @@ fn checked(json: &Value, decoder: &Decoder) -> Result<EncodedResource, Refusal> 
         Decoded::Err { faults, .. } => {
             let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
             let why = format!("{}: {}", resource.key, texts.join("; "));
-            Err(if texts.iter().all(|text| is_gap(text)) { Refusal::Unsupported(why) } else { Refusal::Rejected(why) })
+            // A fault beside a gap may follow from it.
+            Err(if texts.iter().any(|text| is_gap(text)) { Refusal::Unsupported(why) } else { Refusal::Rejected(why) })
         }
     }
 }
 
 /// Whether a fault is the library's gap, and not the configuration's.
 fn is_gap(fault: &str) -> bool {
-    ["not known here", "not supported", "are not supported"].iter().any(|words| fault.contains(words))
+    ["not known here", "not supported"].iter().any(|words| fault.contains(words))
 }
 
 fn unread(error: &Error) -> Refusal {
     let text = error.to_string();
-    if is_gap(&text) || text.contains("not a message known here") {
-        Refusal::Unsupported(text)
-    } else {
-        Refusal::Rejected(text)
-    }
+    let gap = is_gap(&text) || text.contains("not a message known here");
+    if gap { Refusal::Unsupported(text) } else { Refusal::Rejected(text) }
 }
