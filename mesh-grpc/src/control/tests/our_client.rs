@@ -99,8 +99,11 @@ async fn it_takes_its_leave() {
         What::Closed { reason } => Some(reason.clone()),
         _ => None,
     };
-    // A connection that broke off would be told as an error of HTTP/2.
-    assert_eq!(control.events().find(closed).await.as_deref(), Some("the client is gone"));
+    let reason = control.events().find(closed).await.unwrap();
+    // The stream's end or the connection's, whichever the server sees first; a connection that broke off would be told as an
+    // error of HTTP/2.
+    let in_peace = ["the client is gone", "The operation completed successfully: "];
+    assert!(in_peace.contains(&reason.as_str()), "{reason}");
 }
 
 #[tokio::test]
