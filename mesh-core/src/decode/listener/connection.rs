@@ -92,7 +92,11 @@ fn check_trust(value: &pb::HttpConnectionManager, at: &At<'_>) {
 }
 
 fn note_unsupported(value: &pb::HttpConnectionManager, side: Side, at: &At<'_>) {
+    let underscores =
+        value.common_http_protocol_options.as_ref().is_some_and(|options| options.headers_with_underscores_action != 0);
     at.all_fail_requests(&[
+        // Whoever asks for such headers to be refused or dropped must not have them passed on.
+        ("common_http_protocol_options.headers_with_underscores_action", underscores),
         ("local_reply_config", value.local_reply_config.is_some()),
         ("early_header_mutation_extensions", !value.early_header_mutation_extensions.is_empty()),
         ("path_normalization_options", value.path_normalization_options.is_some()),

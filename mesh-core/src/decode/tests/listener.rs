@@ -143,6 +143,7 @@ fn a_connection_manager_becomes_what_it_says() {
 
     let full: Arc<Listener> = client_manager().value(|manager| {
         manager.common_http_protocol_options.get_or_insert_default().max_stream_duration = millis(1500);
+        manager.common_http_protocol_options.get_or_insert_default().headers_with_underscores_action = 1;
         manager.normalize_path = bool_value(true);
         manager.merge_slashes = true;
         manager.path_with_escaped_slashes_action = 4;
@@ -157,7 +158,14 @@ fn a_connection_manager_becomes_what_it_says() {
     assert_eq!(http.escaped_slashes, EscapedSlashes::UnescapeAndForward);
     let unsupported: Vec<String> = http.unsupported.iter().map(|it| format!("{} {:?}", it.field, it.effect)).collect();
     let here = |field: &str, effect: &str| format!("{API}.{field} {effect}");
-    assert_eq!(unsupported, [here("local_reply_config", "FailsRequests"), here("stream_idle_timeout", "LeftOut")]);
+    assert_eq!(
+        unsupported,
+        [
+            here("common_http_protocol_options.headers_with_underscores_action", "FailsRequests"),
+            here("local_reply_config", "FailsRequests"),
+            here("stream_idle_timeout", "LeftOut"),
+        ]
+    );
 }
 
 #[test]
