@@ -28,6 +28,30 @@ impl GrpcStatus {
     /// UNAUTHENTICATED.
     pub const UNAUTHENTICATED: Self = Self(16);
 
+    /// Its name, as gRPC spells it: `DEADLINE_EXCEEDED`. None for a number that nobody has named.
+    pub fn name(self) -> Option<&'static str> {
+        const NAMES: [&str; 17] = [
+            "OK",
+            "CANCELLED",
+            "UNKNOWN",
+            "INVALID_ARGUMENT",
+            "DEADLINE_EXCEEDED",
+            "NOT_FOUND",
+            "ALREADY_EXISTS",
+            "PERMISSION_DENIED",
+            "RESOURCE_EXHAUSTED",
+            "FAILED_PRECONDITION",
+            "ABORTED",
+            "OUT_OF_RANGE",
+            "UNIMPLEMENTED",
+            "INTERNAL",
+            "UNAVAILABLE",
+            "DATA_LOSS",
+            "UNAUTHENTICATED",
+        ];
+        NAMES.get(usize::from(self.0)).copied()
+    }
+
     /// `grpc-status` of a response's head or trailers; None if it is not there, UNKNOWN if it is no number.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get("grpc-status")?;

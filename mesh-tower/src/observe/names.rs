@@ -131,26 +131,7 @@ pub(super) fn server(target: &str) -> Vec<KeyValue> {
 
 /// The name of a gRPC status code; numbers that nobody has named are UNKNOWN, as gRPC's libraries have it.
 pub(super) fn grpc_status(status: GrpcStatus) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.get(usize::from(status.0)).unwrap_or(&"UNKNOWN")
+    status.name().unwrap_or("UNKNOWN")
 }
 
 /// How something ended, reduced to what a series is told apart by.

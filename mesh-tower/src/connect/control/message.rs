@@ -93,26 +93,7 @@ fn percent_decoded(value: &[u8]) -> String {
 }
 
 fn name(status: GrpcStatus) -> String {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.get(usize::from(status.0)).map_or_else(|| status.0.to_string(), |name| (*name).to_owned())
+    status.name().map_or_else(|| status.0.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
