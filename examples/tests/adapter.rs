@@ -3,8 +3,12 @@
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+
+/// How long an answer may take before the test fails: a fault must not hang it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program, which does not outlive its test.
 struct Adapter {
@@ -44,20 +48,25 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").expect("loopback can be bound").local_addr().expect("it has an address")
 }
 
-/// Answers its connections with the first line of each request, one request a connection.
+/// Answers its connections with the first line of each request, one request a connection. A thread for each: a client may
+/// hold a connection on which it says nothing.
 fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
     let address = listener.local_addr().expect("it has an address");
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let mut lines = BufReader::new(&stream).lines();
-            let Some(Ok(first)) = lines.next() else { continue };
-            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-            let length = first.len();
-            let _ = write!(&stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{first}");
+            std::thread::spawn(move || echo(&stream));
         }
     });
     address
+}
+
+fn echo(mut stream: &TcpStream) {
+    let mut lines = BufReader::new(stream).lines();
+    let Some(Ok(first)) = lines.next() else { return };
+    while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+    let length = first.len();
+    let _ = write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{first}");
 }
 
 fn get(address: SocketAddr, path: &str) -> String {
@@ -66,6 +75,7 @@ fn get(address: SocketAddr, path: &str) -> String {
 
 fn ask(address: SocketAddr, path: &str, header: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("it is not zero");
     write!(stream, "GET {path} HTTP/1.1\r\nhost: svc.test\r\n{header}\r\nconnection: close\r\n\r\n").expect("it reads");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("it answers in text");
