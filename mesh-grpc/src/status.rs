@@ -144,6 +144,7 @@ mod tests {
         Grpc::DataLoss,
     ];
 
+    /// gRFC A54.
     #[test]
     fn every_code_has_its_row() {
         let found: Vec<_> =

@@ -183,6 +183,7 @@ fn round_robin_goes_on_where_its_predecessor_stopped() {
     assert_eq!(second.pick(&input(0)), Pick::Candidate(1));
 }
 
+/// gRFC A48.
 #[test]
 fn least_request_prefers_the_less_loaded_draw() {
     let list = List::of(&[Ready, Ready]).0;
@@ -200,6 +201,7 @@ fn least_request_follows_the_weights_when_nobody_is_loaded() {
     assert!((counts[&0] as i64 - 1000).abs() < 150, "{counts:?}");
 }
 
+/// gRFC A27.
 #[test]
 fn localities_get_their_weight_and_those_without_a_ready_endpoint_nothing() {
     let policy = WrrLocality { child: Arc::new(RoundRobinConfig) };
@@ -223,6 +225,7 @@ fn a_dead_locality_hands_over_to_another() {
     assert_eq!(counts(&picker, 10), BTreeMap::from([(1, 10)]));
 }
 
+/// gRFC A56.
 #[test]
 fn priorities_fail_over_in_order() {
     use Pick::{Candidate as Is_, Fail, Wait};
@@ -242,6 +245,15 @@ fn priorities_fail_over_in_order() {
         let picker = build(&WrrLocality { child: Arc::new(RoundRobinConfig) }, &list.0, None, 0);
         assert_eq!(picker.pick(&input(5)), *expected, "{why}");
     }
+}
+
+#[test]
+fn a115_a_priority_that_left_is_gone_at_once() {
+    let two = List::default().and(Failed, 1, 0, "a", 1).and(Ready, 1, 1, "a", 1).0;
+    let before = build(&RoundRobinConfig, &two, None, 0);
+    assert_eq!(before.pick(&input(1)), Pick::Candidate(1));
+    let after = build(&RoundRobinConfig, &two[..1], Some(&before), 0);
+    assert_eq!(after.pick(&input(1)), Pick::Fail);
 }
 
 #[test]
@@ -267,6 +279,7 @@ fn unhealthy_endpoints_take_no_requests_and_draining_ones_only_their_own() {
 
 /// The endpoints that Envoy 1.40 sends these header values to, among five of equal weight with the hash keys
 /// `host-0` to `host-4`; recorded, not computed.
+/// gRFCs A42 and A76.
 #[test]
 fn rings_and_tables_agree_with_envoy() {
     let names = ["host-0", "host-1", "host-2", "host-3", "host-4"];
@@ -300,6 +313,7 @@ fn rings_and_tables_agree_with_envoy() {
 }
 
 /// The same with the weights 1 to 5.
+/// gRFC A42.
 #[test]
 fn weighted_rings_and_tables_agree_with_envoy() {
     let names = ["host-0", "host-1", "host-2", "host-3", "host-4"];
@@ -343,6 +357,7 @@ fn a_ring_moves_only_the_requests_of_the_endpoint_that_left() {
     }
 }
 
+/// gRFC A42.
 #[test]
 fn a_ring_connects_the_endpoint_that_the_hash_asks_for() {
     let list = List::of(&[Idle, Idle, Idle]).0;
@@ -367,6 +382,7 @@ fn a_maglev_table_of_any_size_gets_full() {
     }
 }
 
+/// gRFC A62.
 #[test]
 fn pick_first_stays_with_the_first_that_works() {
     let list = List::of(&[Ready, Ready, Idle]).0;
@@ -378,6 +394,7 @@ fn pick_first_stays_with_the_first_that_works() {
     assert_eq!(picker.pick(&input(0)), Pick::Wait { connect: Some(2) });
 }
 
+/// gRFCs A62 and A113.
 #[test]
 fn a_shuffled_pick_first_spreads_clients_by_weight() {
     let list = List::default().and(Ready, 1, 0, "a", 1).and(Ready, 3, 0, "a", 1).0;

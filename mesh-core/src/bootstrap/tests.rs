@@ -97,6 +97,7 @@ fn a97_all_call_creds_that_we_support_are_used() {
     }
 }
 
+/// gRFC A30.
 #[test]
 fn server_features_that_we_do_not_know_are_ignored() {
     let features = |list: Value| server(|server| server["server_features"] = list).unwrap().features;

@@ -67,6 +67,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("dst24-ext-src-port", "dst=192.168.1.1/24 type=ext src=192.168.92.1/24 ports=80"),
 ];
 
+/// gRFC A36.
 #[test]
 fn the_most_specific_chain_takes_the_connection() {
     let rows = [

@@ -2,6 +2,7 @@
 //! may hold. Layering rots one import at a time, so each rule is a test over the whole workspace, and each rule is tested
 //! on a bad snippet.
 
+mod conformance;
 mod rules;
 mod source;
 mod tree;
@@ -61,6 +62,22 @@ fn no_file_names_this_machine() {
     let tree = Tree::read();
     let faults: Vec<Fault> = tree.all().flat_map(rules::machine_names).collect();
     hold("no absolute path of a machine and no registry's host belongs in the tree", &faults);
+}
+
+#[test]
+fn the_conformance_document_is_up_to_date() {
+    let tree = Tree::read();
+    let (found, faults) = conformance::evidence(&tree, conformance::ROWS);
+    hold("a test carries a number that conformance/rows.rs does not have", &faults);
+    let unexplained = conformance::unexplained(conformance::ROWS, &found);
+    assert!(unexplained.is_empty(), "say in conformance/rows.rs what is missing:\n{}", unexplained.join("\n"));
+    let text = conformance::render(conformance::ROWS, &found);
+    if std::env::var_os(conformance::UPDATE).is_some() {
+        Tree::write(conformance::PATH, &text);
+    }
+    let there = Tree::read().get(conformance::PATH).map(|file| file.text.clone()).unwrap_or_default();
+    let update = format!("{}=1 cargo test -p mesh-core --test tidy conformance", conformance::UPDATE);
+    assert!(there == text, "{} is out of date; run `{update}`", conformance::PATH);
 }
 
 /// A rule over an empty tree holds always; this is what keeps the others honest.

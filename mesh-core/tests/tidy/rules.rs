@@ -21,7 +21,7 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    fn new(file: &File, line: usize, what: impl Into<String>) -> Self {
+    pub(crate) fn new(file: &File, line: usize, what: impl Into<String>) -> Self {
         Self { path: file.path.clone(), line, what: what.into() }
     }
 }

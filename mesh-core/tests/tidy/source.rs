@@ -20,6 +20,16 @@ pub(crate) struct Function {
     pub(crate) length: usize,
 }
 
+/// A test function.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Test {
+    pub(crate) name: String,
+    /// Where its attribute is, from 1.
+    pub(crate) line: usize,
+    /// The text of the comment over it.
+    pub(crate) doc: String,
+}
+
 impl File {
     /// The file at `path` with this text.
     pub(crate) fn new(path: &str, text: &str) -> Self {
@@ -45,6 +55,28 @@ impl File {
         self.code.lines().enumerate().filter(|(_, line)| naming(line)).map(|(at, _)| at + 1).collect()
     }
 
+    /// The test functions that run, in order.
+    pub(crate) fn tests(&self) -> Vec<Test> {
+        let code = code_only(&self.text);
+        let (code, text): (Vec<&str>, Vec<&str>) = (code.lines().collect(), self.text.lines().collect());
+        let is_mark = |line: &str| {
+            let inside = line.trim().strip_prefix("#[").unwrap_or_default();
+            inside.starts_with("test]") || inside.starts_with("tokio::test")
+        };
+        let mut tests = Vec::new();
+        for at in (0..code.len()).filter(|at| is_mark(code[*at])) {
+            let head = code[at..].iter().take_while(|line| line.contains("#[") || line.trim().is_empty()).count();
+            let name = code.get(at + head).and_then(|line| function_name(line));
+            let is_ignored = code[at..at + head].iter().any(|line| line.contains("#[ignore"));
+            let above = text[..at].iter().rev().map(|line| line.trim());
+            let above = above.take_while(|line| line.starts_with("///") || line.starts_with("#["));
+            let doc: Vec<&str> = above.filter_map(|line| line.strip_prefix("///")).collect();
+            let doc = doc.into_iter().rev().collect::<Vec<_>>().join("\n");
+            tests.extend(name.filter(|_| !is_ignored).map(|name| Test { name, line: at + 1, doc }));
+        }
+        tests
+    }
+
     /// The functions, in order. A function in a function counts on its own and in the outer one.
     pub(crate) fn functions(&self) -> Vec<Function> {
         let mut functions = Vec::new();
@@ -62,6 +94,13 @@ impl File {
         }
         functions
     }
+}
+
+/// The name of the function that begins in this line of code.
+fn function_name(line: &str) -> Option<String> {
+    let (before, after) = line.split_once("fn ")?;
+    let name: String = after.chars().take_while(|c| is_word(*c)).collect();
+    (!before.ends_with(is_word) && !name.is_empty()).then_some(name)
 }
 
 /// The words of a line of code.

@@ -17,11 +17,16 @@ pub(crate) struct Tree(Vec<File>);
 impl Tree {
     /// Reads the workspace that this crate is in.
     pub(crate) fn read() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is a folder of the workspace");
+        let root = root();
         let mut files = Vec::new();
         walk(root, root, &mut files);
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Self(files)
+    }
+
+    /// Writes a file of the workspace.
+    pub(crate) fn write(path: &str, text: &str) {
+        fs::write(root().join(path), text).expect("a file of the workspace can be written");
     }
 
     /// A tree of these files.
@@ -43,6 +48,10 @@ impl Tree {
     pub(crate) fn get(&self, path: &str) -> Option<&File> {
         self.0.iter().find(|file| file.path == path)
     }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is a folder of the workspace")
 }
 
 fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) {

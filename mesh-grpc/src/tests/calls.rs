@@ -94,6 +94,7 @@ async fn a_server_s_status_passes_as_it_is() {
     assert!(error_of(&status).is_none());
 }
 
+/// gRFC A44.
 #[tokio::test]
 async fn a_call_is_tried_again_as_its_route_says() {
     let backend = Backend::start().await;

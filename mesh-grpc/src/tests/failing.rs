@@ -46,6 +46,7 @@ async fn the_connection_is_refused() {
     assert!(status.message().contains(&address.to_string()), "{}", status.message());
 }
 
+/// gRFC A28.
 #[tokio::test]
 async fn no_route_matches() {
     let routes = json!([{"match": {"path": "/other.Service/Call"}, "route": {"cluster": "blue"}}]);
@@ -61,6 +62,7 @@ async fn no_virtual_host_matches() {
     is(&status, Grpc::Unavailable, Code::NO_VIRTUAL_HOST);
 }
 
+/// gRFC A31.
 #[tokio::test]
 async fn the_cluster_is_not_there() {
     let status = failed(&mesh(&[listener("greeter", &json!([forward("blue")]))]).0).await;
@@ -100,6 +102,7 @@ async fn the_deadline_is_over_within_the_answer() {
     is(&timeout(PATIENCE, all).await.unwrap(), Grpc::DeadlineExceeded, Code::DEADLINE);
 }
 
+/// gRFC A32.
 #[tokio::test]
 async fn the_cluster_is_overloaded() {
     let backend = Backend::start().await;

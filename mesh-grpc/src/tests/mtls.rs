@@ -121,6 +121,7 @@ async fn who(mesh: &Mesh) -> (String, Vec<u8>) {
     (metadata.get("x-who").unwrap().to_str().unwrap().to_owned(), leaf.to_vec())
 }
 
+/// gRFC A29.
 #[tokio::test]
 async fn a_call_proves_who_both_are() {
     let world = World::new("both").await;

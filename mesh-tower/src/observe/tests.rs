@@ -117,6 +117,7 @@ fn traceparent(span: &SpanContext) -> String {
     format!("00-{:032x}-{:016x}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags())
 }
 
+/// gRFC A72.
 #[test]
 fn a_grpc_call_and_its_two_attempts_are_three_spans() {
     let process = Process::with(Sampler::AlwaysOn);

@@ -78,6 +78,7 @@ fn first_socket(cluster: &mut pb::Cluster) -> &mut core::SocketAddress {
     }
 }
 
+/// gRFC A27.
 #[test]
 fn rules_91_to_94_discovery() {
     cluster().refuses(&[
@@ -101,6 +102,7 @@ fn rules_91_to_94_discovery() {
     ]);
 }
 
+/// gRFC A37.
 #[test]
 fn rules_95_to_101_logical_dns() {
     logical_dns().refuses(&[
@@ -155,6 +157,7 @@ fn aggregate(names: &[&str]) -> pb::Cluster {
     }
 }
 
+/// gRFC A37.
 #[test]
 fn rules_102_to_104_aggregates_and_load_reports() {
     Part { base: aggregate(&["a", "b"]), ..cluster() }.refuses(&[
@@ -240,6 +243,7 @@ fn outlier(cluster: &mut pb::Cluster) -> &mut pb::OutlierDetection {
     cluster.outlier_detection.get_or_insert_default()
 }
 
+/// gRFC A50.
 #[test]
 fn rules_123_and_124_outlier_detection() {
     cluster().refuses(&[
@@ -358,6 +362,7 @@ fn thresholds(list: Vec<Thresholds>) -> Option<pb::CircuitBreakers> {
     Some(pb::CircuitBreakers { thresholds: list, ..Default::default() })
 }
 
+/// gRFC A32.
 #[test]
 fn rules_126_and_128_circuit_breakers() {
     cluster().refuses(&[

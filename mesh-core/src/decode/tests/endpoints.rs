@@ -59,6 +59,7 @@ fn drop_overload(category: &str, share: Option<FractionalPercent>) -> Option<Pol
     Some(Policy { drop_overloads: vec![drop], ..Default::default() })
 }
 
+/// gRFCs A27 and A61.
 #[test]
 fn rules_132_to_140_localities_and_endpoints() {
     assignment().refuses(&[

@@ -32,6 +32,7 @@ fn faults() -> hcm::HttpFilter {
     http_filter("fault", any(&fault::HttpFault::default()))
 }
 
+/// gRFC A39.
 #[test]
 fn rules_16_to_25_of_the_list() {
     client_manager().refuses(&[
@@ -145,6 +146,7 @@ fn wrapped(config: Option<Any>, is_optional: bool, disabled: bool) -> Any {
     any(&route::FilterConfig { config, is_optional, disabled })
 }
 
+/// gRFC A39.
 #[test]
 fn rule_85_overrides() {
     table().refuses(&[
@@ -228,6 +230,7 @@ fn abort(config: &mut fault::HttpFault, with: fault::fault_abort::ErrorType) {
     config.abort = Some(fault::FaultAbort { error_type: Some(with), ..Default::default() });
 }
 
+/// gRFC A33.
 #[test]
 fn rule_88_faults() {
     use common::fault_delay::{FaultDelaySecifier, HeaderDelay};

@@ -168,6 +168,7 @@ fn a_connection_manager_becomes_what_it_says() {
     );
 }
 
+/// gRFC A36.
 #[test]
 fn rules_29_to_36_of_a_servers_listener() {
     server_listener().refuses(&[
@@ -223,6 +224,7 @@ fn rules_29_to_36_of_a_servers_listener() {
     ]);
 }
 
+/// gRFC A36.
 #[test]
 fn rules_37_to_39_of_a_filter_chain_match() {
     server_listener().refuses(&[

@@ -62,6 +62,7 @@ fn xx(change: fn(&mut RingHash)) -> Any {
 
 const FIRST: &str = "policies[0].typed_extension_config.typed_config";
 
+/// gRFC A52.
 #[test]
 fn rules_105_to_108_the_list() {
     policy().refuses(&[
@@ -96,6 +97,7 @@ fn rule_106_what_is_wrong_inside_is_named() {
     )]);
 }
 
+/// gRFCs A42, A48 and A58.
 #[test]
 fn rules_110_to_115_policies() {
     policy().refuses(&[

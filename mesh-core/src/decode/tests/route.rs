@@ -172,6 +172,7 @@ fn rules_54_to_56_the_path() {
     ]);
 }
 
+/// gRFCs A28 and A63.
 #[test]
 fn rules_57_to_64_headers_and_queries() {
     use HeaderMatchSpecifier as Test;

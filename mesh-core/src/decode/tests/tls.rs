@@ -161,6 +161,7 @@ fn plaintext_said_explicitly_is_plaintext() {
     assert!(server.chains[0].tls.is_none());
 }
 
+/// gRFC A29.
 #[test]
 fn rules_41_to_50_a_servers_tls() {
     downstream().refuses(&[
@@ -216,6 +217,7 @@ fn exact(name: &str) -> matcher::StringMatcher {
     matcher::StringMatcher { match_pattern: Some(MatchPattern::Exact(name.to_owned())), ..Default::default() }
 }
 
+/// gRFCs A29, A82 and A101.
 #[test]
 fn rules_118_to_122_a_clients_tls() {
     upstream().refuses(&[

@@ -102,6 +102,7 @@ fn http_conditions_name_what_they_name_in_envoy() {
     }
 }
 
+/// gRFC A44.
 #[test]
 fn grpc_words_name_the_status_in_a_response_head() {
     let words = [
@@ -121,6 +122,7 @@ fn grpc_words_name_the_status_in_a_response_head() {
     }
 }
 
+/// gRFC A44.
 #[test]
 fn grpc_reads_a_status_from_whatever_happened() {
     let unavailable = policy("unavailable,5xx", 1);
@@ -206,6 +208,7 @@ fn count(mut attempts: Attempts, outcome: &Outcome<'_>) -> (u32, Stop) {
     unreachable!("attempts are counted")
 }
 
+/// gRFC A6.
 #[test]
 fn attempts_end() {
     let none = HeaderMap::new();
@@ -219,6 +222,7 @@ fn attempts_end() {
     assert_eq!(count(attempts(policy("reset", 3), false), &status(503, &none)), (1, Stop::NotRetriable));
 }
 
+/// gRFC A6.
 #[test]
 fn what_was_never_seen_is_repeated_without_a_policy() {
     let nothing = HeaderMap::new();
@@ -235,6 +239,7 @@ fn what_was_never_seen_is_repeated_without_a_policy() {
     assert!(made < 100 && stop == Stop::NotRetriable, "no tight loop: {made}");
 }
 
+/// gRFC A6.
 #[test]
 fn a_server_can_push_back() {
     let none = [("grpc-status", "14")];
@@ -257,6 +262,7 @@ fn a_server_can_push_back() {
     }
 }
 
+/// gRFC A6.
 #[test]
 fn a_grpc_server_is_told_of_earlier_attempts() {
     let unavailable = headers(&[("grpc-status", "14")]);
@@ -273,6 +279,7 @@ fn a_grpc_server_is_told_of_earlier_attempts() {
     assert_eq!(told(&attempts).as_deref(), Some("1"));
 }
 
+/// gRFC A6.
 #[test]
 fn backoff_doubles_to_its_maximum() {
     let backoff = Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250) };

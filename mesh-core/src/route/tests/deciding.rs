@@ -28,6 +28,7 @@ fn taken(index: &RouteIndex, request: &Request, random: u64) -> String {
     }
 }
 
+/// gRFC A28.
 #[test]
 fn the_first_route_that_matches_wins() {
     let index = index(vec![
@@ -90,6 +91,7 @@ fn weighted_route(weighted: WeightedClusters) -> Arc<Route> {
     route("w", any_path(), Action::Forward(Box::new(forward(choice))))
 }
 
+/// gRFC A28.
 #[test]
 fn weights_share_the_dice() {
     let index = index(vec![weighted_route(weighted(&[33, 33, 34], None, false))]);

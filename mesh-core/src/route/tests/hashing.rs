@@ -47,6 +47,7 @@ fn endpoint(ring: &Arc<dyn Picker>, policies: &[HashPolicy], facts: &RequestFact
     }
 }
 
+/// gRFC A42.
 #[test]
 fn hashes_agree_with_envoy() {
     let ring = ring();
@@ -94,6 +95,7 @@ fn hashes_are_joined_by_rotating() {
     assert_eq!(join(Some(1 << 63), Some(2)), Some(3), "rotl64(h, 1) ^ h' (gRFC A42)");
 }
 
+/// gRFC A42.
 #[test]
 fn grpc_hashes_headers_and_the_channel_only() {
     let request = Request::get("/?k=1").with("cookie", "u=1").with("x-bin", "AA").with("x-key", "a").grpc();

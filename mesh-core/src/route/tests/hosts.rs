@@ -17,6 +17,7 @@ fn check(index: &RouteIndex, cases: &[(&str, Option<&str>, &str)]) {
     }
 }
 
+/// gRFC A27.
 #[test]
 fn the_class_of_a_pattern_decides_before_its_length() {
     let index = index(

@@ -32,17 +32,24 @@ fn check_paths(path: &PathMatch, case_sensitive: bool, hits: &[&str], misses: &[
 fn paths_match_as_in_envoy() {
     let prefix = PathMatch::Prefix("/api".into());
     check_paths(&prefix, true, &["/api", "/api/", "/apix", "/api?x=1", "/api%2fv1"], &["/", "/API", "//api", "/%61pi"]);
+    let exact = PathMatch::Exact("/api".into());
+    check_paths(&exact, true, &["/api", "/api?x=1", "/api#f"], &["/api/", "/API", "/", "/api%3Fx=1"]);
+    let separated = PathMatch::SeparatedPrefix("/api".into());
+    check_paths(&separated, true, &["/api", "/api/v1", "/api/?x=1", "/api//v1", "/api?q"], &["/apix", "/api;v=1"]);
+    check_paths(&PathMatch::Prefix(String::new()), true, &["/", "", "*"], &[]);
+    check_paths(&PathMatch::Prefix("/".into()), true, &["/", "/x"], &["", "*"]);
+}
+
+#[test]
+fn caseless_paths_match_as_in_envoy() {
+    let prefix = PathMatch::Prefix("/api".into());
     check_paths(&prefix, false, &["/API", "/apI/v1", "/api%00"], &["/x/../api", "/./api"]);
     let upper = PathMatch::Prefix("/API".into());
     check_paths(&upper, false, &["/api", "/Api/V1"], &["/ap"]);
-    let exact = PathMatch::Exact("/api".into());
-    check_paths(&exact, true, &["/api", "/api?x=1", "/api#f"], &["/api/", "/API", "/", "/api%3Fx=1"]);
-    check_paths(&exact, false, &["/API"], &["/apix", "/api;v=1"]);
-    let separated = PathMatch::SeparatedPrefix("/api".into());
-    check_paths(&separated, true, &["/api", "/api/v1", "/api/?x=1", "/api//v1", "/api?q"], &["/apix", "/api;v=1"]);
-    check_paths(&separated, false, &["/API", "/apI/v1"], &["/ap", "/api%2Fv1"]);
-    check_paths(&PathMatch::Prefix(String::new()), true, &["/", "", "*"], &[]);
-    check_paths(&PathMatch::Prefix("/".into()), true, &["/", "/x"], &["", "*"]);
+    check_paths(&PathMatch::Exact("/api".into()), false, &["/API"], &["/apix", "/api;v=1"]);
+    check_paths(&PathMatch::SeparatedPrefix("/api".into()), false, &["/API", "/apI/v1"], &["/ap", "/api%2Fv1"]);
+    // It says nothing about expressions.
+    check_paths(&PathMatch::Regex(regex("/api")), false, &["/api"], &["/API"]);
 }
 
 #[test]
@@ -50,8 +57,6 @@ fn regular_expressions_match_the_whole_path_without_its_query() {
     check_paths(&PathMatch::Regex(regex("/api(/.*)?")), true, &["/api", "/api/", "/api?x=1"], &["/", "/apix", "/API"]);
     check_paths(&PathMatch::Regex(regex("/ap")), true, &["/ap"], &["/api"]);
     check_paths(&PathMatch::Regex(regex("(?i)/api")), true, &["/API"], &["/API/"]);
-    // `case_sensitive: false` says nothing about expressions.
-    check_paths(&PathMatch::Regex(regex("/api")), false, &["/api"], &["/API"]);
     check_paths(&PathMatch::Regex(regex("/api|/api/v1")), true, &["/api", "/api/v1"], &["/api/v1/"]);
     let template = UriTemplate { text: "/u/{id}".into(), regex: regex("/u/(?<id>[^/]+)") };
     check_paths(&PathMatch::Template(template), true, &["/u/1", "/u/1?q"], &["/u/", "/u/1/2"]);
@@ -115,6 +120,7 @@ fn header_strings_match_as_in_envoy() {
     check_header(&text(Regex(regex(".*"))), false, &[(&[], false, false), (&[""], true, false)]);
 }
 
+/// gRFC A63.
 #[test]
 fn header_strings_can_ignore_case() {
     for pattern in [
@@ -201,6 +207,7 @@ fn pseudo_headers_are_what_they_say() {
     }
 }
 
+/// gRFC A28.
 #[test]
 fn binary_headers_are_not_there_in_grpc() {
     let matcher =
@@ -266,6 +273,7 @@ fn tls_is_matched_only_where_there_is_tls() {
     }
 }
 
+/// gRFC A28.
 #[test]
 fn a_fraction_takes_its_share_and_zero_takes_none() {
     let request = Request::get("/");

@@ -405,6 +405,7 @@ mod tls {
         DownstreamTls { client_roots: None, require_client_certificate: false, ..downstream() }
     }
 
+    /// gRFC A97.
     #[tokio::test]
     async fn a_token_goes_with_each_call_and_is_read_anew() {
         let (ca, files) = (Ca::new(), Files::new());
@@ -433,6 +434,7 @@ mod tls {
         assert!(error.reason.contains("never sent over insecure"), "{error}");
     }
 
+    /// gRFC A65.
     #[tokio::test]
     async fn the_server_must_have_the_roots_and_the_name() {
         let (ca, files) = (Ca::new(), Files::new());
@@ -453,6 +455,7 @@ mod tls {
         assert!(error.reason.contains("ca.pem"), "{error}");
     }
 
+    /// gRFC A65.
     #[tokio::test]
     async fn our_certificate_is_shown_and_a_rotated_one_with_the_next_connection() {
         let (ca, files) = (Ca::new(), Files::new());

@@ -149,6 +149,7 @@ async fn a_connector_that_fails_says_why() {
     assert!(rig.handle.last_error().unwrap().message().contains("no socks"));
 }
 
+/// gRFC A61.
 #[tokio::test]
 async fn another_address_of_the_endpoint_is_tried_when_the_first_refuses() {
     let server = Server::start(Http::One, echo()).await;

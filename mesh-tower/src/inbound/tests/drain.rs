@@ -35,6 +35,7 @@ async fn slow(options: InboundOptions) -> (Server, Arc<Notify>, Arc<Notify>) {
     (server, begun, go)
 }
 
+/// gRFC A36.
 #[tokio::test]
 async fn a_changed_listener_drains_its_old_connections() {
     for http in BOTH {

@@ -101,6 +101,7 @@ async fn show(
     Ok(http::Response::new(stamps.unwrap_or_default().into()))
 }
 
+/// gRFC A39.
 #[tokio::test(start_paused = true)]
 async fn filters_run_in_order_with_the_overrides_of_the_route() {
     let server = start(tower::service_fn(show), options()).await;

@@ -92,6 +92,7 @@ async fn closed_without_a_byte(server: &InboundSlot) {
     assert_eq!(raw.read(&mut byte).await.unwrap_or(0), 0);
 }
 
+/// gRFC A36.
 #[tokio::test]
 async fn without_a_configuration_connections_are_closed_without_a_byte() {
     let server = start(tower::service_fn(tell), InboundOptions::default()).await;
@@ -126,6 +127,7 @@ async fn tls_that_cannot_be_had_closes_the_connection() {
     closed_without_a_byte(&server.slot).await;
 }
 
+/// gRFC A36.
 #[tokio::test]
 async fn a_listener_for_another_address_is_not_served() {
     let server = echo().await;
@@ -139,6 +141,7 @@ async fn a_listener_for_another_address_is_not_served() {
     assert!(matches!(server.slot.state(), ServingState::Serving { version: 3 }));
 }
 
+/// gRFC A36.
 #[tokio::test]
 async fn the_callback_hears_of_each_change_once() {
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -164,6 +167,7 @@ async fn the_callback_hears_of_each_change_once() {
     assert_eq!(*heard.lock().unwrap(), ["serving 1", "gone", "bad", "serving 4"]);
 }
 
+/// gRFC A36.
 #[tokio::test]
 async fn what_no_route_takes_is_refused_in_the_clients_own_way() {
     let server = echo().await;

@@ -31,6 +31,7 @@ fn ask(headers: &[(&str, &str)]) -> Request<MeshBody> {
     request.body(MeshBody::empty()).unwrap()
 }
 
+/// gRFC A33.
 #[tokio::test]
 async fn an_inert_fault_filter_lets_requests_pass_and_a_route_can_make_it_abort() {
     let one = Backend::start("one").await;

@@ -107,6 +107,7 @@ async fn client(one: &Backend) -> HttpClient {
     mesh.http()
 }
 
+/// gRFC A39.
 #[tokio::test]
 async fn a_filter_of_the_application_sees_requests_and_responses() {
     let one = Backend::start("one").await;

@@ -22,6 +22,7 @@ async fn a_route_timeout_ends_the_call() {
     assert!(error.is_timeout());
 }
 
+/// gRFC A31.
 #[tokio::test]
 async fn max_stream_duration_covers_the_whole_call() {
     let one = Backend::start("one").await;
@@ -49,6 +50,7 @@ async fn a_grpc_deadline_travels_as_what_is_left_of_it() {
     assert!(left <= std::time::Duration::from_secs(5), "{said}");
 }
 
+/// gRFC A32.
 #[tokio::test]
 async fn a_breaker_lets_through_what_it_may_and_counts_to_the_end_of_the_body() {
     let one = Backend::start("one").await;

@@ -29,6 +29,7 @@ async fn both_ends_learn_who_the_other_is() {
     }
 }
 
+/// gRFC A29.
 #[tokio::test]
 async fn a_server_that_is_not_who_it_must_be_is_refused_with_both_names() {
     let (ca, other) = (Ca::new(), Ca::new());
@@ -63,6 +64,7 @@ async fn a_server_that_is_not_who_it_must_be_is_refused_with_both_names() {
     }
 }
 
+/// gRFC A29.
 #[tokio::test]
 async fn a_client_that_is_not_who_it_must_be_is_refused_with_both_names() {
     let (ca, other) = (Ca::new(), Ca::new());
@@ -92,6 +94,7 @@ async fn a_client_that_is_not_who_it_must_be_is_refused_with_both_names() {
     }
 }
 
+/// gRFC A29.
 #[tokio::test]
 async fn a_client_without_a_certificate_is_let_in_only_where_none_is_required() {
     let ca = Ca::new();

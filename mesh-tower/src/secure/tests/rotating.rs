@@ -149,6 +149,7 @@ fn client_with(providers: CertificateProviders) -> crate::secure::ClientTls {
     Secure::new(providers).client(&Arc::new(upstream()), Alpn::Http2)
 }
 
+/// gRFC A29.
 #[tokio::test]
 async fn files_are_read_again_and_a_mismatched_pair_is_never_shown() {
     let (ca, files) = (Ca::new(), Files::new());
@@ -180,6 +181,7 @@ async fn files_are_read_again_and_a_mismatched_pair_is_never_shown() {
     work.abort();
 }
 
+/// gRFC A87.
 #[tokio::test]
 async fn trust_bundles_that_cannot_be_honoured_trust_nobody() {
     let (ca, files) = (Ca::new(), Files::new());

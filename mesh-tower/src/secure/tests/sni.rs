@@ -26,6 +26,7 @@ async fn sent(client: &ClientTls, hostname: Option<&str>) -> Option<String> {
     tokio::join!(client.connect(Box::new(near), hostname, address), server).1
 }
 
+/// gRFC A101.
 #[tokio::test]
 async fn the_name_is_the_hosts_then_the_policys_then_none() {
     let material = source(&Ca::new(), &client_leaf());
@@ -57,6 +58,7 @@ async fn a_name_that_is_none_fails_before_a_byte_is_sent() {
     assert_eq!(far.read_to_end(&mut Vec::new()).await.unwrap(), 0);
 }
 
+/// gRFC A101.
 #[tokio::test]
 async fn a_name_that_was_sent_takes_the_matchers_place_if_the_policy_says_so() {
     let ca = Ca::new();

@@ -108,6 +108,7 @@ fn rules_73_to_75_plugins() {
     })]);
 }
 
+/// gRFC A28.
 #[test]
 fn rules_70_to_72_weights() {
     weighted_clusters().refuses(&[
@@ -128,6 +129,7 @@ fn rules_70_to_72_weights() {
     ]);
 }
 
+/// gRFC A44.
 #[test]
 fn rules_77_to_81_retries() {
     retry_policy().refuses(&[
@@ -170,6 +172,7 @@ fn rules_77_to_81_retries() {
     ]);
 }
 
+/// gRFC A31.
 #[test]
 fn rule_83_durations() {
     route_action().refuses(&[
@@ -196,6 +199,7 @@ fn substitute(pattern: &str, substitution: &str) -> matcher::RegexMatchAndSubsti
     matcher::RegexMatchAndSubstitute { pattern: Some(regex(pattern)), substitution: substitution.to_owned() }
 }
 
+/// gRFC A42.
 #[test]
 fn rule_84_hash_policies() {
     route_action().refuses(&[
