@@ -15,7 +15,7 @@ use super::types::ResourceType;
 use crate::bootstrap::Node;
 use crate::decode::{Decoded, Fault};
 use crate::model::Name;
-use crate::resource::{ResourceKey, ResourceValue, TYPE_URL_PREFIX};
+use crate::resource::{ResourceKey, ResourceValue, TYPE_URL_PREFIX, canonical_name, name_fault};
 
 /// `google.rpc.Code.INVALID_ARGUMENT`, the code of every NACK.
 const INVALID_ARGUMENT: i32 = 3;
@@ -180,7 +180,7 @@ impl Contents {
     }
 
     fn add_error(&mut self, row: &ResourceType, error: ResourceError) {
-        let name: Name = error.resource_name.unwrap_or_default().name.into();
+        let name = canonical_name(error.resource_name.unwrap_or_default().name);
         if self.valid.contains_key(&name) {
             let fault = Fault::new("", "is among the resources and among resource_errors");
             self.refuse(row, name, &[fault]);
@@ -238,10 +238,20 @@ impl Item {
         let bytes = Bytes::from(any.value);
         match row.decoder.decode(&row.type_url, &bytes) {
             Decoded::Ok { name, value } => {
-                let name = outer.clone().unwrap_or(name);
-                if name.is_empty() { refuse("its name is empty".to_owned()) } else { Ok(Self { name, value, bytes }) }
+                let name = canonical_name(outer.clone().unwrap_or(name));
+                if name.is_empty() {
+                    return refuse("its name is empty".to_owned());
+                }
+                // `spec` 3.1, rule 6 (gRFC A47).
+                match name_fault(&row.type_url, &name) {
+                    Some(why) => Err((Some(name), vec![Fault::new("name", why)])),
+                    None => Ok(Self { name, value, bytes }),
+                }
             }
-            Decoded::Err { name, faults } => Err((outer.or(name).filter(|name| !name.is_empty()), faults)),
+            Decoded::Err { name, faults } => {
+                let name = outer.or(name).filter(|name| !name.is_empty());
+                Err((name.map(canonical_name), faults))
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! How a target, or a listening address, becomes the name of a Listener resource (gRFC A47, `spec` section 2.10).
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::SocketAddr;
 
 use crate::error::{Code, Error};
 use crate::model::Name;
+use crate::resource::percent::{decode, encode_authority, encode_path};
 
 /// The scheme of a target in the mesh.
 const SCHEME: &str = "xds:";
@@ -158,46 +158,6 @@ impl std::fmt::Display for XdsTarget {
 fn strip_scheme(target: &str) -> Option<&str> {
     let (scheme, rest) = target.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)
-}
-
-/// Percent-encodes what a URI's authority cannot hold (RFC 3986, section 3.2).
-pub(super) fn encode_authority(text: &str) -> String {
-    encode(text, b":@[]")
-}
-
-/// Percent-encodes what a URI's path cannot hold (RFC 3986, section 3.3).
-fn encode_path(text: &str) -> String {
-    encode(text, b":@/")
-}
-
-/// Keeps unreserved characters, sub-delimiters and `also`.
-fn encode(text: &str, also: &[u8]) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) || also.contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
-}
-
-/// Undoes percent-encoding; None if it is malformed or gives no UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16);
-            let (high, low) = (digit()?, digit()?);
-            bytes.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::json::{Fault, Object, Path};
-use super::names::encode_authority;
 use super::{
     Authority, Bootstrap, CallCredentials, CertificateProvider, ChannelCredentials, FileWatcherConfig, GrpcService,
     IdentityFiles, ListenerNames, Node, ServerConfig, ServerFeatures, TlsFiles,
 };
 use crate::model::{Locality, Name};
+use crate::resource::percent::encode_authority;
 
 /// How often files are read again unless the bootstrap says otherwise: gRPC's default.
 const DEFAULT_REFRESH: Duration = Duration::from_secs(600);

@@ -18,7 +18,9 @@ use prost::Message;
 use twox_hash::XxHash64;
 
 use crate::model::Name;
-use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceKey, TYPE_URL_PREFIX};
+use crate::resource::{
+    CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceKey, TYPE_URL_PREFIX, canonical_name,
+};
 
 /// `google.rpc.Code.NOT_FOUND`.
 const NOT_FOUND: i32 = 5;
@@ -289,7 +291,7 @@ impl Subscription {
         let had_wildcard = self.wildcard;
         self.explicit |= !names.is_empty();
         self.wildcard = may_be_wildcard && (!self.explicit || names.iter().any(|name| name == "*"));
-        let names = names.into_iter().filter(|name| name != "*").map(Name::from).collect();
+        let names = names.into_iter().filter(|name| name != "*").map(canonical_name).collect();
         let old = std::mem::replace(&mut self.names, names);
         let mut added: BTreeSet<Name> = self.names.difference(&old).cloned().collect();
         if self.wildcard && !had_wildcard {

@@ -132,3 +132,21 @@ fn a_nack_stays_small_enough_to_be_sent() {
     let nack = it.raw_requests(A).remove(0).error_detail.unwrap().message;
     assert!(nack.len() < 300_000 && nack.ends_with(" more"), "{}", nack.len());
 }
+
+/// `spec` 3.1, rule 6.
+#[test]
+fn a47_a_resource_whose_xdstp_name_is_of_another_type_is_refused_and_its_siblings_are_taken() {
+    let mut it = Dialogue::new().asking(LISTENER, &["x"]);
+    it.respond(LISTENER, "1", "n1", &["x:one", "xdstp-like:fine"]);
+    assert_eq!(it.told(), ["x=one"]);
+    it.requests(A);
+    let named = |name: &str, text: &str| wrapped(name, Some(any(LISTENER, text)));
+    let mut mixed = response(LISTENER, "2", "n2", &["x:two"]);
+    mixed.resources.push(named("xdstp://a/envoy.config.cluster.v3.Cluster/y", "y:one"));
+    mixed.resources.push(named("xdstp://a/%zz", "z:one"));
+    it.respond_from(A, &mixed);
+    assert_eq!(it.told(), ["x=two"]);
+    let nack = it.raw_requests(A)[0].error_detail.clone().unwrap().message;
+    assert!(nack.starts_with("2 of 3 resources refused"), "{nack}");
+    assert!(nack.contains("names a resource of type `envoy.config.cluster.v3.Cluster`"), "{nack}");
+}

@@ -1,11 +1,17 @@
 //! Resources on their way from a source to the graph: what one is called, and what can be said about it.
 
+pub(crate) mod percent;
+mod xdstp;
+
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::model::Name;
+
+pub use xdstp::XdstpName;
+pub(crate) use xdstp::fault as name_fault;
 
 /// `envoy.config.listener.v3.Listener`; its value is a [`model::Listener`](crate::model::Listener).
 pub const LISTENER: &str = "envoy.config.listener.v3.Listener";
@@ -24,15 +30,20 @@ pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 pub struct ResourceKey {
     /// The type.
     pub type_url: Name,
-    /// The name.
+    /// The name. An `xdstp:` name is spelled in its one way (see [`XdstpName`]).
     pub name: Name,
 }
 
 impl ResourceKey {
-    /// The resource `name` of type `type_url`.
+    /// The resource `name` of type `type_url`. Keys of equal `xdstp:` names are equal (gRFC A47), however they are spelled.
     pub fn new(type_url: impl Into<Name>, name: impl Into<Name>) -> Self {
-        Self { type_url: type_url.into(), name: name.into() }
+        Self { type_url: type_url.into(), name: canonical_name(name) }
     }
+}
+
+/// The one spelling of a resource's name (see [`XdstpName`]); a name of another kind is its own.
+pub fn canonical_name(name: impl Into<Name>) -> Name {
+    xdstp::canonical(name.into())
 }
 
 impl fmt::Display for ResourceKey {
