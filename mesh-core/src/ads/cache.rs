@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::error::Error;
+use crate::model::Name;
 use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
 
 /// What is known of a resource: the states of the client status service (gRFC A40, with those of A88).
@@ -56,6 +57,8 @@ pub(super) struct Held {
     pub(super) version: String,
     /// Which server it came from.
     pub(super) server: usize,
+    /// The name it came under, if that is another: this one is an alias.
+    pub(super) alias_of: Option<Name>,
 }
 
 /// A resource that is wanted.
@@ -72,6 +75,8 @@ pub(super) struct Entry {
     pub(super) grace: Option<Instant>,
     /// When it is overdue that any server is asked for it.
     pub(super) patience: Option<Instant>,
+    /// When the value is to be used no more unless the server says a word about it.
+    pub(super) expiry: Option<Instant>,
 }
 
 impl Entry {
@@ -84,6 +89,7 @@ impl Entry {
             since: now,
             grace: None,
             patience: Some(patience),
+            expiry: None,
         }
     }
 
@@ -100,13 +106,20 @@ impl Entry {
         let (value, version) = (held.value.clone(), held.version.clone());
         if same {
             if let Some(old) = &mut self.held {
-                old.version = held.version;
-                old.server = held.server;
+                *old = Held { value: old.value.clone(), ..held };
             }
             return trouble.map(|_| ResourceEvent::Ambient { key: key.clone(), error: None });
         }
         self.held = Some(held);
         Some(ResourceEvent::Changed { key: key.clone(), value, version })
+    }
+
+    /// The server says that the value in use is there, without sending it.
+    pub(super) fn is_there(&mut self, key: &ResourceKey, now: Instant) -> Option<ResourceEvent> {
+        let told = self.held.as_ref().and(self.trouble.as_ref()).filter(|trouble| trouble.cause == Cause::Missing);
+        told?;
+        self.enter(State::Acked, now);
+        self.relieve(key, Cause::Missing)
     }
 
     /// Takes note of a trouble. `keep`: a value that is held is used on. The same trouble is not told twice.
@@ -129,6 +142,14 @@ impl Entry {
             Some(_) => ResourceEvent::Ambient { key: key.clone(), error: Some(error) },
             None => ResourceEvent::Unusable { key: key.clone(), error },
         })
+    }
+
+    /// The version that a server may be told is in use: then it need not send this value again. What there is trouble with
+    /// is not claimed, so that the server says how it stands.
+    pub(super) fn claims(&self, server: usize) -> Option<&str> {
+        let well = self.trouble.as_ref().is_none_or(|trouble| trouble.cause == Cause::Connectivity);
+        let held = self.held.as_ref().filter(|held| well && held.server == server && held.alias_of.is_none());
+        held.map(|held| held.version.as_str())
     }
 
     /// The trouble is over if this was its cause.

@@ -1,7 +1,8 @@
 //! Moves the engine's bytes: opens streams, writes requests, reads responses, keeps time.
 //!
-//! It decides nothing. One message is read at a time, and the next only after all that followed from the one before is done
-//! and answered, so that HTTP/2's flow control slows a server that is faster than we are.
+//! It decides nothing. One message is read at a time, and the next only after all that followed from the one before is done,
+//! so that HTTP/2's flow control slows a server that is faster than we are. It does not wait until the answer is written: a
+//! server that must be read before it reads would wait for us for ever.
 
 use std::fmt;
 use std::future::Future;
@@ -13,7 +14,7 @@ use std::time::Instant;
 use tokio::time::Sleep;
 
 use super::engine::{Action, Engine, ServerId};
-use super::transport::{AGGREGATED_RESOURCES, ControlStream, ControlTransport, Opening, TransportError};
+use super::transport::{ControlStream, ControlTransport, Opening, TransportError};
 use crate::event::EventSink;
 use crate::resource::{ResourceEvent, ResourceKey};
 use crate::source::Feed;
@@ -62,7 +63,7 @@ impl Driver {
                 Action::Close(id) => self.links[id.0] = Link::Closed,
                 Action::Open(id) => {
                     let server = self.engine.servers().nth(id.0).map(|(_, server)| server.clone());
-                    let opening = server.map(|server| self.transport.open(&server, AGGREGATED_RESOURCES));
+                    let opening = server.map(|server| self.transport.open(&server, self.engine.method(id)));
                     self.links[id.0] = opening.map_or(Link::Closed, Link::Opening);
                 }
             }

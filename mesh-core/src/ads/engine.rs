@@ -1,6 +1,6 @@
 //! The client itself: commands and time in, requests and facts out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::fmt;
 use std::time::Instant;
 
@@ -65,6 +65,8 @@ pub(super) enum Due {
     Patience(ResourceKey),
     /// A deleted resource is no longer used.
     Grace(ResourceKey),
+    /// A resource's time to live is over.
+    Expiry(ResourceKey),
     /// Streams without subscriptions are closed.
     Idle,
 }
@@ -132,8 +134,8 @@ impl Engine {
         let Some(kind) = self.types.index(&key.type_url) else {
             return self.refuse(key, "this client does not know the type");
         };
-        if self.types.rows()[kind].variant != Variant::StateOfTheWorld {
-            return self.refuse(key, "incremental xDS, by which the type is asked for, is not implemented yet");
+        if self.types.rows()[kind].variant == Variant::Incremental && !self.streams.iter().all(Stream::is_incremental) {
+            return self.refuse(key, "it needs incremental xDS, for which every server must have `delta_grpc`");
         }
         if let Some(entry) = self.cache[kind].get(&key.name) {
             return self.told.extend(entry.retell(key));
@@ -187,17 +189,20 @@ impl Engine {
     /// (gRFC A57).
     pub fn handle_written(&mut self, server: ServerId, now: Instant) {
         let Some(stream) = self.streams.get_mut(server.0) else { return };
-        let Some((kind, sequence)) = stream.written() else { return };
+        let Some(kind) = stream.written() else { return };
         let transient = stream.server.features.resource_timer_is_transient_error;
         let timeout = if transient { self.settings.transient_resource_timeout } else { self.settings.resource_timeout };
         let at = now + timeout;
         let type_url = &self.types.rows()[kind].type_url;
         for (name, entry) in &mut self.cache[kind] {
+            if !entry.is_open() || !stream.types[kind].names(name, entry.sequence) {
+                continue;
+            }
             let key = ResourceKey::new(type_url.clone(), name.clone());
-            if entry.is_open() && entry.sequence <= sequence && !stream.timers.contains_key(&key) {
+            if let btree_map::Entry::Vacant(timer) = stream.timers.entry(key) {
                 entry.patience = None;
-                self.due.insert((at, Due::Answer(server.0, key.clone())));
-                stream.timers.insert(key, at);
+                self.due.insert((at, Due::Answer(server.0, timer.key().clone())));
+                timer.insert(at);
             }
         }
     }
@@ -212,6 +217,7 @@ impl Engine {
                 Due::Answer(server, key) => self.answer_is_missing(server, &key, at, now),
                 Due::Patience(key) => self.patience_is_over(&key, at),
                 Due::Grace(key) => self.grace_is_over(&key, at, now),
+                Due::Expiry(key) => self.expire(&key, at, now),
                 Due::Idle => self.close_idle(at),
             }
         }
@@ -289,7 +295,7 @@ impl Engine {
     /// The next request to write to `server`. There is none before [`handle_written`](Self::handle_written) was said of the
     /// one before.
     pub fn poll_request(&mut self, server: ServerId) -> Option<Bytes> {
-        self.streams.get_mut(server.0)?.next_request(&self.types, &self.cache, &self.node, self.sequence)
+        self.streams.get_mut(server.0)?.next_request(server.0, &self.types, &self.cache, &self.node)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called.
@@ -298,6 +304,11 @@ impl Engine {
     }
 
     // -- questions --
+
+    /// The gRPC method that the stream to `server` is opened with.
+    pub fn method(&self, server: ServerId) -> &'static str {
+        self.streams.get(server.0).map_or(Variant::StateOfTheWorld, Stream::variant).method()
+    }
 
     /// The servers, in order of preference.
     pub fn servers(&self) -> impl Iterator<Item = (ServerId, &ServerConfig)> {

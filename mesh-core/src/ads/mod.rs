@@ -8,6 +8,7 @@ mod settings;
 mod types;
 mod backoff;
 mod message;
+mod response;
 mod cache;
 mod stream;
 mod engine;
@@ -19,7 +20,9 @@ pub use cache::State;
 pub use driver::Driver;
 pub use engine::{Action, Engine, ServerId, Status};
 pub use settings::{BackoffSettings, Jitter, Settings};
-pub use transport::{AGGREGATED_RESOURCES, ControlStream, ControlTransport, Opening, TransportError};
+pub use transport::{
+    AGGREGATED_RESOURCES, ControlStream, ControlTransport, DELTA_AGGREGATED_RESOURCES, Opening, TransportError,
+};
 pub use types::{ResourceType, ResourceTypes, Variant};
 
 #[cfg(test)]

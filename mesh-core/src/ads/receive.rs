@@ -1,10 +1,10 @@
-//! What a response means (`spec` sections 2.2, 2.4 and 2.9; gRFCs A46, A53, A88).
+//! What a response means (`spec` sections 2.2, 2.4, 2.9 and 2.12; gRFCs A46, A53, A88).
 
 use std::time::{Duration, Instant};
 
 use super::cache::{Cause, Entry, Held, State, Trouble};
 use super::engine::{Due, Engine, ServerId};
-use super::message::{Contents, Envelope, Item};
+use super::response::{Body, Contents, Envelope, Item};
 use super::stream::Phase;
 use crate::error::{Code, Error};
 use crate::event::Event;
@@ -30,83 +30,123 @@ impl Response<'_> {
 }
 
 impl Engine {
-    /// A message came from `server`. What cannot be read, or is of a type that was never asked for, is ignored with an
-    /// event; everything else is acknowledged by the type's next request. Good resources are applied even if others of the
-    /// same response are refused (gRFC A46).
+    /// A message came from `server`. What cannot be read, or is of a type that was not asked for on this stream, is ignored
+    /// with an event; everything else is acknowledged by the type's next request. Good resources are applied even if others
+    /// of the same response are refused (gRFC A46).
     pub fn handle_message(&mut self, server: ServerId, bytes: &[u8], now: Instant) {
         let Some(stream) = self.streams.get(server.0).filter(|stream| stream.phase == Phase::Open) else { return };
         let uri = stream.server.uri.clone();
-        let envelope = match Envelope::read(bytes) {
+        let envelope = match Envelope::read(stream.variant(), bytes) {
             Ok(envelope) => envelope,
             Err(error) => return self.events.push_back(Event::Garbage { server: uri, reason: error.to_string() }),
         };
-        let Some(kind) = self.types.index(&envelope.type_url) else {
+        let kind = self.types.index(&envelope.type_url).filter(|kind| stream.types[*kind].is_asked());
+        let Some(kind) = kind else {
             let reason = format!("it is of type `{}`, which was not asked for", envelope.type_url);
             return self.events.push_back(Event::Garbage { server: uri, reason });
         };
+        let is_complete = self.types.rows()[kind].full_state && !stream.is_incremental();
         self.server_answers(server.0);
         let row = self.types.rows()[kind].clone();
         let (version, nonce) = (envelope.version.clone(), envelope.nonce.clone());
-        let contents = envelope.open(&row);
+        let wanted = &self.cache[kind];
+        let in_use = |name: &str| Some(wanted.get(name)?.held.as_ref().map(|held| held.version.as_str()));
+        let contents = envelope.open(&row, in_use);
         let nack = contents.nack();
         let total = contents.total;
         let response = Response { server: server.0, kind, type_url: &row.type_url, version: &version, now };
-        if row.full_state {
+        if is_complete {
             self.apply_absence(&response, &contents);
         }
-        self.apply(&response, contents);
+        self.apply(&response, &contents);
         let type_url = row.type_url.clone();
         self.events.push_back(match &nack {
             None => Event::Accepted { server: uri, type_url, version: version.clone(), resources: total },
             Some(reason) => Event::Rejected { server: uri, type_url, version: version.clone(), reason: reason.clone() },
         });
-        let state = &mut self.streams[server.0].types[kind];
-        state.answered = true;
-        state.nonce = nonce;
-        if nack.is_none() {
-            state.version = version;
-        }
-        state.owed = Some(nack);
+        self.streams[server.0].types[kind].owe(&version, nonce, nack);
     }
 
-    fn apply(&mut self, response: &Response<'_>, contents: Contents) {
-        for (name, item) in contents.valid {
-            self.apply_value(response, &name, item);
+    fn apply(&mut self, response: &Response<'_>, contents: &Contents) {
+        for name in &contents.removed {
+            self.apply_removal(response, name);
         }
-        for (name, reason) in contents.invalid {
-            let trouble = self.trouble(response, Cause::Refused, Code::RESOURCE_REFUSED, reason);
+        for item in contents.valid.values() {
+            // What is told under its own name is not told under another's besides.
+            for alias in item.aliases.iter().filter(|alias| !contents.mentions(alias)) {
+                self.apply_item(response, alias, item);
+            }
+            self.apply_item(response, &item.name, item);
+        }
+        for (name, reason) in &contents.invalid {
+            let trouble = self.trouble(response, Cause::Refused, Code::RESOURCE_REFUSED, reason.clone());
             let drop = self.streams[response.server].server.features.fail_on_data_errors;
-            self.with_entry(response, &name, |entry, key| {
+            self.with_entry(response, name, |entry, key| {
                 // What was being deleted is not any more: a broken one is there.
                 entry.enter(State::Nacked, response.now);
                 entry.trouble(key, trouble, !drop)
             });
         }
-        for (name, status) in contents.errors {
+        for (name, status) in &contents.errors {
             let reason = format!("the server reports code {}: {}", status.code, status.message);
             if NOTHING_FOR_US.contains(&status.code) {
-                self.lose(response, &name, State::ReceivedError, &reason);
+                self.lose(response, name, State::ReceivedError, &reason);
                 continue;
             }
-            let reason = format!("{}: {reason}", response.key(&name));
+            let reason = format!("{}: {reason}", response.key(name));
             let trouble = self.trouble(response, Cause::Reported, Code::RESOURCE_REPORTED, reason);
-            self.with_entry(response, &name, |entry, key| {
+            self.with_entry(response, name, |entry, key| {
                 entry.enter(State::ReceivedError, response.now);
                 entry.trouble(key, trouble, true)
             });
         }
     }
 
-    fn apply_value(&mut self, response: &Response<'_>, name: &Name, item: Item) {
-        self.with_entry(response, name, |entry, key| {
-            let held = Held {
-                value: item.value,
-                bytes: item.bytes,
-                version: response.version.to_owned(),
+    /// Takes `item` under one of its names.
+    fn apply_item(&mut self, response: &Response<'_>, name: &Name, item: &Item) {
+        let held = match &item.body {
+            Body::Heartbeat => None,
+            Body::Value(value, bytes) => Some(Held {
+                value: value.clone(),
+                bytes: bytes.clone(),
+                version: item.version.as_deref().unwrap_or(response.version).to_owned(),
                 server: response.server,
+                alias_of: (*name != item.name).then(|| item.name.clone()),
+            }),
+        };
+        let expiry = item.ttl.and_then(|ttl| response.now.checked_add(ttl));
+        let mut lives = false;
+        self.with_entry(response, name, |entry, key| {
+            let told = match held {
+                Some(held) => entry.accept(key, held, response.now),
+                None => entry.is_there(key, response.now),
             };
-            entry.accept(key, held, response.now)
+            lives = entry.held.is_some();
+            entry.expiry = expiry.filter(|_| lives);
+            told
         });
+        self.due.extend(expiry.filter(|_| lives).map(|at| (at, Due::Expiry(response.key(name)))));
+    }
+
+    /// An incremental response says that there is no such resource (any more). It is gone under its other names too.
+    fn apply_removal(&mut self, response: &Response<'_>, name: &Name) {
+        let is_alias = |entry: &Entry| entry.held.as_ref().is_some_and(|held| held.alias_of.as_ref() == Some(name));
+        let aliases = self.cache[response.kind].iter().filter(|(_, entry)| is_alias(entry));
+        let mut gone: Vec<Name> = aliases.map(|(alias, _)| alias.clone()).collect();
+        gone.push(name.clone());
+        for name in gone {
+            self.lose(response, &name, State::DoesNotExist, "the server says that it does not exist");
+        }
+    }
+
+    /// A resource was not refreshed within its time to live. That is a deletion that the server ordered beforehand.
+    pub(super) fn expire(&mut self, key: &ResourceKey, at: Instant, now: Instant) {
+        let Some(kind) = self.types.index(&key.type_url) else { return };
+        let Some(entry) = self.entry(key).filter(|entry| entry.expiry == Some(at)) else { return };
+        let Some(held) = &entry.held else { return };
+        let (server, version) = (held.server, held.version.clone());
+        let response = Response { server, kind, type_url: &key.type_url, version: &version, now };
+        self.lose(&response, &key.name, State::DoesNotExist, "it was not refreshed within its ttl");
     }
 
     /// A complete response deletes what was there before and is not in it. Nothing is deleted by a response with a resource
@@ -139,6 +179,7 @@ impl Engine {
                 // Being told again does not make it live longer.
                 until = running.or(grace.map(|grace| response.now + grace));
                 entry.grace = until;
+                entry.expiry = None;
             }
             entry.trouble(key, trouble, keep)
         });

@@ -1,6 +1,6 @@
-//! One stream to one server: what was said on it, and what is to be said next (`spec` sections 2.2 and 2.3).
+//! One stream to one server: what was said on it, and what is to be said next (`spec` sections 2.2, 2.3 and 2.12).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -8,11 +8,15 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 
 use super::backoff::Backoff;
 use super::cache::Entry;
-use super::message::Request;
-use super::types::ResourceTypes;
+use super::message::{DeltaRequest, Request};
+use super::types::{ResourceTypes, Variant};
 use crate::bootstrap::ServerConfig;
 use crate::model::Name;
 use crate::resource::ResourceKey;
+
+/// So many responses may wait for their answer. Only a server that sends without reading makes more wait, and it does not
+/// look at the answers.
+const MOST_OWED: usize = 100;
 
 /// What is wanted, by the type's place in [`ResourceTypes`].
 pub(super) type Cache = Vec<BTreeMap<Name, Entry>>;
@@ -48,24 +52,71 @@ pub(super) enum Phase {
 
 struct Writing {
     kind: usize,
-    sequence: u64,
+    /// Whether it asks for names that were not asked for before.
+    asks: bool,
 }
 
 /// What was said about one type.
 #[derive(Default)]
 pub(super) struct TypeState {
-    /// The last version that was taken; survives the stream.
-    pub(super) version: String,
+    /// The last version that was taken; survives the stream. Of state of the world only: otherwise each resource has its
+    /// own.
+    version: String,
+    /// Whether the last response was taken as a whole.
+    is_whole: bool,
     /// The last nonce on this stream.
-    pub(super) nonce: String,
+    nonce: String,
     /// Whether a response of this type came on this stream.
     pub(super) answered: bool,
-    /// A response that is not acknowledged yet; inside, the NACK's text.
-    pub(super) owed: Option<Option<String>>,
-    /// Whether the names changed since the last request.
+    /// The responses that are not acknowledged yet.
+    owed: VecDeque<Owed>,
+    /// Whether the names may have changed since the last request.
     pub(super) changed: bool,
-    /// Whether a request was made on this stream.
-    asked: bool,
+    /// The names of the last request on this stream, each with the count of its subscription; None before the first.
+    asked: Option<BTreeMap<Name, u64>>,
+}
+
+/// A response that is to be acknowledged.
+struct Owed {
+    nonce: String,
+    /// The NACK's text.
+    error: Option<String>,
+}
+
+impl TypeState {
+    /// Whether a request for this type was made on this stream.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// A response came and is to be acknowledged, or refused with the text `error`; then the version in use stays.
+    pub(super) fn owe(&mut self, version: &str, nonce: String, error: Option<String>) {
+        self.answered = true;
+        self.is_whole = error.is_none();
+        if self.is_whole {
+            version.clone_into(&mut self.version);
+        }
+        self.nonce.clone_from(&nonce);
+        if self.owed.len() == MOST_OWED {
+            self.owed.pop_front();
+        }
+        self.owed.push_back(Owed { nonce, error });
+    }
+
+    /// Whether the last request named this subscription to `name`.
+    pub(super) fn names(&self, name: &str, sequence: u64) -> bool {
+        self.asked.as_ref().and_then(|asked| asked.get(name)) == Some(&sequence)
+    }
+
+    /// Whether the names that are wanted are not those of the last request.
+    fn differs(&self, wanted: &BTreeMap<Name, Entry>) -> bool {
+        match &self.asked {
+            None => !wanted.is_empty(),
+            Some(asked) => {
+                asked.len() != wanted.len() || wanted.iter().any(|(name, entry)| !self.names(name, entry.sequence))
+            }
+        }
+    }
 }
 
 impl Stream {
@@ -87,13 +138,15 @@ impl Stream {
     pub(super) fn open(&mut self, cache: &Cache) {
         self.close(Phase::Open);
         for (state, wanted) in self.types.iter_mut().zip(cache) {
-            // A version is the one in use. Where nothing is in use, naming an old one could keep the server from answering.
-            let version = if wanted.values().any(|entry| entry.held.is_some()) {
+            // A version is the one in use. Where nothing is, or after a response of which only a part is, naming one could
+            // keep the server from answering.
+            let version = if state.is_whole && wanted.values().any(|entry| entry.held.is_some()) {
                 std::mem::take(&mut state.version)
             } else {
                 String::new()
             };
-            *state = TypeState { version, changed: !wanted.is_empty(), ..TypeState::default() };
+            let (changed, is_whole) = (!wanted.is_empty(), !version.is_empty());
+            *state = TypeState { version, changed, is_whole, ..TypeState::default() };
         }
     }
 
@@ -106,42 +159,114 @@ impl Stream {
         self.timers.clear();
     }
 
+    pub(super) fn is_incremental(&self) -> bool {
+        self.variant() == Variant::Incremental
+    }
+
+    /// Which of the two protocols is spoken on it.
+    pub(super) fn variant(&self) -> Variant {
+        if self.server.features.delta_grpc { Variant::Incremental } else { Variant::StateOfTheWorld }
+    }
+
     /// The next request to write. One at a time, so that what changes while one is written goes into a single next one.
+    /// `server` is this stream's own place.
     pub(super) fn next_request(
         &mut self,
+        server: usize,
         types: &ResourceTypes,
         cache: &Cache,
         node: &Node,
-        sequence: u64,
     ) -> Option<Bytes> {
         if self.phase != Phase::Open || self.writing.is_some() {
             return None;
         }
         // Without any subscription the stream is about to be closed, and saying so type by type is of no use.
-        let wanted = cache.iter().any(|names| !names.is_empty());
-        let due = |(state, names): (&TypeState, &BTreeMap<Name, Entry>)| {
-            state.owed.is_some() || (wanted && state.changed && (state.asked || !names.is_empty()))
+        let any = cache.iter().any(|names| !names.is_empty());
+        let is_due = |(state, wanted): (&mut TypeState, &BTreeMap<Name, Entry>)| {
+            state.changed = state.changed && (!any || state.differs(wanted));
+            (any && state.changed) || !state.owed.is_empty()
         };
-        let kind = self.types.iter().zip(cache).position(due)?;
-        let state = self.types.get_mut(kind)?;
-        state.changed = false;
-        state.asked = true;
-        let request = Request {
-            type_url: &types.rows().get(kind)?.type_url,
-            version: &state.version,
-            nonce: &state.nonce,
-            names: cache.get(kind)?.keys().map(ToString::to_string).collect(),
-            error: state.owed.take().flatten(),
-            node: (!self.node_sent).then(|| node.clone()),
-        };
-        let bytes = request.encode();
-        self.node_sent = true;
-        self.writing = Some(Writing { kind, sequence });
-        Some(bytes)
+        let kind = self.types.iter_mut().zip(cache).position(is_due)?;
+        let variant = self.variant();
+        let (state, wanted) = (self.types.get_mut(kind)?, cache.get(kind)?);
+        let type_url = &types.rows().get(kind)?.type_url;
+        let node = (!std::mem::replace(&mut self.node_sent, true)).then(|| node.clone());
+        self.writing = Some(Writing { kind, asks: state.changed });
+        Some(match variant {
+            Variant::StateOfTheWorld => state.ask_for_all(type_url, wanted, node),
+            Variant::Incremental => state.ask_for_changes(type_url, wanted, node, server),
+        })
     }
 
-    /// The request is written. Gives its type, and the count of subscriptions it was made at.
-    pub(super) fn written(&mut self) -> Option<(usize, u64)> {
-        self.writing.take().map(|writing| (writing.kind, writing.sequence))
+    /// The request is written. Gives its type, if it asked for something new.
+    pub(super) fn written(&mut self) -> Option<usize> {
+        self.writing.take().filter(|writing| writing.asks).map(|writing| writing.kind)
+    }
+}
+
+impl TypeState {
+    /// A request with all names.
+    ///
+    /// A name that was forgotten and is wanted again is left out of one request and is back in the next: a server that
+    /// never saw it go would not send it again.
+    fn ask_for_all(&mut self, type_url: &str, wanted: &BTreeMap<Name, Entry>, node: Option<Node>) -> Bytes {
+        if std::mem::take(&mut self.changed) || self.asked.is_none() {
+            let before = self.asked.take().unwrap_or_default();
+            let stays = |(name, entry): (&Name, &Entry)| {
+                let again = before.get(name).is_some_and(|sequence| *sequence != entry.sequence);
+                (!again).then(|| (name.clone(), entry.sequence))
+            };
+            let asked: BTreeMap<Name, u64> = wanted.iter().filter_map(stays).collect();
+            self.changed = asked.len() != wanted.len();
+            self.asked = Some(asked);
+        }
+        let owed = std::mem::take(&mut self.owed);
+        let request = Request {
+            type_url,
+            version: &self.version,
+            nonce: &self.nonce,
+            names: self.asked.iter().flat_map(BTreeMap::keys).map(ToString::to_string).collect(),
+            error: owed.into_iter().last().and_then(|last| last.error),
+            node,
+        };
+        request.encode()
+    }
+
+    /// A request with the names that are new, or wanted anew, and those that are wanted no more. The first of a stream says
+    /// what is in use.
+    fn ask_for_changes(
+        &mut self,
+        type_url: &str,
+        wanted: &BTreeMap<Name, Entry>,
+        node: Option<Node>,
+        server: usize,
+    ) -> Bytes {
+        let mut request = DeltaRequest {
+            type_url,
+            subscribe: Vec::new(),
+            unsubscribe: Vec::new(),
+            initial_versions: HashMap::new(),
+            answer: self.owed.pop_front().map(|owed| (owed.nonce, owed.error)),
+            node,
+        };
+        if std::mem::take(&mut self.changed) {
+            if self.asked.is_none() {
+                let claimed =
+                    |(name, entry): (&Name, &Entry)| Some((name.to_string(), entry.claims(server)?.to_owned()));
+                request.initial_versions = wanted.iter().filter_map(claimed).collect();
+            }
+            let asked = self.asked.get_or_insert_default();
+            let gone: Vec<Name> = asked.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+            for name in gone {
+                asked.remove(&name);
+                request.unsubscribe.push(name.to_string());
+            }
+            for (name, entry) in wanted {
+                if asked.insert(name.clone(), entry.sequence) != Some(entry.sequence) {
+                    request.subscribe.push(name.to_string());
+                }
+            }
+        }
+        request.encode()
     }
 }

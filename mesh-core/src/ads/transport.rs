@@ -12,6 +12,9 @@ use crate::bootstrap::ServerConfig;
 /// The method of state-of-the-world ADS.
 pub const AGGREGATED_RESOURCES: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+/// The method of incremental ADS.
+pub const DELTA_AGGREGATED_RESOURCES: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// A stream that is being opened.
 pub type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn ControlStream>, TransportError>> + Send>>;

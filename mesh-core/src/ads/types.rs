@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::transport::{AGGREGATED_RESOURCES, DELTA_AGGREGATED_RESOURCES};
 use crate::decode::DecodeResource;
 use crate::model::Name;
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION};
@@ -37,8 +38,18 @@ impl fmt::Debug for ResourceType {
 pub enum Variant {
     /// Each request names everything that is wanted.
     StateOfTheWorld,
-    /// Requests and responses hold differences. Not implemented yet: a subscription to such a type fails and says so.
+    /// Requests and responses hold differences.
     Incremental,
+}
+
+impl Variant {
+    /// The gRPC method it is spoken over.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::StateOfTheWorld => AGGREGATED_RESOURCES,
+            Self::Incremental => DELTA_AGGREGATED_RESOURCES,
+        }
+    }
 }
 
 /// The types a client knows, in the order in which their requests are sent.

@@ -238,6 +238,10 @@ pub struct ServerFeatures {
     /// A resource that does not come in time is a passing fault, found after 30 s, not a resource that does not exist
     /// (gRFC A88).
     pub resource_timer_is_transient_error: bool,
+    /// It is spoken to by incremental xDS, as Envoy does with `api_type: DELTA_GRPC`. gRPC has no such feature: it speaks
+    /// state of the world only, which is the default here too, as some servers that serve gRPC clients (istiod with
+    /// `GENERATOR: grpc`) lose track of names under incremental xDS.
+    pub delta_grpc: bool,
 }
 
 /// Who we are, to the control plane.

@@ -147,6 +147,7 @@ fn features(server: &Object<'_>) -> Result<ServerFeatures, Fault> {
             Some("trusted_xds_server") => features.trusted_xds_server = true,
             Some("fail_on_data_errors") => features.fail_on_data_errors = true,
             Some("resource_timer_is_transient_error") => features.resource_timer_is_transient_error = true,
+            Some("delta_grpc") => features.delta_grpc = true,
             _ => {}
         }
     }

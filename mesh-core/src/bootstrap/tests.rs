@@ -106,13 +106,15 @@ fn server_features_that_we_do_not_know_are_ignored() {
         "ignore_resource_deletion",
         "trusted_xds_server",
         "fail_on_data_errors",
-        "resource_timer_is_transient_error"
+        "resource_timer_is_transient_error",
+        "delta_grpc"
     ]);
     let expected = ServerFeatures {
         ignore_resource_deletion: true,
         trusted_xds_server: true,
         fail_on_data_errors: true,
         resource_timer_is_transient_error: true,
+        delta_grpc: true,
     };
     assert_eq!(features(all), expected);
     refused("xds_servers[0].server_features", |json| json["xds_servers"][0]["server_features"] = json!("xds_v3"));

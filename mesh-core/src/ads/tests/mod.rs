@@ -2,6 +2,7 @@
 
 mod driver;
 mod fallback;
+mod incremental;
 mod protocol;
 mod robustness;
 mod simulation;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::discovery::v3::{
-    DiscoveryRequest, DiscoveryResponse, Resource, ResourceError, ResourceName,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource, ResourceError,
+    ResourceName,
 };
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::rpc::Status as RpcStatus;
@@ -142,11 +144,25 @@ impl Dialogue {
         self.engine.handle_message(server, &response.encode_to_vec(), self.now);
     }
 
-    /// Every request that is due, as text: `Listener a,b version 1 nonce 2`, and `NACK` or `node` if they are in it.
+    /// An incremental response from `A`; see [`delta`].
+    pub(super) fn respond_delta(&mut self, type_url: &str, nonce: &str, resources: &[&str], removed: &[&str]) {
+        self.hear_delta(&delta(type_url, nonce, resources, removed));
+    }
+
+    pub(super) fn hear_delta(&mut self, response: &DeltaDiscoveryResponse) {
+        self.engine.handle_message(A, &response.encode_to_vec(), self.now);
+    }
+
+    /// Every request that is due, as text: `Listener a,b version 1 nonce 2`, and `NACK` or `node` if they are in it. Those
+    /// of incremental xDS: `Listener +a,b -c has d=1 nonce 2`, of which only what is in them is there.
     pub(super) fn requests(&mut self, server: ServerId) -> Vec<String> {
         let mut requests = Vec::new();
         while let Some(bytes) = self.engine.poll_request(server) {
-            requests.push(describe(&DiscoveryRequest::decode(bytes).unwrap()));
+            requests.push(if self.engine.method(server) == AGGREGATED_RESOURCES {
+                describe(&DiscoveryRequest::decode(bytes).unwrap())
+            } else {
+                describe_delta(&DeltaDiscoveryRequest::decode(bytes).unwrap())
+            });
             if !self.writes {
                 break;
             }
@@ -231,6 +247,44 @@ fn describe(request: &DiscoveryRequest) -> String {
         text.push_str(" node");
     }
     text
+}
+
+fn describe_delta(request: &DeltaDiscoveryRequest) -> String {
+    let mut text = vec![request.type_url.rsplit('.').next().unwrap().to_owned()];
+    let mut add = |sign: &str, mut parts: Vec<String>| {
+        parts.sort();
+        text.extend((!parts.is_empty()).then(|| format!("{sign}{}", parts.join(","))));
+    };
+    add("+", request.resource_names_subscribe.clone());
+    add("-", request.resource_names_unsubscribe.clone());
+    let versions = request.initial_resource_versions.iter();
+    add("has ", versions.map(|(name, version)| format!("{name}={version}")).collect());
+    add("nonce ", Some(request.response_nonce.clone()).filter(|nonce| !nonce.is_empty()).into_iter().collect());
+    add("NACK", request.error_detail.iter().map(|_| String::new()).collect());
+    add("node", request.node.iter().map(|_| String::new()).collect());
+    text.join(" ")
+}
+
+/// An incremental response. Resources are `name@version:content`; one with the content `?` is a heartbeat.
+pub(super) fn delta(type_url: &str, nonce: &str, resources: &[&str], removed: &[&str]) -> DeltaDiscoveryResponse {
+    let resource = |text: &&str| {
+        let (name, rest) = text.split_once('@').unwrap();
+        let (version, content) = rest.split_once(':').unwrap();
+        Resource {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            resource: (content != "?").then(|| any(type_url, &format!("{name}:{content}"))),
+            ..Resource::default()
+        }
+    };
+    DeltaDiscoveryResponse {
+        system_version_info: format!("of {nonce}"),
+        type_url: format!("{TYPE_URL_PREFIX}{type_url}"),
+        nonce: nonce.to_owned(),
+        resources: resources.iter().map(resource).collect(),
+        removed_resources: removed.iter().map(ToString::to_string).collect(),
+        ..DeltaDiscoveryResponse::default()
+    }
 }
 
 fn tell(event: &ResourceEvent) -> String {

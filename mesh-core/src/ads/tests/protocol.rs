@@ -74,8 +74,11 @@ fn a27_the_node_is_in_the_first_request_of_a_stream_only() {
     assert_eq!(node.id, "node-1");
     assert_eq!(
         node.client_features,
-        ["envoy.lb.does_not_support_overprovisioning", "xds.config.resource-in-sotw"],
-        "TTLs are not understood and must not be announced"
+        [
+            "envoy.lb.does_not_support_overprovisioning",
+            "xds.config.resource-in-sotw",
+            "xds.config.supports-resource-ttl"
+        ],
     );
     assert!(requests[1].node.is_none());
 }
@@ -318,7 +321,7 @@ fn a_foreign_type_is_a_row() {
 }
 
 #[test]
-fn a_type_that_needs_incremental_xds_is_refused_until_there_is_one() {
+fn a_type_that_needs_incremental_xds_is_refused_by_a_client_of_servers_without_it() {
     let row = ResourceType {
         type_url: "example.Delta".into(),
         variant: Variant::Incremental,
@@ -343,4 +346,77 @@ fn metadata_and_locality_of_the_node_are_sent() {
     let text = |value: &envoy_types::pb::google::protobuf::Value| format!("{:?}", value.kind);
     assert_eq!(text(&fields["GENERATOR"]), "Some(StringValue(\"grpc\"))");
     assert!(text(&fields["deep"]).contains("NumberValue(1.0)"), "{fields:?}");
+}
+
+/// A server that never saw a name go would not send it again, and the subscription would be lost until its timer.
+#[test]
+fn what_is_forgotten_and_wanted_again_is_seen_to_go_first() {
+    let mut it = Dialogue::new().asking(CLUSTER_LOAD_ASSIGNMENT, &["a", "b"]);
+    it.respond(CLUSTER_LOAD_ASSIGNMENT, "1", "n1", &["a:one", "b:one"]);
+    it.requests(A);
+    it.told();
+    it.unsubscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    it.subscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    assert_eq!(
+        it.requests(A),
+        ["ClusterLoadAssignment b version 1 nonce n1", "ClusterLoadAssignment a,b version 1 nonce n1"]
+    );
+    it.wait(16.0);
+    assert_eq!(it.told(), ["a unusable MESH-112"], "its timer runs from the second");
+}
+
+/// What is in use then is a mix of versions, which none of them names.
+#[test]
+fn a46_a_new_stream_is_told_no_version_after_a_response_was_taken_in_part() {
+    let mut it = Dialogue::new().asking(CLUSTER, &["a", "b"]);
+    it.respond(CLUSTER, "1", "n1", &["a:one", "b:one"]);
+    it.respond(CLUSTER, "2", "n2", &["a:bad", "b:two"]);
+    assert_eq!(it.requests(A), ["Cluster a,b version 1 nonce n2 NACK"]);
+    it.lose(A);
+    it.reconnect(A);
+    assert_eq!(it.requests(A), ["Cluster a,b version  nonce  node"]);
+    it.respond(CLUSTER, "1", "n1", &["a:one", "b:one"]);
+    it.lose(A);
+    it.reconnect(A);
+    assert_eq!(it.requests(A), ["Cluster a,b version 1 nonce  node"]);
+}
+
+#[test]
+fn a_response_of_a_type_that_was_not_asked_for_on_this_stream_is_ignored() {
+    let mut it = Dialogue::new().asking(LISTENER, &["a"]);
+    it.respond(CLUSTER, "1", "n1", &["c:one"]);
+    assert_eq!(it.requests(A), [""; 0], "an ACK without names would subscribe to all there are");
+}
+
+/// `ttl` of the wrapper; a wrapper without a resource is a heartbeat.
+#[test]
+fn ttl_a_wrapped_resource_with_one_is_deleted_unless_it_is_refreshed() {
+    let wrap = |name: &str, inner: Option<Any>| {
+        let ttl = Some(envoy_types::pb::google::protobuf::Duration { seconds: 10, nanos: 0 });
+        let wrapper = Resource { name: name.to_owned(), resource: inner, ttl, ..Resource::default() };
+        Any {
+            type_url: format!("{TYPE_URL_PREFIX}envoy.service.discovery.v3.Resource"),
+            value: wrapper.encode_to_vec(),
+        }
+    };
+    let mut it = Dialogue::new().asking(LISTENER, &["a", "b"]);
+    for (nonce, inner) in [("n1", Some(any(LISTENER, "a:one"))), ("n2", None)] {
+        let mut message = response(LISTENER, "1", nonce, &["b:one"]);
+        message.resources.push(wrap("a", inner));
+        it.respond_from(A, &message);
+        it.wait(9.0);
+    }
+    assert_eq!(it.told(), ["a=one", "b=one"]);
+    assert_eq!(it.requests(A), ["Listener a,b version 1 nonce n2"]);
+    it.wait(1.1);
+    assert_eq!(it.told(), ["a ambient MESH-112"]);
+    let mut early = response(LISTENER, "2", "n3", &["b:one"]);
+    early.resources.push(wrap("c", None));
+    it.subscribe(LISTENER, "c");
+    it.respond_from(A, &early);
+    assert_eq!(
+        it.told(),
+        ["a ambient MESH-112", "c unusable MESH-113"],
+        "there is nothing that a heartbeat could refresh"
+    );
 }

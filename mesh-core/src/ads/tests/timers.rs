@@ -149,6 +149,7 @@ fn a57_streams_that_fail_are_tried_again_less_and_less_often() {
         it.wait(0.02);
         it.connect(A);
     }
+    it.requests(A);
     it.respond(LISTENER, "1", "n1", &["a:one"]);
     it.lose(A);
     it.wait(1.01);
