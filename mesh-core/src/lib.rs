@@ -45,3 +45,4 @@ pub mod identity;
 
 pub mod error;
 pub mod event;
+pub mod status;

@@ -7,24 +7,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::model::Name;
 use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
-
-/// What is known of a resource: the states of the client status service (gRFC A40, with those of A88).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// Nothing yet.
-    Requested,
-    /// It does not exist, or was deleted.
-    DoesNotExist,
-    /// It was taken.
-    Acked,
-    /// What came last was refused.
-    Nacked,
-    /// The server said that there is an error with it.
-    ReceivedError,
-    /// It did not come in time, from a server for which that is a passing fault.
-    Timeout,
-}
+use crate::status::{ResourceStatus, State, UpdateFailure};
 
 /// Why there is trouble with a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +48,10 @@ pub(super) struct Held {
 pub(super) struct Entry {
     pub(super) state: State,
     pub(super) held: Option<Held>,
+    /// When what is held came.
+    updated: Option<Instant>,
+    /// What was refused, as it came.
+    pub(super) refused: Option<Bytes>,
     /// The trouble the reader knows of.
     pub(super) trouble: Option<Trouble>,
     /// When it was wanted, as a count of subscriptions: a request that was made before does not name it.
@@ -84,6 +71,8 @@ impl Entry {
         Self {
             state: State::Requested,
             held: None,
+            updated: None,
+            refused: None,
             trouble: None,
             sequence,
             since: now,
@@ -101,6 +90,7 @@ impl Entry {
     /// Takes a value. One that is byte for byte the one held tells nothing, unless a trouble ends with it.
     pub(super) fn accept(&mut self, key: &ResourceKey, held: Held, now: Instant) -> Option<ResourceEvent> {
         self.enter(State::Acked, now);
+        self.updated = Some(now);
         let trouble = self.trouble.take();
         let same = self.held.as_ref().is_some_and(|old| old.bytes == held.bytes);
         let (value, version) = (held.value.clone(), held.version.clone());
@@ -176,7 +166,23 @@ impl Entry {
     pub(super) fn enter(&mut self, state: State, now: Instant) {
         self.state = state;
         self.since = now;
+        self.refused = None;
         self.patience = None;
         self.grace = None;
+    }
+
+    /// All of it, for someone who looks on.
+    pub(super) fn status(&self, key: ResourceKey) -> ResourceStatus {
+        let failure =
+            |trouble: &Trouble| UpdateFailure::new(trouble.error.clone(), &*trouble.version, self.refused.clone());
+        ResourceStatus {
+            key,
+            state: self.state,
+            version: self.held.as_ref().map(|held| held.version.clone()),
+            bytes: self.held.as_ref().map(|held| held.bytes.clone()),
+            updated: self.held.as_ref().and(self.updated),
+            since: self.since,
+            failure: self.trouble.as_ref().map(failure),
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::transport::{ControlStream, ControlTransport, Opening, TransportError}
 use crate::event::EventSink;
 use crate::resource::{ResourceEvent, ResourceKey};
 use crate::source::Feed;
+use crate::status::ClientStatus;
 
 /// An engine with its transport, as a [`Feed`]. It must be polled inside a Tokio runtime with time.
 pub struct Driver {
@@ -174,6 +175,10 @@ impl Feed for Driver {
         busy |= self.keep_time(cx, now);
         self.observe();
         if busy { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn status(&self) -> Vec<ClientStatus> {
+        vec![self.engine.status()]
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3 as core;
+use prost::Message;
 
 use super::backoff::Backoff;
-use super::cache::{Cause, Entry, State, Trouble};
+use super::cache::{Cause, Entry, Trouble};
 use super::message;
 use super::settings::Settings;
 use super::stream::{Cache, Phase, Stream};
@@ -17,6 +18,7 @@ use crate::bootstrap::{Node, ServerConfig};
 use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::resource::{ResourceEvent, ResourceKey};
+use crate::status::{ClientStatus, ResourceStatus, State};
 
 /// An xDS client for a list of servers, as a state machine without I/O.
 ///
@@ -83,24 +85,6 @@ pub enum Action {
     Open(ServerId),
     /// Close it, or stop opening it. Nothing is to be said about it afterwards.
     Close(ServerId),
-}
-
-/// What is known of one resource, for the client status service (gRFC A40).
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Status {
-    /// Which resource.
-    pub key: ResourceKey,
-    /// What is known of it.
-    pub state: State,
-    /// The version of the value in use.
-    pub version: Option<String>,
-    /// The bytes of the value in use, as they came.
-    pub bytes: Option<Bytes>,
-    /// What is wrong with it, and the version of the response that made it so.
-    pub trouble: Option<(Error, String)>,
-    /// When the state last changed.
-    pub since: Instant,
 }
 
 impl Engine {
@@ -216,7 +200,7 @@ impl Engine {
                 Due::Retry(server) => self.retry(server, at, now),
                 Due::Answer(server, key) => self.answer_is_missing(server, &key, at, now),
                 Due::Patience(key) => self.patience_is_over(&key, at),
-                Due::Grace(key) => self.grace_is_over(&key, at, now),
+                Due::Grace(key) => self.grace_is_over(&key, at),
                 Due::Expiry(key) => self.expire(&key, at, now),
                 Due::Idle => self.close_idle(at),
             }
@@ -246,11 +230,10 @@ impl Engine {
         self.events.push_back(Event::Missing { type_url: key.type_url.clone(), name: key.name.clone() });
     }
 
-    fn grace_is_over(&mut self, key: &ResourceKey, at: Instant, now: Instant) {
+    fn grace_is_over(&mut self, key: &ResourceKey, at: Instant) {
         let Some(entry) = self.entry(key).filter(|entry| entry.grace == Some(at)) else { return };
         let Some(trouble) = entry.trouble.clone() else { return };
-        let state = entry.state;
-        entry.enter(state, now);
+        entry.grace = None;
         let event = entry.trouble(key, trouble, false);
         self.told.extend(event);
     }
@@ -316,17 +299,15 @@ impl Engine {
     }
 
     /// What is known of everything that is wanted.
-    pub fn resources(&self) -> impl Iterator<Item = Status> + '_ {
+    pub fn resources(&self) -> impl Iterator<Item = ResourceStatus> + '_ {
         self.types.rows().iter().zip(&self.cache).flat_map(|(row, entries)| {
-            entries.iter().map(|(name, entry)| Status {
-                key: ResourceKey::new(row.type_url.clone(), name.clone()),
-                state: entry.state,
-                version: entry.held.as_ref().map(|held| held.version.clone()),
-                bytes: entry.held.as_ref().map(|held| held.bytes.clone()),
-                trouble: entry.trouble.as_ref().map(|trouble| (trouble.error.clone(), trouble.version.clone())),
-                since: entry.since,
-            })
+            entries.iter().map(|(name, entry)| entry.status(ResourceKey::new(row.type_url.clone(), name.clone())))
         })
+    }
+
+    /// The same, with who we are to the servers: the content of the client status service (gRFC A40).
+    pub fn status(&self) -> ClientStatus {
+        ClientStatus::new(self.node.encode_to_vec().into(), self.resources().collect())
     }
 }
 

@@ -16,9 +16,8 @@ mod receive;
 mod failover;
 mod driver;
 
-pub use cache::State;
 pub use driver::Driver;
-pub use engine::{Action, Engine, ServerId, Status};
+pub use engine::{Action, Engine, ServerId};
 pub use settings::{BackoffSettings, Jitter, Settings};
 pub use transport::{
     AGGREGATED_RESOURCES, ControlStream, ControlTransport, DELTA_AGGREGATED_RESOURCES, Opening, TransportError,

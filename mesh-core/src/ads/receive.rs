@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::cache::{Cause, Entry, Held, State, Trouble};
+use super::cache::{Cause, Entry, Held, Trouble};
 use super::engine::{Due, Engine, ServerId};
 use super::response::{Body, Contents, Envelope, Item};
 use super::stream::Phase;
@@ -10,6 +10,7 @@ use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::model::Name;
 use crate::resource::ResourceKey;
+use crate::status::State;
 
 /// `google.rpc.Code.NOT_FOUND` and `PERMISSION_DENIED`: the server means that there is nothing for us.
 const NOTHING_FOR_US: [i32; 2] = [5, 7];
@@ -78,12 +79,13 @@ impl Engine {
             }
             self.apply_item(response, &item.name, item);
         }
-        for (name, reason) in &contents.invalid {
-            let trouble = self.trouble(response, Cause::Refused, Code::RESOURCE_REFUSED, reason.clone());
+        for (name, refusal) in &contents.invalid {
+            let trouble = self.trouble(response, Cause::Refused, Code::RESOURCE_REFUSED, refusal.text.clone());
             let drop = self.streams[response.server].server.features.fail_on_data_errors;
             self.with_entry(response, name, |entry, key| {
                 // What was being deleted is not any more: a broken one is there.
                 entry.enter(State::Nacked, response.now);
+                entry.refused = refusal.bytes.clone();
                 entry.trouble(key, trouble, !drop)
             });
         }

@@ -72,17 +72,17 @@ impl Envelope {
         for (index, wrapper) in self.resources.into_iter().enumerate() {
             match wrapper.and_then(|wrapper| wrapper.read(row, &in_use)) {
                 Ok(item) => contents.add(item),
-                Err((None, faults)) => {
+                Err(Refused { name: None, faults, .. }) => {
                     contents.has_nameless = true;
                     contents
                         .complaints
                         .push(complaint(&format!("resource {index}, which has no readable name"), &faults));
                 }
-                Err((Some(name), faults)) => contents.refuse(row, name, &faults),
+                Err(Refused { name: Some(name), faults, bytes }) => contents.refuse(row, name, &faults, bytes),
             }
         }
         for (name, fault) in std::mem::take(&mut contents.duplicates) {
-            contents.refuse(row, name, &[fault]);
+            contents.refuse(row, name, &[fault], None);
         }
         for name in self.removed {
             contents.add_removed(row, canonical_name(name));
@@ -100,8 +100,8 @@ pub(super) struct Contents {
     /// How many resources it held, good and bad.
     pub(super) total: usize,
     pub(super) valid: BTreeMap<Name, Item>,
-    /// The resources that are refused, with what is wrong.
-    pub(super) invalid: BTreeMap<Name, String>,
+    /// The resources that are refused.
+    pub(super) invalid: BTreeMap<Name, Refusal>,
     /// Whether one was refused whose name could not be read: it could be any.
     pub(super) has_nameless: bool,
     /// What the server says not to exist (any more), in an incremental response.
@@ -121,23 +121,23 @@ impl Contents {
         }
     }
 
-    fn refuse(&mut self, row: &ResourceType, name: Name, faults: &[Fault]) {
+    fn refuse(&mut self, row: &ResourceType, name: Name, faults: &[Fault], bytes: Option<Bytes>) {
         let complaint = complaint(&ResourceKey::new(row.type_url.clone(), name.clone()).to_string(), faults);
         self.complaints.push(complaint.clone());
         // A name that is there twice, once valid and once not, is not valid.
-        self.valid.remove(&name);
+        let valid = self.valid.remove(&name).and_then(|item| item.body.into_bytes());
         self.invalid
             .entry(name)
-            .and_modify(|text| {
-                text.push_str("; ");
-                text.push_str(&complaint);
+            .and_modify(|refusal| {
+                refusal.text.push_str("; ");
+                refusal.text.push_str(&complaint);
             })
-            .or_insert(complaint);
+            .or_insert_with(|| Refusal { text: complaint, bytes: bytes.or(valid) });
     }
 
     fn add_removed(&mut self, row: &ResourceType, name: Name) {
         if self.valid.contains_key(&name) {
-            self.refuse(row, name, &[Fault::new("", "is among the resources and among removed_resources")]);
+            self.refuse(row, name, &[Fault::new("", "is among the resources and among removed_resources")], None);
         } else if !self.invalid.contains_key(&name) {
             self.removed.insert(name);
         }
@@ -147,7 +147,7 @@ impl Contents {
         let name = canonical_name(error.resource_name.unwrap_or_default().name);
         if self.valid.contains_key(&name) {
             let fault = Fault::new("", "is among the resources and among resource_errors");
-            self.refuse(row, name, &[fault]);
+            self.refuse(row, name, &[fault], None);
         } else if !name.is_empty() && !self.invalid.contains_key(&name) {
             self.errors.insert(name, error.error_detail.unwrap_or_default());
         }
@@ -177,6 +177,14 @@ impl Contents {
     }
 }
 
+/// Why a resource is refused.
+pub(super) struct Refusal {
+    /// What is wrong with it.
+    pub(super) text: String,
+    /// The resource itself, as it came.
+    pub(super) bytes: Option<Bytes>,
+}
+
 fn complaint(what: &str, faults: &[Fault]) -> String {
     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     format!("{what}: {}", faults.join("; "))
@@ -201,7 +209,27 @@ pub(super) enum Body {
     Heartbeat,
 }
 
-type Refused = (Option<Name>, Vec<Fault>);
+impl Body {
+    fn into_bytes(self) -> Option<Bytes> {
+        match self {
+            Self::Value(_, bytes) => Some(bytes),
+            Self::Heartbeat => None,
+        }
+    }
+}
+
+/// A resource that is refused.
+struct Refused {
+    name: Option<Name>,
+    faults: Vec<Fault>,
+    bytes: Option<Bytes>,
+}
+
+impl Refused {
+    fn new(name: Option<Name>, field: &str, rule: impl Into<String>) -> Self {
+        Self { name, faults: vec![Fault::new(field, rule)], bytes: None }
+    }
+}
 
 /// `envoy.service.discovery.v3.Resource`, or what a bare resource would be in one.
 #[derive(Default)]
@@ -237,12 +265,12 @@ impl Wrapper {
             return Ok(Self { inner: Some(any), ..Self::default() });
         }
         let resource = Resource::decode(&any.value[..])
-            .map_err(|error| (None, vec![Fault::new("", format!("its wrapper cannot be decoded: {error}"))]))?;
+            .map_err(|error| Refused::new(None, "", format!("its wrapper cannot be decoded: {error}")))?;
         Ok(Self { aliases: Vec::new(), version: None, ..Self::from(resource) })
     }
 
     fn read<'a>(self, row: &ResourceType, in_use: &impl Fn(&str) -> Option<Option<&'a str>>) -> Result<Item, Refused> {
-        let refuse = |field: &str, rule: String| Err((self.name.clone(), vec![Fault::new(field, rule)]));
+        let refuse = |field: &str, rule: String| Err(Refused::new(self.name.clone(), field, rule));
         let ttl = match self.ttl.map(time_to_live).transpose() {
             Ok(ttl) => ttl,
             Err(rule) => return refuse("ttl", rule.to_owned()),
@@ -264,25 +292,27 @@ impl Wrapper {
                 _ => refuse("resource", "is missing, and what is in use is not of this version".to_owned()),
             };
         };
-        if bare(&any.type_url) != &*row.type_url {
-            return refuse("", format!("its type is `{}` in a response of type `{}`", any.type_url, row.type_url));
-        }
         let bytes = Bytes::from(any.value);
+        let refuse = |name, faults| Err(Refused { name, faults, bytes: Some(bytes.clone()) });
+        if bare(&any.type_url) != &*row.type_url {
+            let rule = format!("its type is `{}` in a response of type `{}`", any.type_url, row.type_url);
+            return refuse(self.name, vec![Fault::new("", rule)]);
+        }
         match row.decoder.decode(&row.type_url, &bytes) {
             Decoded::Ok { name, value } => {
                 let name = self.name.clone().unwrap_or_else(|| canonical_name(name));
                 if name.is_empty() {
-                    return refuse("", "its name is empty".to_owned());
+                    return refuse(None, vec![Fault::new("", "its name is empty")]);
                 }
                 // `spec` 3.1, rule 6 (gRFC A47).
                 match name_fault(&row.type_url, &name) {
-                    Some(why) => Err((Some(name), vec![Fault::new("name", why)])),
+                    Some(why) => refuse(Some(name), vec![Fault::new("name", why)]),
                     None => Ok(item(name, Body::Value(value, bytes))),
                 }
             }
             Decoded::Err { name, faults } => {
                 let name = self.name.or_else(|| name.filter(|name| !name.is_empty()).map(canonical_name));
-                Err((name, faults))
+                refuse(name, faults)
             }
         }
     }

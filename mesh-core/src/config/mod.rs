@@ -17,9 +17,10 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use dependencies::Dependencies;
@@ -32,6 +33,7 @@ use crate::model::Name;
 use crate::publish::{Publisher, Reader};
 use crate::snapshot::{Apply, Update};
 use crate::source::{Feed, Setup, Source};
+use crate::status::{Clocks, ConfigStatus};
 
 /// So many rounds are done at a stretch before timers, sockets and commands get their turn.
 const ROUNDS: usize = 32;
@@ -153,6 +155,9 @@ pub struct ConfigHandle {
     stopped: Reader<()>,
 }
 
+/// Someone who waits for a status.
+type Asker = oneshot::Sender<Arc<ConfigStatus>>;
+
 #[derive(Debug)]
 enum Command {
     WatchClient(Name),
@@ -160,6 +165,7 @@ enum Command {
     WatchServer(Name),
     UnwatchServer(Name),
     WantCluster { target: Name, cluster: Name },
+    Status(Asker),
     Stop,
 }
 
@@ -189,6 +195,19 @@ impl ConfigHandle {
         self.send(Command::WantCluster { target: target.into(), cluster: cluster.into() });
     }
 
+    /// What the source's xDS clients know (gRFC A40), taken between two updates. It is put together on the thread, at most once
+    /// in each of its turns however many ask, and shares the resources' bytes: 100,000 resources hold it up for some tens
+    /// of milliseconds, and requests not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::SHUT_DOWN`] once the thread has ended.
+    pub async fn status(&self) -> Result<Arc<ConfigStatus>, Error> {
+        let (asker, answer) = oneshot::channel();
+        self.send(Command::Status(asker));
+        answer.await.map_err(|_| Error::new(Code::SHUT_DOWN, "the configuration thread has ended"))
+    }
+
     /// Ends the thread, whoever else holds a handle. What it put in force stays.
     pub fn shutdown(&self) {
         self.send(Command::Stop);
@@ -215,13 +234,17 @@ struct Loop {
     events: Arc<dyn EventSink>,
     background: Option<Background>,
     timer: Option<Pin<Box<Sleep>>>,
+    askers: Vec<Asker>,
+    clocks: Clocks,
 }
 
 impl Loop {
     fn start(options: Options, graph: Box<dyn Dependencies>, inbox: UnboundedReceiver<Command>) -> Result<Self, Error> {
         let Options { source, decoder, apply, events, seed, background } = options;
         let feed = source.start(Setup { decoder, events: events.clone(), seed })?;
-        Ok(Self { inbox, feed, graph, apply: apply(), events, background: Some(background), timer: None })
+        let (askers, clocks) = (Vec::new(), Clocks::new(now(), SystemTime::now()));
+        let background = Some(background);
+        Ok(Self { inbox, feed, graph, apply: apply(), events, background, timer: None, askers, clocks })
     }
 
     /// One turn: Ready when the thread is to end.
@@ -239,10 +262,12 @@ impl Loop {
             let early = self.keep_time(cx).is_pending();
             if settled && early {
                 self.apply.poll(cx);
+                self.answer();
                 return Poll::Pending;
             }
         }
         self.apply.poll(cx);
+        self.answer();
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -257,6 +282,7 @@ impl Loop {
                 Some(Command::UnwatchClient(target)) => self.graph.remove_client(&target, now),
                 Some(Command::WatchServer(listener)) => self.graph.add_server(&listener, now),
                 Some(Command::UnwatchServer(listener)) => self.graph.remove_server(&listener, now),
+                Some(Command::Status(asker)) => self.askers.push(asker),
                 Some(Command::WantCluster { target, cluster }) => {
                     self.graph.add_dynamic_cluster(&target, &cluster, now);
                 }
@@ -299,6 +325,20 @@ impl Loop {
             if let Some(event) = event {
                 self.events.event(&event);
             }
+        }
+    }
+
+    /// Tells everyone who asked the same, so that a crowd of them costs no more than one.
+    fn answer(&mut self) {
+        self.askers.retain(|asker| !asker.is_closed());
+        if self.askers.is_empty() {
+            return;
+        }
+        let (instant, wall) = self.clocks.moment(now(), SystemTime::now());
+        let status = Arc::new(ConfigStatus::new(self.feed.status(), instant, wall));
+        for asker in self.askers.drain(..) {
+            // Whoever has gone in the meantime misses nothing.
+            let _ = asker.send(status.clone());
         }
     }
 

@@ -10,6 +10,7 @@ use crate::ads::tests::TextDecoder;
 use crate::resource::{LISTENER, ResourceEvent, ResourceKey};
 use crate::source::MemorySource;
 use crate::source::responder::EncodedResource;
+use crate::status::ClientStatus;
 
 #[derive(Default)]
 struct OneLevel {
@@ -229,6 +230,9 @@ impl Feed for ChatterFeed {
         self.1 += 1;
         if self.0.is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
+    fn status(&self) -> Vec<ClientStatus> {
+        vec![ClientStatus::new(self.1.to_string().into(), Vec::new())]
+    }
 }
 
 #[tokio::test]
@@ -246,6 +250,9 @@ async fn a_source_that_never_rests_does_not_keep_commands_out() {
     applied.recv().await.unwrap();
     handle.want_cluster("t", "c");
     while applied.recv().await.unwrap() != "t: c" {}
+    let counted = |status: &ConfigStatus| -> u64 { str::from_utf8(&status.clients[0].node).unwrap().parse().unwrap() };
+    let first = counted(&handle.status().await.unwrap());
+    assert!(counted(&handle.status().await.unwrap()) > first, "it is asked anew, however busy it is");
     handle.shutdown();
     handle.stopped().await;
 }
@@ -272,4 +279,43 @@ async fn work_in_the_background_runs_on_the_thread_and_ends_with_it() {
     }
     drop(handle);
     while ticks.recv().await.is_some() {}
+}
+
+#[tokio::test]
+async fn a40_who_asks_for_the_status_in_one_turn_shares_it_and_after_the_end_gets_an_error() {
+    let source = MemorySource::new([EncodedResource::new(ResourceKey::new(LISTENER, "a"), "a:one")]);
+    let (sender, mut applied) = tokio::sync::mpsc::unbounded_channel();
+    let options = Options::new(
+        Box::new(source),
+        Arc::new(TextDecoder),
+        Box::new(|| Box::new(Record(sender))),
+        Arc::new(Events::default()),
+        1,
+    );
+    let before = SystemTime::now();
+    let (started, start) = blocking::sync_channel(1);
+    let (commands, inbox) = unbounded_channel();
+    let running = Publisher::new(Arc::new(()));
+    let handle = ConfigHandle { commands, stopped: running.reader() };
+    // All are there before the thread takes its first turn.
+    handle.watch_client("a");
+    let ((one, first), (other, second), (gone, _)) = (oneshot::channel(), oneshot::channel(), oneshot::channel());
+    for asker in [one, other, gone] {
+        handle.send(Command::Status(asker));
+    }
+    let thread = thread::spawn(move || run(options, || Box::new(OneLevel::default()), inbox, &started, running));
+    start.recv().unwrap().unwrap();
+    let (one, other) = (first.await.unwrap(), second.await.unwrap());
+    assert!(Arc::ptr_eq(&one, &other), "put together once for both");
+    assert_eq!(applied.recv().await.unwrap(), "a: one");
+    let status = handle.status().await.unwrap();
+    let [client] = &status.clients[..] else { panic!("{status:?}") };
+    assert_eq!((&*client.scope, client.resources.len()), ("process", 1));
+    let resource = &client.resources[0];
+    assert_eq!((&*resource.key.name, resource.bytes.as_deref()), ("a", Some(&b"a:one"[..])));
+    let updated = status.wall_time(resource.updated.unwrap());
+    assert!(before <= updated && updated <= SystemTime::now(), "{updated:?}");
+    handle.shutdown();
+    thread.join().unwrap();
+    assert_eq!(handle.status().await.unwrap_err().code(), Code::SHUT_DOWN);
 }

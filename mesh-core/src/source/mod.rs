@@ -19,6 +19,7 @@ use crate::decode::DecodeResource;
 use crate::error::Error;
 use crate::event::EventSink;
 use crate::resource::{ResourceEvent, ResourceKey};
+use crate::status::ClientStatus;
 
 pub use ads::AdsSource;
 pub use local::LocalTransport;
@@ -70,4 +71,10 @@ pub trait Feed {
     /// All that was said has been dealt with. Ready: there is more, so begin another round at once. Pending: begin one when
     /// `cx`'s waker is woken, or when something else is wanted.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// What it knows of everything that is wanted, one for each xDS client in it. Asked seldom, when a person or a tool looks
+    /// on. By default it has nothing to show.
+    fn status(&self) -> Vec<ClientStatus> {
+        Vec::new()
+    }
 }

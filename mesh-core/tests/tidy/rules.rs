@@ -208,6 +208,7 @@ pub(crate) const ORDERS: &[Order] = &[
             "identity",
             "error",
             "event",
+            "status",
         ],
         complete: true,
     },

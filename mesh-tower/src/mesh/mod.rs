@@ -12,6 +12,7 @@ use std::time::Duration;
 use mesh_core::bootstrap::ListenerNames;
 use mesh_core::config::ConfigHandle;
 use mesh_core::error::Error;
+use mesh_core::status::ConfigStatus;
 
 pub use builder::MeshBuilder;
 pub(crate) use drain::{InFlight, InFlightGuard};
@@ -154,6 +155,19 @@ impl Mesh {
                 return Err(Error::new(mesh_core::error::Code::SHUT_DOWN, "the mesh was shut down"));
             }
         }
+    }
+
+    /// What the mesh's xDS clients know: every resource that is wanted, its state, version, bytes and errors. The content of
+    /// the client status service (gRFC A40), which `mesh_grpc::admin` serves; here it is for an application's own page.
+    ///
+    /// It is put together on the configuration thread, and no request waits for it. Sources of the application have
+    /// something to show if their [`Feed::status`](mesh_core::source::Feed::status) does.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::SHUT_DOWN`](mesh_core::error::Code::SHUT_DOWN).
+    pub async fn config_status(&self) -> Result<Arc<ConfigStatus>, Error> {
+        self.0.config.status().await
     }
 
     fn client_of(&self, way: Way, authority: Option<http::uri::Authority>) -> HttpClient {

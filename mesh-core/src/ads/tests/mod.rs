@@ -6,6 +6,7 @@ mod incremental;
 mod protocol;
 mod robustness;
 mod simulation;
+mod status;
 mod timers;
 mod watchers;
 
@@ -28,6 +29,7 @@ use crate::event::Event;
 use crate::resource::{
     CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceEvent, ResourceKey, TYPE_URL_PREFIX,
 };
+use crate::status::State;
 
 /// Resources of these tests are text, `name:content`. The content `bad` is refused, and text without a colon has no name.
 pub(crate) struct TextDecoder;

@@ -196,16 +196,3 @@ fn a88_a_name_with_an_error_is_not_deleted_besides_and_must_not_be_sent_too() {
     assert_eq!(it.told(), ["b ambient MESH-113", "a ambient MESH-115"]);
     assert_eq!(it.requests(A), ["Listener a,b version 1 nonce n2 NACK"]);
 }
-
-#[test]
-fn a40_what_is_known_can_be_asked_for() {
-    let mut it = Dialogue::new().asking(LISTENER, &["a", "b"]);
-    it.respond(LISTENER, "1", "n1", &["a:one"]);
-    it.respond(LISTENER, "2", "n2", &["a:bad"]);
-    let known: Vec<Status> = it.engine.resources().collect();
-    assert_eq!(known[0].bytes.as_deref(), Some(&b"a:one"[..]), "the bytes in use, as they came");
-    assert_eq!(known[0].version.as_deref(), Some("1"));
-    let (error, version) = known[0].trouble.as_ref().unwrap();
-    assert_eq!((error.code().number(), version.as_str()), (113, "2"));
-    assert_eq!((known[1].state, known[1].bytes.is_none(), known[1].trouble.is_none()), (State::Requested, true, true));
-}
