@@ -1,5 +1,6 @@
 //! What is known of each resource that is wanted, and what of it the reader is told (`spec` sections 2.9 and 2.13).
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -46,6 +47,10 @@ pub(super) struct Held {
 
 /// A resource that is wanted.
 pub(super) struct Entry {
+    /// The place of its authority in the client's list of them.
+    pub(super) authority: usize,
+    /// The targets that use it, as far as anyone said so.
+    pub(super) users: BTreeSet<Name>,
     pub(super) state: State,
     pub(super) held: Option<Held>,
     /// When what is held came.
@@ -67,8 +72,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(sequence: u64, now: Instant, patience: Instant) -> Self {
+    pub(super) fn new(authority: usize, sequence: u64, now: Instant, patience: Instant) -> Self {
         Self {
+            authority,
+            users: BTreeSet::new(),
             state: State::Requested,
             held: None,
             updated: None,

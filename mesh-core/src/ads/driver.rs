@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use super::engine::{Action, Engine, ServerId};
 use super::transport::{ControlStream, ControlTransport, Opening, TransportError};
 use crate::event::EventSink;
+use crate::model::Name;
 use crate::resource::{ResourceEvent, ResourceKey};
 use crate::source::Feed;
 use crate::status::ClientStatus;
@@ -158,6 +159,14 @@ impl Feed for Driver {
 
     fn unsubscribe(&mut self, key: &ResourceKey) {
         self.engine.unsubscribe(key, now());
+    }
+
+    fn claim(&mut self, key: &ResourceKey, target: &Name) {
+        self.engine.claim(key, target, now());
+    }
+
+    fn release(&mut self, key: &ResourceKey, target: &Name) {
+        self.engine.release(key, target);
     }
 
     fn poll_event(&mut self, _cx: &mut Context<'_>) -> Poll<ResourceEvent> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use prost::Message;
 
+use super::authority::{Authorities, Lists};
 use super::backoff::Backoff;
 use super::cache::{Cause, Entry, Trouble};
 use super::message;
@@ -17,14 +18,17 @@ use super::types::{ResourceTypes, Variant};
 use crate::bootstrap::{Node, ServerConfig};
 use crate::error::{Code, Error};
 use crate::event::Event;
+use crate::model::Name;
 use crate::resource::{ResourceEvent, ResourceKey};
 use crate::status::{ClientStatus, ResourceStatus, State};
 
-/// An xDS client for a list of servers, as a state machine without I/O.
+/// An xDS client for lists of servers, as a state machine without I/O. Each server has one stream, which all targets and
+/// authorities share.
 ///
 /// Its methods are of three kinds.
 ///
-/// - **Commands** say what is wanted: [`subscribe`](Self::subscribe), [`unsubscribe`](Self::unsubscribe).
+/// - **Commands** say what is wanted: [`subscribe`](Self::subscribe), [`unsubscribe`](Self::unsubscribe); and for whom:
+///   [`claim`](Self::claim), [`release`](Self::release).
 /// - **`handle_*`** say what happened: a stream is open or lost, a message arrived, a request was written, time passed.
 /// - **`poll_*`** say what follows. After any of the above, ask in this order: [`poll_resource`](Self::poll_resource) until
 ///   there is nothing more, with the commands that follow from each; [`poll_event`](Self::poll_event);
@@ -39,16 +43,12 @@ pub struct Engine {
     pub(super) node_id: String,
     node: core::Node,
     pub(super) streams: Vec<Stream>,
-    /// The first so many servers are in use: the preferred one, and those tried since it failed (gRFC A71).
-    pub(super) used: usize,
-    /// Whether anyone was told that no server can be reached, since one last answered.
-    pub(super) unreachable: bool,
+    /// Which of the servers are in use, by authority.
+    pub(super) lists: Lists,
     pub(super) cache: Cache,
     /// Counts subscriptions.
     sequence: u64,
     pub(super) due: BTreeSet<(Instant, Due)>,
-    /// When streams without subscriptions are closed.
-    idle: Option<Instant>,
     pub(super) told: VecDeque<ResourceEvent>,
     pub(super) events: VecDeque<Event>,
     pub(super) actions: VecDeque<Action>,
@@ -69,11 +69,11 @@ pub(super) enum Due {
     Grace(ResourceKey),
     /// A resource's time to live is over.
     Expiry(ResourceKey),
-    /// Streams without subscriptions are closed.
-    Idle,
+    /// Streams of an authority without subscriptions are closed.
+    Idle(usize),
 }
 
-/// Which server of the list: its index.
+/// Which server: its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(pub usize);
 
@@ -88,15 +88,21 @@ pub enum Action {
 }
 
 impl Engine {
-    /// A client of `servers`, the preferred one first, that knows `types`.
-    pub fn new(servers: Vec<ServerConfig>, node: &Node, types: ResourceTypes, settings: Settings, seed: u64) -> Self {
+    /// A client of these servers, that knows `types`.
+    pub fn new(
+        authorities: impl Into<Authorities>,
+        node: &Node,
+        types: ResourceTypes,
+        settings: Settings,
+        seed: u64,
+    ) -> Self {
         let mut seeds = fastrand::Rng::with_seed(seed);
+        let (servers, lists) = authorities.into().start(settings.fallback_scope);
         let count = types.rows().len();
         let stream = |server| Stream::new(server, count, Backoff::new(settings.backoff.clone(), seeds.u64(..)));
         Self {
             streams: servers.into_iter().map(stream).collect(),
-            used: 1,
-            unreachable: false,
+            lists,
             cache: (0..count).map(|_| BTreeMap::new()).collect(),
             node_id: node.id.clone(),
             node: message::node(node),
@@ -104,7 +110,6 @@ impl Engine {
             types,
             sequence: 0,
             due: BTreeSet::new(),
-            idle: None,
             told: VecDeque::new(),
             events: VecDeque::new(),
             actions: VecDeque::new(),
@@ -121,35 +126,25 @@ impl Engine {
         if self.types.rows()[kind].variant == Variant::Incremental && !self.streams.iter().all(Stream::is_incremental) {
             return self.refuse(key, "it needs incremental xDS, for which every server must have `delta_grpc`");
         }
+        let authority = match self.lists.find(key) {
+            Ok(authority) => authority,
+            Err(why) => return self.refuse(key, &why),
+        };
         if let Some(entry) = self.cache[kind].get(&key.name) {
             return self.told.extend(entry.retell(key));
         }
         self.sequence += 1;
         let patience = now + self.settings.patience;
-        self.cache[kind].insert(key.name.clone(), Entry::new(self.sequence, now, patience));
+        self.cache[kind].insert(key.name.clone(), Entry::new(authority, self.sequence, now, patience));
         self.due.insert((patience, Due::Patience(key.clone())));
-        self.idle = None;
-        self.streams.iter_mut().for_each(|stream| stream.types[kind].changed = true);
-        self.use_servers(now);
-        if self.all_fail() {
-            self.tell_unreachable(key);
-        }
+        self.want(kind, key, authority, now);
     }
 
     /// Wants a resource no more, and forgets what is known of it.
     pub fn unsubscribe(&mut self, key: &ResourceKey, now: Instant) {
         let Some(kind) = self.types.index(&key.type_url) else { return };
-        if self.cache[kind].remove(&key.name).is_none() {
-            return;
-        }
-        for stream in &mut self.streams {
-            stream.types[kind].changed = true;
-            stream.timers.remove(key);
-        }
-        if self.cache.iter().all(BTreeMap::is_empty) {
-            let at = now + self.settings.idle_timeout;
-            self.idle = Some(at);
-            self.due.insert((at, Due::Idle));
+        if let Some(entry) = self.cache[kind].remove(&key.name) {
+            self.forget(kind, key, &entry, now);
         }
     }
 
@@ -162,9 +157,10 @@ impl Engine {
 
     /// The stream to `server` is open.
     pub fn handle_connected(&mut self, server: ServerId, _now: Instant) {
+        let asked = self.asked(server.0);
         let Some(stream) = self.streams.get_mut(server.0) else { return };
         if matches!(stream.phase, Phase::Connecting(_)) {
-            stream.open(&self.cache);
+            stream.open(&asked);
             self.events.push_back(Event::Connected { server: stream.server.uri.clone() });
         }
     }
@@ -179,7 +175,8 @@ impl Engine {
         let at = now + timeout;
         let type_url = &self.types.rows()[kind].type_url;
         for (name, entry) in &mut self.cache[kind] {
-            if !entry.is_open() || !stream.types[kind].names(name, entry.sequence) {
+            let stands = stream.types[kind].names(name, entry.sequence);
+            if !entry.is_open() || !stands || !self.lists.asks(server.0, type_url, name, entry) {
                 continue;
             }
             let key = ResourceKey::new(type_url.clone(), name.clone());
@@ -202,7 +199,7 @@ impl Engine {
                 Due::Patience(key) => self.patience_is_over(&key, at),
                 Due::Grace(key) => self.grace_is_over(&key, at),
                 Due::Expiry(key) => self.expire(&key, at, now),
-                Due::Idle => self.close_idle(at),
+                Due::Idle(authority) => self.close_idle(authority, at),
             }
         }
     }
@@ -238,21 +235,6 @@ impl Engine {
         self.told.extend(event);
     }
 
-    fn close_idle(&mut self, at: Instant) {
-        if self.idle != Some(at) {
-            return;
-        }
-        self.idle = None;
-        self.used = 1;
-        for (index, stream) in self.streams.iter_mut().enumerate() {
-            if stream.phase != Phase::Idle {
-                stream.close(Phase::Idle);
-                stream.failing = None;
-                self.actions.push_back(Action::Close(ServerId(index)));
-            }
-        }
-    }
-
     pub(super) fn entry(&mut self, key: &ResourceKey) -> Option<&mut Entry> {
         let kind = self.types.index(&key.type_url)?;
         self.cache[kind].get_mut(&key.name)
@@ -278,7 +260,10 @@ impl Engine {
     /// The next request to write to `server`. There is none before [`handle_written`](Self::handle_written) was said of the
     /// one before.
     pub fn poll_request(&mut self, server: ServerId) -> Option<Bytes> {
-        self.streams.get_mut(server.0)?.next_request(server.0, &self.types, &self.cache, &self.node)
+        let (lists, types) = (&self.lists, &self.types);
+        let asks =
+            |kind: usize, name: &Name, entry: &Entry| lists.asks(server.0, &types.rows()[kind].type_url, name, entry);
+        self.streams.get_mut(server.0)?.next_request(server.0, types, &self.cache, asks, &self.node)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called.
@@ -293,7 +278,7 @@ impl Engine {
         self.streams.get(server.0).map_or(Variant::StateOfTheWorld, Stream::variant).method()
     }
 
-    /// The servers, in order of preference.
+    /// The servers of all authorities, each once.
     pub fn servers(&self) -> impl Iterator<Item = (ServerId, &ServerConfig)> {
         self.streams.iter().enumerate().map(|(index, stream)| (ServerId(index), &stream.server))
     }

@@ -10,15 +10,17 @@ mod backoff;
 mod message;
 mod response;
 mod cache;
+mod authority;
 mod stream;
 mod engine;
 mod receive;
 mod failover;
 mod driver;
 
+pub use authority::Authorities;
 pub use driver::Driver;
 pub use engine::{Action, Engine, ServerId};
-pub use settings::{BackoffSettings, Jitter, Settings};
+pub use settings::{BackoffSettings, FallbackScope, Jitter, Settings};
 pub use transport::{
     AGGREGATED_RESOURCES, ControlStream, ControlTransport, DELTA_AGGREGATED_RESOURCES, Opening, TransportError,
 };

@@ -22,6 +22,8 @@ struct Response<'a> {
     type_url: &'a Name,
     version: &'a str,
     now: Instant,
+    /// Nobody sent it: what the server said before comes true.
+    is_due: bool,
 }
 
 impl Response<'_> {
@@ -55,7 +57,8 @@ impl Engine {
         let contents = envelope.open(&row, in_use);
         let nack = contents.nack();
         let total = contents.total;
-        let response = Response { server: server.0, kind, type_url: &row.type_url, version: &version, now };
+        let response =
+            Response { server: server.0, kind, type_url: &row.type_url, version: &version, now, is_due: false };
         if is_complete {
             self.apply_absence(&response, &contents);
         }
@@ -82,7 +85,7 @@ impl Engine {
         for (name, refusal) in &contents.invalid {
             let trouble = self.trouble(response, Cause::Refused, Code::RESOURCE_REFUSED, refusal.text.clone());
             let drop = self.streams[response.server].server.features.fail_on_data_errors;
-            self.with_entry(response, name, |entry, key| {
+            self.with_entry(response, name, false, |entry, key| {
                 // What was being deleted is not any more: a broken one is there.
                 entry.enter(State::Nacked, response.now);
                 entry.refused = refusal.bytes.clone();
@@ -97,7 +100,7 @@ impl Engine {
             }
             let reason = format!("{}: {reason}", response.key(name));
             let trouble = self.trouble(response, Cause::Reported, Code::RESOURCE_REPORTED, reason);
-            self.with_entry(response, name, |entry, key| {
+            self.with_entry(response, name, false, |entry, key| {
                 entry.enter(State::ReceivedError, response.now);
                 entry.trouble(key, trouble, true)
             });
@@ -118,7 +121,7 @@ impl Engine {
         };
         let expiry = item.ttl.and_then(|ttl| response.now.checked_add(ttl));
         let mut lives = false;
-        self.with_entry(response, name, |entry, key| {
+        self.with_entry(response, name, held.is_some(), |entry, key| {
             let told = match held {
                 Some(held) => entry.accept(key, held, response.now),
                 None => entry.is_there(key, response.now),
@@ -147,7 +150,7 @@ impl Engine {
         let Some(entry) = self.entry(key).filter(|entry| entry.expiry == Some(at)) else { return };
         let Some(held) = &entry.held else { return };
         let (server, version) = (held.server, held.version.clone());
-        let response = Response { server, kind, type_url: &key.type_url, version: &version, now };
+        let response = Response { server, kind, type_url: &key.type_url, version: &version, now, is_due: true };
         self.lose(&response, &key.name, State::DoesNotExist, "it was not refreshed within its ttl");
     }
 
@@ -172,7 +175,7 @@ impl Engine {
         let trouble = self.trouble(response, Cause::Missing, Code::RESOURCE_NOT_FOUND, format!("{key}: {reason}"));
         let mut until = None;
         let mut news = false;
-        self.with_entry(response, name, |entry, key| {
+        self.with_entry(response, name, false, |entry, key| {
             let running = entry.grace;
             news = entry.trouble.as_ref().is_none_or(|trouble| trouble.cause != Cause::Missing);
             entry.enter(state, response.now);
@@ -203,17 +206,19 @@ impl Engine {
     }
 
     /// Changes the entry of `name`, if it is wanted and this server may: what came from a preferred server stays until that
-    /// one says otherwise. Whatever was said about it, its timer stops.
+    /// one says otherwise, but for targets that fell back to this one, whose values count. Whatever was said about it, its
+    /// timer stops.
     fn with_entry(
         &mut self,
         response: &Response<'_>,
         name: &Name,
+        is_value: bool,
         change: impl FnOnce(&mut Entry, &ResourceKey) -> Option<crate::resource::ResourceEvent>,
     ) {
         let Some(entry) = self.cache[response.kind].get_mut(name) else { return };
         let key = response.key(name);
         self.streams[response.server].timers.remove(&key);
-        if entry.held.as_ref().is_none_or(|held| held.server >= response.server) {
+        if response.is_due || self.lists.listens(response.server, &key, entry, is_value) {
             self.told.extend(change(entry, &key));
         }
     }

@@ -21,8 +21,24 @@ pub struct Settings {
     /// is gRPC's old behaviour; None, for ever, is that of gRFC A88. A server's `fail_on_data_errors` means zero, its
     /// `ignore_resource_deletion` means None.
     pub deletion_grace: Option<Duration>,
+    /// What is asked for from a server that is fallen back to.
+    pub fallback_scope: FallbackScope,
     /// How long to wait before a stream is opened again.
     pub backoff: BackoffSettings,
+}
+
+/// What is asked for from a server that is fallen back to (gRFC A71).
+///
+/// In either case each server has one stream, and a target falls back, with all that it uses, only when it misses something
+/// itself: the others stay on what they have from the preferred server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum FallbackScope {
+    /// Everything the process wants: what another target misses next is there already.
+    #[default]
+    Process,
+    /// What the targets that fell back use: the least load on the server, as gRPC's `XdsClient` per target has it.
+    Target,
 }
 
 impl Default for Settings {
@@ -34,6 +50,7 @@ impl Default for Settings {
             patience: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(300),
             deletion_grace: Some(Duration::from_secs(30)),
+            fallback_scope: FallbackScope::Process,
             backoff: BackoffSettings::default(),
         }
     }

@@ -21,6 +21,9 @@ const MOST_OWED: usize = 100;
 /// What is wanted, by the type's place in [`ResourceTypes`].
 pub(super) type Cache = Vec<BTreeMap<Name, Entry>>;
 
+/// What is wanted of one type from one server.
+type Wanted<'a> = BTreeMap<&'a Name, &'a Entry>;
+
 /// A server and the stream to it.
 pub(super) struct Stream {
     pub(super) server: ServerConfig,
@@ -48,6 +51,17 @@ pub(super) enum Phase {
     Open,
     /// It will be tried again at this time.
     Waiting(Instant),
+}
+
+/// What requests of a type name.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    /// Whether they name anything.
+    pub(super) any: bool,
+    /// Whether something of it came from this server.
+    pub(super) has_own: bool,
+    /// Whether something of it came from another one.
+    pub(super) has_foreign: bool,
 }
 
 struct Writing {
@@ -109,7 +123,7 @@ impl TypeState {
     }
 
     /// Whether the names that are wanted are not those of the last request.
-    fn differs(&self, wanted: &BTreeMap<Name, Entry>) -> bool {
+    fn differs(&self, wanted: &Wanted<'_>) -> bool {
         match &self.asked {
             None => !wanted.is_empty(),
             Some(asked) => {
@@ -135,18 +149,18 @@ impl Stream {
     }
 
     /// A new stream is open: versions stay, all else starts over.
-    pub(super) fn open(&mut self, cache: &Cache) {
+    pub(super) fn open(&mut self, asked: &[Asked]) {
         self.close(Phase::Open);
-        for (state, wanted) in self.types.iter_mut().zip(cache) {
-            // A version is the one in use. Where nothing is, or after a response of which only a part is, naming one could
-            // keep the server from answering.
-            let version = if state.is_whole && wanted.values().any(|entry| entry.held.is_some()) {
+        for (state, asked) in self.types.iter_mut().zip(asked) {
+            // A version is the one in use. Where what is in use is not this server's, or only a part of a response is, naming
+            // one could keep the server from answering.
+            let version = if state.is_whole && asked.has_own && !asked.has_foreign {
                 std::mem::take(&mut state.version)
             } else {
                 String::new()
             };
-            let (changed, is_whole) = (!wanted.is_empty(), !version.is_empty());
-            *state = TypeState { version, changed, is_whole, ..TypeState::default() };
+            let is_whole = !version.is_empty();
+            *state = TypeState { version, changed: asked.any, is_whole, ..TypeState::default() };
         }
     }
 
@@ -175,26 +189,29 @@ impl Stream {
         server: usize,
         types: &ResourceTypes,
         cache: &Cache,
+        asks: impl Fn(usize, &Name, &Entry) -> bool,
         node: &Node,
     ) -> Option<Bytes> {
         if self.phase != Phase::Open || self.writing.is_some() {
             return None;
         }
         // Without any subscription the stream is about to be closed, and saying so type by type is of no use.
-        let any = cache.iter().any(|names| !names.is_empty());
-        let is_due = |(state, wanted): (&mut TypeState, &BTreeMap<Name, Entry>)| {
-            state.changed = state.changed && (!any || state.differs(wanted));
+        let wanted =
+            |kind: usize| Wanted::from_iter(cache[kind].iter().filter(|(name, entry)| asks(kind, name, entry)));
+        let any = (0..cache.len()).any(|kind| cache[kind].iter().any(|(name, entry)| asks(kind, name, entry)));
+        let is_due = |(kind, state): (usize, &mut TypeState)| {
+            state.changed = state.changed && (!any || state.differs(&wanted(kind)));
             (any && state.changed) || !state.owed.is_empty()
         };
-        let kind = self.types.iter_mut().zip(cache).position(is_due)?;
+        let kind = self.types.iter_mut().enumerate().position(is_due)?;
         let variant = self.variant();
-        let (state, wanted) = (self.types.get_mut(kind)?, cache.get(kind)?);
+        let (state, wanted) = (self.types.get_mut(kind)?, wanted(kind));
         let type_url = &types.rows().get(kind)?.type_url;
         let node = (!std::mem::replace(&mut self.node_sent, true)).then(|| node.clone());
         self.writing = Some(Writing { kind, asks: state.changed });
         Some(match variant {
-            Variant::StateOfTheWorld => state.ask_for_all(type_url, wanted, node),
-            Variant::Incremental => state.ask_for_changes(type_url, wanted, node, server),
+            Variant::StateOfTheWorld => state.ask_for_all(type_url, &wanted, node),
+            Variant::Incremental => state.ask_for_changes(type_url, &wanted, node, server),
         })
     }
 
@@ -209,12 +226,12 @@ impl TypeState {
     ///
     /// A name that was forgotten and is wanted again is left out of one request and is back in the next: a server that
     /// never saw it go would not send it again.
-    fn ask_for_all(&mut self, type_url: &str, wanted: &BTreeMap<Name, Entry>, node: Option<Node>) -> Bytes {
+    fn ask_for_all(&mut self, type_url: &str, wanted: &Wanted<'_>, node: Option<Node>) -> Bytes {
         if std::mem::take(&mut self.changed) || self.asked.is_none() {
             let before = self.asked.take().unwrap_or_default();
-            let stays = |(name, entry): (&Name, &Entry)| {
-                let again = before.get(name).is_some_and(|sequence| *sequence != entry.sequence);
-                (!again).then(|| (name.clone(), entry.sequence))
+            let stays = |(name, entry): (&&Name, &&Entry)| {
+                let again = before.get(*name).is_some_and(|sequence| *sequence != entry.sequence);
+                (!again).then(|| ((*name).clone(), entry.sequence))
             };
             let asked: BTreeMap<Name, u64> = wanted.iter().filter_map(stays).collect();
             self.changed = asked.len() != wanted.len();
@@ -234,13 +251,7 @@ impl TypeState {
 
     /// A request with the names that are new, or wanted anew, and those that are wanted no more. The first of a stream says
     /// what is in use.
-    fn ask_for_changes(
-        &mut self,
-        type_url: &str,
-        wanted: &BTreeMap<Name, Entry>,
-        node: Option<Node>,
-        server: usize,
-    ) -> Bytes {
+    fn ask_for_changes(&mut self, type_url: &str, wanted: &Wanted<'_>, node: Option<Node>, server: usize) -> Bytes {
         let mut request = DeltaRequest {
             type_url,
             subscribe: Vec::new(),
@@ -252,7 +263,7 @@ impl TypeState {
         if std::mem::take(&mut self.changed) {
             if self.asked.is_none() {
                 let claimed =
-                    |(name, entry): (&Name, &Entry)| Some((name.to_string(), entry.claims(server)?.to_owned()));
+                    |(name, entry): (&&Name, &&Entry)| Some((name.to_string(), entry.claims(server)?.to_owned()));
                 request.initial_versions = wanted.iter().filter_map(claimed).collect();
             }
             let asked = self.asked.get_or_insert_default();
@@ -262,7 +273,7 @@ impl TypeState {
                 request.unsubscribe.push(name.to_string());
             }
             for (name, entry) in wanted {
-                if asked.insert(name.clone(), entry.sequence) != Some(entry.sequence) {
+                if asked.insert((*name).clone(), entry.sequence) != Some(entry.sequence) {
                     request.subscribe.push(name.to_string());
                 }
             }

@@ -310,6 +310,8 @@ impl Loop {
                     self.feed.subscribe(&key);
                 }
                 Want::Unsubscribe(key) => dropped.push(key),
+                Want::Claim(key, target) => self.feed.claim(&key, &target),
+                Want::Release(key, target) => self.feed.release(&key, &target),
             }
         }
         for key in dropped {

@@ -39,6 +39,10 @@ pub enum Want {
     Subscribe(ResourceKey),
     /// Not this one any more.
     Unsubscribe(ResourceKey),
+    /// A target uses this resource, which was subscribed to before.
+    Claim(ResourceKey, Name),
+    /// It uses it no more.
+    Release(ResourceKey, Name),
 }
 
 /// The dependency graph.
@@ -186,6 +190,7 @@ impl Graph {
 
     fn subscribe(&mut self) {
         self.wants.extend(self.nodes.take_new().into_iter().map(Want::Subscribe));
+        self.wants.extend(self.nodes.take_uses());
         let used = self.clusters_in_use();
         self.clusters.retain_used(&used);
         if self.clusters.has_left() && self.sweep.is_none() {

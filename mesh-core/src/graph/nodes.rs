@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::Want;
 use super::target::TargetId;
 use crate::error::Error;
 use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
@@ -44,6 +45,8 @@ pub(super) struct Nodes {
     new: BTreeSet<ResourceKey>,
     /// Released by their last user, to be unsubscribed from unless somebody claims them again.
     unused: BTreeSet<ResourceKey>,
+    /// Who came and went since it was last asked, in order.
+    uses: Vec<Want>,
 }
 
 impl std::fmt::Debug for Nodes {
@@ -108,16 +111,25 @@ impl Nodes {
             self.new.insert(key.clone());
             Node::default()
         });
-        node.users.insert(user.clone());
+        if node.users.insert(user.clone()) {
+            self.uses.push(Want::Claim(key.clone(), user.user()));
+        }
     }
 
     pub(super) fn release(&mut self, key: &ResourceKey, user: &TargetId) {
         if let Some(node) = self.known.get_mut(key) {
-            node.users.remove(user);
+            if node.users.remove(user) {
+                self.uses.push(Want::Release(key.clone(), user.user()));
+            }
             if node.users.is_empty() {
                 self.unused.insert(key.clone());
             }
         }
+    }
+
+    /// Who uses what, as it changed.
+    pub(super) fn take_uses(&mut self) -> Vec<Want> {
+        std::mem::take(&mut self.uses)
     }
 
     /// What is to be subscribed to.

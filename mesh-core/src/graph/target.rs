@@ -21,6 +21,14 @@ pub(super) enum TargetId {
 }
 
 impl TargetId {
+    /// What a source knows it by: a client and a server may have a Listener of the same name.
+    pub(super) fn user(&self) -> Name {
+        match self {
+            Self::Client(name) => name.clone(),
+            Self::Server(name) => format!("server {name}").into(),
+        }
+    }
+
     fn name(&self) -> &Name {
         match self {
             Self::Client(name) | Self::Server(name) => name,

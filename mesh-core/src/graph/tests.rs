@@ -162,6 +162,7 @@ struct Story {
     graph: Graph,
     now: Instant,
     subscribed: BTreeSet<ResourceKey>,
+    claims: BTreeSet<(ResourceKey, Name)>,
     latest: Option<Arc<Snapshot>>,
     updates: Vec<Update>,
 }
@@ -172,6 +173,7 @@ impl Story {
             graph: Graph::new(),
             now: Instant::now(),
             subscribed: BTreeSet::new(),
+            claims: BTreeSet::new(),
             latest: None,
             updates: Vec::new(),
         };
@@ -185,7 +187,16 @@ impl Story {
             match want {
                 Want::Subscribe(key) => assert!(self.subscribed.insert(key.clone()), "{key} was subscribed to twice"),
                 Want::Unsubscribe(key) => assert!(self.subscribed.remove(&key), "{key} was not subscribed to"),
+                Want::Claim(key, target) => {
+                    assert!(self.claims.insert((key.clone(), target)), "{key} was claimed twice");
+                }
+                Want::Release(key, target) => {
+                    assert!(self.claims.remove(&(key.clone(), target)), "{key} was not claimed");
+                }
             }
+        }
+        for (key, target) in &self.claims {
+            assert!(self.subscribed.contains(key), "{target} claims {key}, which is not subscribed to");
         }
         while let Some(update) = self.graph.poll_update() {
             if let Update::Client(snapshot) = &update {
@@ -447,6 +458,28 @@ fn a_client_listener_is_not_one_for_servers_and_the_reverse() {
 }
 
 #[test]
+fn a71_the_source_is_told_which_targets_use_what() {
+    let mut story = Story::running();
+    let cluster = ResourceKey::new(CLUSTER, "a");
+    let users = |story: &Story| {
+        story.claims.iter().filter(|(key, _)| *key == cluster).map(|(_, user)| user.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(users(&story), ["svc"]);
+    story.graph.add_client(&"other".into(), story.now);
+    story.settle();
+    story.says(LISTENER, "other", listener("other", RouteSource::Inline(routes(&["a"]))));
+    assert_eq!(users(&story), ["other", "svc"]);
+    story.graph.add_server(&"other".into(), story.now);
+    story.settle();
+    let listener = ResourceKey::new(LISTENER, "other");
+    assert!(story.claims.contains(&(listener.clone(), "other".into())));
+    assert!(story.claims.contains(&(listener, "server other".into())));
+    story.graph.remove_client(&"svc".into(), story.now);
+    story.settle();
+    assert_eq!(users(&story), ["other"]);
+}
+
+#[test]
 fn two_targets_share_a_cluster_and_the_last_one_lets_it_go() {
     let mut story = Story::running();
     story.graph.add_client(&"other".into(), story.now);
@@ -501,5 +534,6 @@ fn no_story_tears_or_leaks() {
         story.later(Duration::from_secs(1));
         assert!(story.subscribed.is_empty(), "seed {seed}: {:?}", story.subscribed);
         assert!(story.graph.is_idle(), "seed {seed}: {:?}", story.graph);
+        assert_eq!(story.claims, BTreeSet::new(), "seed {seed}");
     }
 }

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Feed, Setup, Source};
-use crate::ads::{ControlTransport, Driver, Engine, ResourceType, ResourceTypes, Settings};
-use crate::bootstrap::{Bootstrap, Node, ServerConfig};
+use crate::ads::{Authorities, ControlTransport, Driver, Engine, ResourceType, ResourceTypes, Settings};
+use crate::bootstrap::{Bootstrap, Node};
 use crate::error::Error;
 
 /// The servers of a bootstrap, over a transport.
 pub struct AdsSource {
-    servers: Vec<ServerConfig>,
+    authorities: Authorities,
     node: Node,
     transport: Arc<dyn ControlTransport>,
     settings: Settings,
@@ -18,14 +18,14 @@ pub struct AdsSource {
 }
 
 impl AdsSource {
-    /// The servers of `bootstrap`, reached over `transport`.
+    /// The servers of `bootstrap` and of its authorities, reached over `transport`.
     pub fn new(bootstrap: &Bootstrap, transport: Arc<dyn ControlTransport>) -> Self {
-        Self::of(bootstrap.servers.clone(), bootstrap.node.clone(), transport)
+        Self::of(bootstrap, bootstrap.node.clone(), transport)
     }
 
-    /// These servers, the preferred one first.
-    pub fn of(servers: Vec<ServerConfig>, node: Node, transport: Arc<dyn ControlTransport>) -> Self {
-        Self { servers, node, transport, settings: Settings::default(), more: Vec::new() }
+    /// These servers; of a plain list, the preferred one first.
+    pub fn of(authorities: impl Into<Authorities>, node: Node, transport: Arc<dyn ControlTransport>) -> Self {
+        Self { authorities: authorities.into(), node, transport, settings: Settings::default(), more: Vec::new() }
     }
 
     /// With these settings.
@@ -46,13 +46,13 @@ impl AdsSource {
 impl Source for AdsSource {
     fn start(self: Box<Self>, setup: Setup) -> Result<Box<dyn Feed>, Error> {
         let types = self.more.into_iter().fold(ResourceTypes::standard(&setup.decoder), ResourceTypes::with);
-        let engine = Engine::new(self.servers, &self.node, types, self.settings, setup.seed);
+        let engine = Engine::new(self.authorities, &self.node, types, self.settings, setup.seed);
         Ok(Box::new(Driver::new(engine, self.transport, setup.events)))
     }
 }
 
 impl fmt::Debug for AdsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdsSource").field("servers", &self.servers).finish_non_exhaustive()
+        f.debug_struct("AdsSource").field("authorities", &self.authorities).finish_non_exhaustive()
     }
 }

@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use crate::decode::DecodeResource;
 use crate::error::Error;
 use crate::event::EventSink;
+use crate::model::Name;
 use crate::resource::{ResourceEvent, ResourceKey};
 use crate::status::ClientStatus;
 
@@ -64,6 +65,13 @@ pub trait Feed {
 
     /// No one wants this resource any more; what is known of it is forgotten.
     fn unsubscribe(&mut self, key: &ResourceKey);
+
+    /// A target uses this resource, which is wanted already. A feed that treats targets one by one, as gRFC A71 has them fall
+    /// back, wants to know; for others it means nothing, and by default nothing happens.
+    fn claim(&mut self, _key: &ResourceKey, _target: &Name) {}
+
+    /// The target uses it no more.
+    fn release(&mut self, _key: &ResourceKey, _target: &Name) {}
 
     /// The next thing it has to say about what is wanted.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ResourceEvent>;

@@ -106,3 +106,162 @@ fn a_server_that_cannot_be_connected_leaves_time_for_the_next_one() {
     it.respond_from(B, &response(LISTENER, "1", "n1", &["x:from b"]));
     assert_eq!(it.told(), ["x=from b"], "within the patience of 15 s");
 }
+
+fn claim(it: &mut Dialogue, target: &str, resources: &[(&str, &str)]) {
+    for (type_url, name) in resources {
+        it.subscribe(type_url, name);
+        it.engine.claim(&ResourceKey::new(*type_url, *name), &target.into(), it.now);
+    }
+}
+
+/// Two targets that have all they need from `a`, which then pushes a Listener to one of them and dies when its cluster is
+/// asked for: gRPC's interop test `mid_update`.
+fn mid_update(scope: FallbackScope) -> Dialogue {
+    let settings = Settings { fallback_scope: scope, ..Settings::default() };
+    let mut it = Dialogue::with(vec![ServerConfig::insecure("a"), ServerConfig::insecure("b")], settings);
+    claim(&mut it, "x", &[(LISTENER, "x"), (CLUSTER, "shared")]);
+    claim(&mut it, "y", &[(LISTENER, "y"), (CLUSTER, "shared")]);
+    it.connect(A);
+    it.requests(A);
+    it.respond(LISTENER, "1", "n1", &["x:one", "y:one"]);
+    it.respond(CLUSTER, "1", "n2", &["shared:one"]);
+    it.respond(LISTENER, "2", "n3", &["x:two", "y:one"]);
+    it.told();
+    claim(&mut it, "x", &[(CLUSTER, "new")]);
+    it.lose(A);
+    assert!(!it.actions().contains(&Action::Open(B)), "the end of a stream that answered is no failure");
+    it.reconnect_fails(A);
+    it
+}
+
+#[test]
+fn a71_the_target_that_misses_something_falls_back_with_all_it_uses_and_no_other_does() {
+    let mut it = mid_update(FallbackScope::Process);
+    it.connect(B);
+    assert_eq!(
+        it.requests(B),
+        ["Listener x,y version  nonce  node", "Cluster new,shared version  nonce "],
+        "everything is asked for there"
+    );
+    it.respond_from(B, &response(LISTENER, "7", "n1", &["x:from b", "y:from b"]));
+    assert_eq!(it.told(), ["x=from b"], "y has all it needs from the preferred server");
+    it.respond_from(B, &response(CLUSTER, "7", "n2", &["shared:from b", "other:from b"]));
+    assert_eq!(it.told(), [""; 0], "y uses the shared cluster as it is");
+    it.respond_from(B, &response(CLUSTER, "8", "n3", &[]));
+    assert_eq!(it.told(), [""; 0], "and a fallback does not delete what it did not give");
+    // Whoever misses something later comes after, with what it has.
+    claim(&mut it, "y", &[(CLUSTER, "newer")]);
+    it.requests(B);
+    it.respond_from(B, &response(LISTENER, "9", "n4", &["x:from b", "y:from b"]));
+    assert_eq!(it.told(), ["y=from b"]);
+    it.respond_from(B, &response(CLUSTER, "9", "n5", &["shared:from b"]));
+    assert_eq!(it.told(), ["shared=from b"], "all its users have fallen back");
+}
+
+#[test]
+fn a71_a_target_alone_on_the_fallback_asks_for_its_own_only() {
+    let mut it = mid_update(FallbackScope::Target);
+    it.connect(B);
+    assert_eq!(it.requests(B), ["Listener x version  nonce  node", "Cluster new,shared version  nonce "]);
+    it.respond_from(B, &response(LISTENER, "7", "n1", &["x:from b", "y:forged"]));
+    assert_eq!(it.told(), ["x=from b"]);
+    it.engine.release(&ResourceKey::new(CLUSTER, "new"), &"x".into());
+    it.unsubscribe(CLUSTER, "new");
+    assert_eq!(it.requests(B), ["Listener x version 7 nonce n1", "Cluster shared version  nonce "]);
+    claim(&mut it, "y", &[(CLUSTER, "newer")]);
+    assert_eq!(it.requests(B), ["Listener x,y version 7 nonce n1", "Cluster newer,shared version  nonce "]);
+    for (target, name) in [("x", "x"), ("y", "y")] {
+        it.engine.release(&ResourceKey::new(LISTENER, name), &target.into());
+        it.unsubscribe(LISTENER, name);
+        it.engine.release(&ResourceKey::new(CLUSTER, "shared"), &target.into());
+    }
+    assert!(!it.actions().contains(&Action::Close(B)), "y still misses a cluster");
+    it.engine.release(&ResourceKey::new(CLUSTER, "newer"), &"y".into());
+    it.unsubscribe(CLUSTER, "newer");
+    assert!(it.actions().contains(&Action::Close(B)), "nobody who fell back is left");
+}
+
+#[test]
+fn a71_what_was_replaced_is_asked_for_anew_when_the_preferred_server_is_back() {
+    let mut it = mid_update(FallbackScope::Process);
+    it.connect(B);
+    it.requests(B);
+    it.respond_from(B, &response(LISTENER, "7", "n1", &["x:from b"]));
+    it.told();
+    it.reconnect(A);
+    assert_eq!(
+        it.requests(A),
+        ["Listener x,y version  nonce  node", "Cluster new,shared version 1 nonce "],
+        "a version that is not in use any more would keep it from answering"
+    );
+    it.respond(LISTENER, "2", "n1", &["x:two", "y:one"]);
+    assert_eq!(it.told(), ["x=two"]);
+    assert_eq!(it.actions(), [Action::Close(B)]);
+}
+
+/// gRPC's interop test `mid_startup`: the preferred server dies when the cluster is asked for.
+#[test]
+fn a71_a_target_that_never_worked_takes_the_fallbacks_listener_over_the_one_that_is_cached() {
+    let mut it = two();
+    claim(&mut it, "x", &[(LISTENER, "x")]);
+    it.connect(A);
+    it.requests(A);
+    it.respond(LISTENER, "1", "n1", &["x:to cluster_name"]);
+    claim(&mut it, "x", &[(CLUSTER, "cluster_name")]);
+    it.told();
+    it.lose(A);
+    it.reconnect_fails(A);
+    it.connect(B);
+    it.requests(B);
+    it.respond_from(B, &response(LISTENER, "1", "n1", &["x:to other"]));
+    assert_eq!(it.told(), ["x=to other"]);
+}
+
+#[test]
+fn a95_an_authority_may_fall_back_by_reachability_only() {
+    let json = r#"{"xds_servers": [{"server_uri": "a", "channel_creds": [{"type": "insecure"}]},
+                                   {"server_uri": "b", "channel_creds": [{"type": "insecure"}]}],
+                   "authorities": {"east": {"fallback_on_reachability_only": true}}}"#;
+    let bootstrap = crate::bootstrap::Bootstrap::from_json(json).unwrap();
+    let mut it = Dialogue::with(&bootstrap, Settings::default());
+    let east = format!("xdstp://east/{CLUSTER_LOAD_ASSIGNMENT}/e");
+    it.subscribe(LISTENER, "x");
+    it.subscribe(CLUSTER_LOAD_ASSIGNMENT, &east);
+    it.connect(A);
+    it.requests(A);
+    it.respond(LISTENER, "1", "n1", &["x:one"]);
+    let of_east = |content: &str| wrapped(&east, Some(any(CLUSTER_LOAD_ASSIGNMENT, &format!("-:{content}"))));
+    let mut endpoints = response(CLUSTER_LOAD_ASSIGNMENT, "1", "n2", &[]);
+    endpoints.resources = vec![of_east("one")];
+    it.respond_from(A, &endpoints);
+    it.told();
+    it.lose(A);
+    it.reconnect_fails(A);
+    it.connect(B);
+    assert_eq!(it.requests(B), [format!("ClusterLoadAssignment {east} version  nonce  node")], "nothing else is");
+    endpoints.resources = vec![of_east("from b")];
+    it.respond_from(B, &endpoints);
+    assert_eq!(it.told(), [format!("{east}=from b")]);
+}
+
+/// grpc-go's `TestFallback_ThreeServerPromotion`.
+#[test]
+fn a71_servers_come_back_one_by_one() {
+    let mut it = Dialogue::with(["a", "b", "c"].map(ServerConfig::insecure).to_vec(), Settings::default());
+    let c = ServerId(2);
+    claim(&mut it, "x", &[(LISTENER, "x")]);
+    it.lose(A);
+    it.lose(B);
+    it.connect(c);
+    it.requests(c);
+    it.respond_from(c, &response(LISTENER, "1", "n1", &["x:from c"]));
+    it.reconnect(B);
+    it.requests(B);
+    it.respond_from(B, &response(LISTENER, "1", "n1", &["x:from b"]));
+    assert_eq!(it.actions(), [Action::Close(c)]);
+    it.reconnect(A);
+    it.requests(A);
+    it.respond(LISTENER, "1", "n1", &["x:from a"]);
+    assert_eq!(it.actions(), [Action::Close(B)]);
+    assert_eq!(it.told(), ["x=from c", "x=from b", "x=from a"]);
+}

@@ -2,6 +2,7 @@
 
 mod driver;
 mod fallback;
+mod federation;
 mod incremental;
 mod protocol;
 mod robustness;
@@ -64,14 +65,14 @@ pub(super) fn seconds(seconds: f64) -> Duration {
 }
 
 impl Dialogue {
-    pub(super) fn with(servers: Vec<ServerConfig>, settings: Settings) -> Self {
+    pub(super) fn with(authorities: impl Into<Authorities>, settings: Settings) -> Self {
         let decoder: Arc<dyn DecodeResource> = Arc::new(TextDecoder);
-        Self::with_types(servers, settings, ResourceTypes::standard(&decoder))
+        Self::with_types(authorities, settings, ResourceTypes::standard(&decoder))
     }
 
-    pub(super) fn with_types(servers: Vec<ServerConfig>, settings: Settings, types: ResourceTypes) -> Self {
+    pub(super) fn with_types(authorities: impl Into<Authorities>, settings: Settings, types: ResourceTypes) -> Self {
         let node = Node { id: "node-1".to_owned(), ..Node::default() };
-        let engine = Engine::new(servers, &node, types, settings, 1);
+        let engine = Engine::new(authorities, &node, types, settings, 1);
         Self { engine, now: Instant::now(), writes: true, actions: VecDeque::new() }
     }
 
@@ -125,6 +126,17 @@ impl Dialogue {
             self.actions();
         }
         self.connect(server);
+    }
+
+    /// Waits until a stream is asked for again, which fails.
+    pub(super) fn reconnect_fails(&mut self, server: ServerId) {
+        self.actions();
+        while !self.is_asked(server) {
+            self.wait(0.1);
+            self.actions();
+        }
+        self.actions.clear();
+        self.lose(server);
     }
 
     fn is_asked(&self, server: ServerId) -> bool {

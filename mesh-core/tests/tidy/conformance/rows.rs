@@ -30,7 +30,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(CLIENT, "A38", "admin services on one port", "there is no admin server yet"),
     row(CLIENT, "A40", "CSDS: the client's own account of its resources", "no service gives it out yet"),
     row(CLIENT, "A46", "the good resources of a refused response are used", ""),
-    row(CLIENT, "A47", "federation: `xdstp:` names and authorities", "only the default authority has a stream"),
+    row(CLIENT, "A47", "federation: `xdstp:` names and authorities", ""),
     row(CLIENT, "A53", "`ignore_resource_deletion`", ""),
     row(CLIENT, "A54", "which statuses a control plane may cause", ""),
     row(CLIENT, "A57", "timers, and failures of the stream", ""),
