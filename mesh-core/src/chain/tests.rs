@@ -20,6 +20,8 @@ fn http() -> Arc<HttpConnection> {
         strip_any_host_port: false,
         strip_matching_host_port: false,
         strip_trailing_host_dot: false,
+        origin: Default::default(),
+        underscores: Default::default(),
         unsupported: Vec::new(),
     })
 }

@@ -1,6 +1,6 @@
 //! Listeners: for a client, how its requests are treated; for a server, what it accepts and under which rules.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,8 +65,46 @@ pub struct HttpConnection {
     pub strip_matching_host_port: bool,
     /// `strip_trailing_host_dot`.
     pub strip_trailing_host_dot: bool,
+    /// Whose word counts about where a request comes from.
+    pub origin: OriginTrust,
+    /// `common_http_protocol_options.headers_with_underscores_action`.
+    pub underscores: Underscores,
     /// What it asks for and does not get.
     pub unsupported: Vec<Unsupported>,
+}
+
+/// What a connection manager makes of a request's claims about its origin (`x-forwarded-for`, `x-envoy-*`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OriginTrust {
+    /// `use_remote_address`: the connection's address is the client's, and is written down in `x-forwarded-for`. Without it
+    /// nobody counts as internal: Envoy would believe a lone `x-forwarded-for`, which anybody can write.
+    pub use_remote_address: bool,
+    /// `skip_xff_append`: leave `x-forwarded-for` as it is.
+    pub skip_xff_append: bool,
+    /// `internal_address_config.cidr_ranges`: who is internal, and may steer retries and timeouts by headers. Nobody by
+    /// default, as in Envoy.
+    pub internal: Vec<Cidr>,
+}
+
+impl OriginTrust {
+    /// Whether a request is internal: it comes straight (`forwarded` is whether it has an `x-forwarded-for`) from one of the
+    /// internal addresses.
+    pub fn is_internal(&self, client: IpAddr, forwarded: bool) -> bool {
+        self.use_remote_address && !forwarded && self.internal.iter().any(|range| range.contains(&client))
+    }
+}
+
+/// `HttpProtocolOptions.headers_with_underscores_action`: servers that turn `-` into `_` (CGI, WSGI) cannot tell the two
+/// apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// Pass them on.
+    #[default]
+    Allow,
+    /// Answer 400.
+    Reject,
+    /// Take the headers out.
+    Drop,
 }
 
 /// `HttpConnectionManager.path_with_escaped_slashes_action`.

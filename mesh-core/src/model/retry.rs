@@ -35,6 +35,26 @@ pub struct RetryPolicy {
     pub retriable_request_headers: Vec<HeaderMatch>,
 }
 
+impl Default for RetryPolicy {
+    /// No condition, one retry, and Envoy's backoff.
+    fn default() -> Self {
+        Self {
+            on: RetryOn::NONE,
+            status_codes: Vec::new(),
+            num_retries: 1,
+            per_try_timeout: None,
+            per_try_idle_timeout: None,
+            backoff: Backoff::default(),
+            rate_limited_backoff: None,
+            avoid_previous_hosts: false,
+            omit_canary_hosts: false,
+            host_selection_attempts: 1,
+            retriable_headers: Vec::new(),
+            retriable_request_headers: Vec::new(),
+        }
+    }
+}
+
 /// The conditions of `retry_on`, Envoy's words and gRPC's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RetryOn(u32);
@@ -117,6 +137,12 @@ impl RetryOn {
 
     /// The five conditions of gRFC A44.
     pub const GRPC: Self = Self(0b1_1111 << 16);
+
+    /// All but the five conditions of gRFC A44.
+    #[must_use]
+    pub fn http_only(self) -> Self {
+        Self(self.0 & !Self::GRPC.0)
+    }
 
     /// Only the five conditions of gRFC A44 that are here.
     #[must_use]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::filter::FilterOverrides;
 use super::header::HeaderMutations;
@@ -267,6 +267,8 @@ pub enum PathRewrite {
     },
     /// `path_rewrite` (redirects): the whole path, query excluded.
     Full(String),
+    /// `path_rewrite` of a route, with Envoy's `%COMMAND%`s: the same; what is not there is `-`.
+    Format(HeaderValue),
 }
 
 /// `type.matcher.v3.RegexMatchAndSubstitute`.
@@ -290,6 +292,8 @@ pub enum HostRewrite {
     Header(HeaderName),
     /// `host_rewrite_path_regex`: computed from the path.
     PathRegex(RegexRewrite),
+    /// `host_rewrite`: a format of Envoy's `%COMMAND%`s; what is not there is `-`.
+    Format(HeaderValue),
 }
 
 /// `config.route.v3.RedirectAction`.

@@ -6,3 +6,4 @@ pub mod fault;
 pub mod grpc;
 pub mod limit;
 pub mod retry;
+pub mod steering;

@@ -70,6 +70,16 @@ fn is_known(name: &str, argument: Option<&str>) -> bool {
 /// The value that a format makes: what is not there is empty. `current` are the headers being changed: those of the
 /// request while it goes out, those of the response while it comes back. None if it is no header value, or no format.
 pub fn expand(value: &HeaderValue, current: &HeaderMap, facts: &FormatFacts<'_>) -> Option<HeaderValue> {
+    expand_or(value, current, facts, b"")
+}
+
+/// [`expand`] with `missing` in place of what is not there: rewrites say `-` (Envoy's formats outside of headers).
+pub fn expand_or(
+    value: &HeaderValue,
+    current: &HeaderMap,
+    facts: &FormatFacts<'_>,
+    missing: &[u8],
+) -> Option<HeaderValue> {
     if !value.as_bytes().contains(&b'%') {
         return Some(value.clone());
     }
@@ -80,6 +90,9 @@ pub fn expand(value: &HeaderValue, current: &HeaderMap, facts: &FormatFacts<'_>)
             Piece::Command { name, argument, limit } => {
                 let start = out.len();
                 command(name, argument, current, facts, &mut out);
+                if out.len() == start {
+                    out.extend_from_slice(missing);
+                }
                 out.truncate(start.saturating_add(limit.unwrap_or(usize::MAX)));
             }
         }

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery};
 
-use super::facts::RequestFacts;
+use super::format::{FormatFacts, expand_or};
 use crate::model::{Forward, HostRewrite, PathMatch, PathRewrite, RegexRewrite, RouteMatch, WeightedCluster};
 
 /// A rewrite made something that is no path or no authority; the request cannot be sent.
@@ -49,6 +50,8 @@ pub(super) fn rewrite_bytes(rewrite: &PathRewrite, matches: &RouteMatch, path: &
     let (path, rest) = path.split_at(path.find(['?', '#']).unwrap_or(path.len()));
     let mut out = match rewrite {
         PathRewrite::Full(whole) => whole.clone().into_bytes(),
+        // Whoever has the facts expands it before; unexpanded it is what it says.
+        PathRewrite::Format(format) => format.as_bytes().to_vec(),
         PathRewrite::Prefix(prefix) => {
             let after = path.as_bytes().get(matched_length(matches, path)..).unwrap_or_default();
             [prefix.as_bytes(), after].concat()
@@ -90,16 +93,22 @@ fn expand_template(from: &regex::bytes::Regex, to: &str, path: &str) -> Vec<u8> 
 pub fn rewrite_authority(
     forward: &Forward,
     weighted: Option<&WeightedCluster>,
-    facts: &RequestFacts<'_>,
+    format: &FormatFacts<'_>,
     hostname: &str,
 ) -> Result<Option<Authority>, BadRewrite> {
+    let facts = &format.request;
+    let expanded;
     let bytes: Cow<'_, [u8]> = match (&forward.host_rewrite, weighted.and_then(|entry| entry.host_rewrite.as_ref())) {
         (_, Some(literal)) | (Some(HostRewrite::Literal(literal)), None) => literal.as_bytes().into(),
         (Some(HostRewrite::Auto), None) => hostname.as_bytes().into(),
         (Some(HostRewrite::Header(name)), None) => {
-            facts.headers.get(name).map_or(b"".as_slice(), http::HeaderValue::as_bytes).into()
+            facts.headers.get(name).map_or(b"".as_slice(), HeaderValue::as_bytes).into()
         }
         (Some(HostRewrite::PathRegex(regex)), None) => regex.apply(facts.path_only().as_bytes()),
+        (Some(HostRewrite::Format(text)), None) => {
+            expanded = expand_or(text, facts.headers, format, b"-");
+            expanded.as_ref().map_or(text.as_bytes(), HeaderValue::as_bytes).into()
+        }
         (None, None) => return Ok(None),
     };
     if bytes.is_empty() {

@@ -29,6 +29,14 @@ use crate::observe::{CallEnd, CallFacts, CallObserver, Telemetry};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WaitForReady;
 
+/// A request's extension: its caller is one of ours, and may steer retries and timeouts by Envoy's `x-envoy-*` headers
+/// ([`Steering`](mesh_core::policy::steering::Steering)). Without it those headers are taken out unread.
+///
+/// The mesh's servers put it into requests of internal callers (`use_remote_address` with `internal_address_config`). An
+/// application may do so itself; one that copies a stranger's headers into a new request does not by accident.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InternalCaller;
+
 /// An HTTP client of the mesh: for any host, or for one target.
 ///
 /// It is a Tower service, always ready, cheap to clone. [`send`](Self::send) is the same without Tower. A response is any

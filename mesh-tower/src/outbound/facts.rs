@@ -6,6 +6,7 @@ use http::request;
 use mesh_core::model::{Name, Route};
 use mesh_core::route::RequestFacts;
 
+use super::downstream::Downstream;
 use crate::filter::FilterFacts;
 
 /// What is known of a request beside its head.
@@ -22,6 +23,7 @@ pub struct OutboundFacts {
     pub grpc: bool,
     /// The number of the configuration it is under.
     pub config_version: u64,
+    pub(crate) downstream: Downstream,
 }
 
 impl FilterFacts for OutboundFacts {
@@ -33,8 +35,8 @@ impl FilterFacts for OutboundFacts {
             path: request.uri.path_and_query().map_or("", |path| path.as_str()),
             headers: &request.headers,
             is_grpc: self.grpc,
-            tls: None,
-            source_ip: None,
+            tls: self.downstream.tls(),
+            source_ip: self.downstream.remote().map(|remote| remote.ip()),
             channel_id: 0,
         }
     }

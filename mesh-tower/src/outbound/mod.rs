@@ -14,6 +14,7 @@ mod target;
 mod view;
 mod cluster;
 mod apply;
+mod downstream;
 mod stage;
 mod stack;
 mod resolve;
@@ -35,7 +36,7 @@ use mesh_core::error::{Code, Error};
 use mesh_core::model::{Action, ClusterChoice, Route, Unsupported, UnsupportedEffect, WeightedCluster};
 
 pub(crate) use apply::OutboundApply;
-pub use client::{HttpClient, ResponseFuture, WaitForReady};
+pub use client::{HttpClient, InternalCaller, ResponseFuture, WaitForReady};
 pub(crate) use cluster::Signal;
 pub use facts::OutboundFacts;
 pub use options::OutboundOptions;

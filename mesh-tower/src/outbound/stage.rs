@@ -14,9 +14,11 @@ use mesh_core::balance::{CandidateState, PickGuard};
 use mesh_core::error::Error;
 use mesh_core::model::{Action, Forward};
 use mesh_core::policy::retry::Failure;
+use mesh_core::policy::steering::Steering;
 use mesh_core::route::{Decision, RequestFacts};
 
 use super::cluster::ClusterHandle;
+use super::downstream::Downstream;
 use super::view::TargetView;
 use crate::body::MeshBody;
 use crate::connect::{EndpointHandle, Failed};
@@ -53,6 +55,10 @@ pub(crate) struct Call {
     pub(crate) http2: bool,
     /// Whether it waits for an endpoint where others fail.
     pub(crate) wait_for_ready: bool,
+    /// Whether its caller may steer policies by headers ([`InternalCaller`](super::InternalCaller)).
+    pub(crate) internal: bool,
+    /// The connection it was taken from, if it was.
+    pub(crate) downstream: Downstream,
     /// A random number of the client it was made with.
     pub(crate) channel_id: u64,
 }
@@ -69,6 +75,8 @@ pub(crate) struct Routed {
     pub(crate) hash: Option<u64>,
     /// When the call must be over.
     pub(crate) deadline: Option<Instant>,
+    /// What the request itself asks of the policies.
+    pub(crate) steering: Option<Box<Steering>>,
 }
 
 /// One attempt of a request.
@@ -161,8 +169,8 @@ impl Call {
             path: uri.path_and_query().map_or("", |path| path.as_str()),
             headers,
             is_grpc: self.grpc,
-            tls: None,
-            source_ip: None,
+            tls: self.downstream.tls(),
+            source_ip: self.downstream.remote().map(|remote| remote.ip()),
             channel_id: self.channel_id,
         }
     }

@@ -42,6 +42,8 @@ const SERVER_FIELDS: [&str; 14] = [
     "set_current_client_cert_details",
 ];
 
+const PROTOCOL_OPTIONS: &str = "common_http_protocol_options";
+
 /// Where a configuration holds certificates itself.
 const INLINE_CERTIFICATES: [&str; 2] = ["tls_certificates", "trusted_ca"];
 
@@ -151,6 +153,11 @@ impl Case {
             json!({"@type": MANAGER, "stat_prefix": "corpus", "route_config": routes, "http_filters": filters});
         let fields = self.object("hcm").into_iter();
         merge(&mut manager, fields.filter(|(name, _)| SERVER_FIELDS.contains(&&**name) == server).collect());
+        if let Some(Value::Object(mut options)) = self.0.get("hcm").and_then(|hcm| hcm.get(PROTOCOL_OPTIONS)).cloned() {
+            // How headers are read from the wire is the server's; how long a stream may live, the client's.
+            options.retain(|name, _| (name == "headers_with_underscores_action") == server);
+            manager[PROTOCOL_OPTIONS] = options.into();
+        }
         manager
     }
 

@@ -61,7 +61,7 @@ fn source_type(value: i32, at: &At<'_>) -> SourceType {
     }
 }
 
-fn ranges(values: &[CidrRange], name: &str, at: &At<'_>) -> Vec<IpNet> {
+pub(super) fn ranges(values: &[CidrRange], name: &str, at: &At<'_>) -> Vec<IpNet> {
     values.iter().enumerate().filter_map(|(index, value)| range(value, &at.item(name, index))).collect()
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use pb::http_connection_manager::{RouteSpecifier, StripPortMode};
 
+use super::chain::ranges;
 use crate::decode::at::At;
 use crate::decode::envelope::check_source;
 use crate::decode::value::duration;
 use crate::decode::{Decoder, Side};
 use crate::model::listener::EscapedSlashes;
-use crate::model::{HttpConnection, RouteSource};
+use crate::model::{HttpConnection, OriginTrust, RouteSource, Underscores};
 
 impl Decoder {
     /// Decodes a connection manager for one side.
@@ -46,6 +47,8 @@ impl Decoder {
             strip_any_host_port,
             strip_matching_host_port: value.strip_matching_host_port,
             strip_trailing_host_dot: value.strip_trailing_host_dot,
+            origin: origin(value, at),
+            underscores: underscores(value, &options_at),
             unsupported: Vec::new(),
         };
         Some(HttpConnection { unsupported: at.notes_since(mark), ..connection })
@@ -95,8 +98,8 @@ fn note_unsupported(value: &pb::HttpConnectionManager, side: Side, at: &At<'_>) 
     let underscores =
         value.common_http_protocol_options.as_ref().is_some_and(|options| options.headers_with_underscores_action != 0);
     at.all_fail_requests(&[
-        // Whoever asks for such headers to be refused or dropped must not have them passed on.
-        ("common_http_protocol_options.headers_with_underscores_action", underscores),
+        // Whoever asks for such headers to be refused or dropped must not have them passed on. Servers do as they are asked.
+        ("common_http_protocol_options.headers_with_underscores_action", side == Side::Client && underscores),
         ("local_reply_config", value.local_reply_config.is_some()),
         ("early_header_mutation_extensions", !value.early_header_mutation_extensions.is_empty()),
         ("path_normalization_options", value.path_normalization_options.is_some()),
@@ -110,6 +113,29 @@ fn note_unsupported(value: &pb::HttpConnectionManager, side: Side, at: &At<'_>) 
         // 0 is SANITIZE, which is what happens anyway.
         ("forward_client_cert_details", side == Side::Server && value.forward_client_cert_details != 0),
     ]);
+}
+
+fn origin(value: &pb::HttpConnectionManager, at: &At<'_>) -> OriginTrust {
+    let internal = value.internal_address_config.as_ref();
+    OriginTrust {
+        use_remote_address: value.use_remote_address.is_some_and(|value| value.value),
+        skip_xff_append: value.skip_xff_append,
+        internal: internal.map_or_else(Vec::new, |config| {
+            ranges(&config.cidr_ranges, "cidr_ranges", &at.field("internal_address_config"))
+        }),
+    }
+}
+
+fn underscores(value: &pb::HttpConnectionManager, at: &At<'_>) -> Underscores {
+    match value.common_http_protocol_options.as_ref().map_or(0, |options| options.headers_with_underscores_action) {
+        0 => Underscores::Allow,
+        1 => Underscores::Reject,
+        2 => Underscores::Drop,
+        other => {
+            at.field("headers_with_underscores_action").fault(format!("is {other}, which is not known"));
+            Underscores::Reject
+        }
+    }
 }
 
 fn is_set(value: Option<&envoy_types::pb::google::protobuf::Duration>) -> bool {

@@ -25,11 +25,7 @@ pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &Rout
         timeout: short_duration(value.timeout.as_ref(), &at.field("timeout")),
         idle_timeout: short_duration(value.idle_timeout.as_ref(), &at.field("idle_timeout")),
         max_stream_duration: timeout::max_stream_duration(value, at),
-        retry: value
-            .retry_policy
-            .as_ref()
-            .and_then(|policy| retry::retry(policy, &at.field("retry_policy")))
-            .map(Arc::new),
+        retry: value.retry_policy.as_ref().map(|policy| Arc::new(retry::retry(policy, &at.field("retry_policy")))),
         hedge: value.hedge_policy.as_ref().map(|policy| retry::hedge(policy, &at.field("hedge_policy"))),
         path_rewrite: rewrite::path(value, matched, at),
         host_rewrite: host(value, at),
@@ -114,11 +110,11 @@ fn host(value: &pb::RouteAction, at: &At<'_>) -> Option<HostRewrite> {
             crate::decode::matcher::rewrite(value, &at.field("host_rewrite_path_regex")).map(HostRewrite::PathRegex)
         }
         Pb::HostRewrite(format) => {
-            // A format string: it may depend on anything.
-            if format.contains('%') {
-                at.field("host_rewrite").fails_requests();
+            let at = at.field("host_rewrite");
+            match rewrite::format(format, &at) {
+                Some(value) => Some(HostRewrite::Format(value)),
+                None => rewrite::host_literal(format, &at),
             }
-            rewrite::host_literal(format, &at.field("host_rewrite"))
         }
     }
 }

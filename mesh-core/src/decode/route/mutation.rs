@@ -84,7 +84,7 @@ fn mutable_name(name: &str, at: &At<'_>) -> Option<http::HeaderName> {
 }
 
 /// Envoy's format strings: a command that is not known cannot be computed, and sending it as text would be a lie.
-fn check_format(value: &HeaderValue, at: &At<'_>) {
+pub(super) fn check_format(value: &HeaderValue, at: &At<'_>) {
     match format::check(value) {
         Ok(()) => {}
         Err(format::BadFormat::Broken) => at.fault("has a `%` that begins nothing; write `%%` for the character"),

@@ -16,15 +16,16 @@ use crate::model::{Backoff, HedgePolicy, RateLimitedBackoff, ResetFormat, ResetH
 /// Delays below this are read as this.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(1);
 
-/// A retry policy; None where no condition is left (rule 82).
-pub(super) fn retry(value: &pb::RetryPolicy, at: &At<'_>) -> Option<RetryPolicy> {
+/// A retry policy. One in which no condition is left never retries (rule 82); on a route it still hides the virtual
+/// host's, in gRPC (A44) as in Envoy.
+pub(super) fn retry(value: &pb::RetryPolicy, at: &At<'_>) -> RetryPolicy {
     at.all_left_out(&[
         ("retry_priority", value.retry_priority.is_some()),
         ("retry_options_predicates", !value.retry_options_predicates.is_empty()),
         ("refresh_cluster_on_retry", value.refresh_cluster_on_retry),
     ]);
     let (avoid_previous_hosts, omit_canary_hosts) = predicates(&value.retry_host_predicate, at);
-    let policy = RetryPolicy {
+    RetryPolicy {
         on: RetryOn::parse(&value.retry_on),
         // Envoy takes any number; one that is no status is never seen.
         status_codes: value.retriable_status_codes.iter().filter_map(|code| status(*code)).collect(),
@@ -47,8 +48,7 @@ pub(super) fn retry(value: &pb::RetryPolicy, at: &At<'_>) -> Option<RetryPolicy>
         host_selection_attempts: u32::try_from(value.host_selection_retry_max_attempts).unwrap_or(1).max(1),
         retriable_headers: matcher::headers(&value.retriable_headers, "retriable_headers", at),
         retriable_request_headers: matcher::headers(&value.retriable_request_headers, "retriable_request_headers", at),
-    };
-    (!policy.on.is_empty()).then_some(policy)
+    }
 }
 
 fn status(code: u32) -> Option<StatusCode> {

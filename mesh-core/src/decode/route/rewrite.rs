@@ -3,7 +3,9 @@
 use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
+use http::HeaderValue;
 
+use super::mutation::check_format;
 use crate::decode::at::At;
 use crate::decode::value::check_line;
 use crate::decode::{envelope, matcher, template};
@@ -33,16 +35,28 @@ pub(super) fn path(value: &pb::RouteAction, matched: &RouteMatch, at: &At<'_>) -
     if value.path_rewrite.is_empty() {
         return None;
     }
-    full(&value.path_rewrite, &at.field("path_rewrite"))
+    let at = at.field("path_rewrite");
+    check_line(&value.path_rewrite, &at);
+    Some(match format(&value.path_rewrite, &at) {
+        Some(value) => PathRewrite::Format(value),
+        None => PathRewrite::Full(value.path_rewrite.clone()),
+    })
 }
 
-/// A whole new path. It is a format string in Envoy, which this version does not compute.
+/// A redirect's whole new path. It is a format string in Envoy, which this version does not compute there.
 pub(super) fn full(path: &str, at: &At<'_>) -> Option<PathRewrite> {
     check_line(path, at);
     if path.contains('%') {
         at.fails_requests();
     }
     Some(PathRewrite::Full(path.to_owned()))
+}
+
+/// A format with `%COMMAND%`s; None where there is none in it. Requests to one that cannot be computed fail.
+pub(super) fn format(text: &str, at: &At<'_>) -> Option<HeaderValue> {
+    let value = text.contains('%').then(|| HeaderValue::from_str(text).ok()).flatten()?;
+    check_format(&value, at);
+    Some(value)
 }
 
 fn template_rewrite(value: &TypedExtensionConfig, matched: &RouteMatch, at: &At<'_>) -> Option<PathRewrite> {

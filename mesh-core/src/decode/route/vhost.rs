@@ -65,7 +65,7 @@ fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &A
             &value.response_headers_to_remove,
             at,
         ),
-        retry: value.retry_policy.and_then(|policy| retry::retry(&policy, &at.field("retry_policy"))).map(Arc::new),
+        retry: value.retry_policy.map(|policy| Arc::new(retry::retry(&policy, &at.field("retry_policy")))),
         hedge: value.hedge_policy.map(|policy| retry::hedge(&policy, &at.field("hedge_policy"))),
         overrides: decoder.overrides(&value.typed_per_filter_config, at),
         mirrors: mirror::mirrors(&value.request_mirror_policies, at),

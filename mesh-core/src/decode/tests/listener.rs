@@ -9,7 +9,7 @@ use hcm::http_connection_manager::{RouteSpecifier, StripPortMode};
 
 use super::*;
 use crate::model::listener::EscapedSlashes;
-use crate::model::{HttpConnection, Listener, ListenerKind, RouteSource, SourceType};
+use crate::model::{HttpConnection, Listener, ListenerKind, RouteSource, SourceType, Underscores};
 use crate::resource::LISTENER;
 
 fn client(manager: &hcm::HttpConnectionManager) -> pb::Listener {
@@ -81,6 +81,35 @@ fn rule_8_an_api_listener_is_a_connection_manager() {
     ]);
     // istiod sends an address with it; what is a server's is not looked at.
     client_listener().takes(&[(8, "an address beside it", |listener| listener.address = Some(socket("0.0.0.0", 80)))]);
+}
+
+#[test]
+fn whom_a_server_believes_about_a_requests_origin() {
+    let server_manager = Part {
+        type_url: LISTENER,
+        base: manager(),
+        wrap: |manager| server(chain(&manager)).encode_to_vec(),
+        path: "filter_chains[0].filters[0].typed_config",
+    };
+    let listener: Arc<Listener> = server_manager.value(|manager| {
+        manager.use_remote_address = Some(protobuf::BoolValue { value: true });
+        manager.internal_address_config.get_or_insert_default().cidr_ranges.push(range("10.1.2.3", Some(8)));
+        manager.common_http_protocol_options.get_or_insert_default().headers_with_underscores_action = 2;
+    });
+    let http = listener.connections()[0];
+    assert!(
+        http.origin.is_internal([10, 9, 9, 9].into(), false) && !http.origin.is_internal([11, 0, 0, 1].into(), false)
+    );
+    assert!(!http.origin.is_internal([10, 9, 9, 9].into(), true), "it was passed on");
+    assert_eq!((http.underscores, http.unsupported.len()), (Underscores::Drop, 0));
+    server_manager.refuses(&[
+        (0, "internal_address_config.cidr_ranges[0].address_prefix", |manager| {
+            manager.internal_address_config.get_or_insert_default().cidr_ranges.push(range("inside", None));
+        }),
+        (0, "common_http_protocol_options.headers_with_underscores_action", |manager| {
+            manager.common_http_protocol_options.get_or_insert_default().headers_with_underscores_action = 3;
+        }),
+    ]);
 }
 
 #[test]

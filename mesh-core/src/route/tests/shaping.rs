@@ -90,6 +90,7 @@ fn authorities_are_rewritten() {
     let request = Request::get("/abc/def?x=/y/z").with("x-host", "h.test").with("x-bad", "a b");
     let header = |name| Some(HostRewrite::Header(HeaderName::from_static(name)));
     let path = Some(HostRewrite::PathRegex(regex_rewrite("^/(.+)/.+$", r"\1.test")));
+    let format = |text| Some(HostRewrite::Format(HeaderValue::from_static(text)));
     let cases = [
         (None, None, "", Ok(None)),
         (Some(HostRewrite::Literal("new.test".into())), None, "", Ok(Some("new.test"))),
@@ -97,6 +98,8 @@ fn authorities_are_rewritten() {
         (header("x-none"), None, "", Ok(None)),
         (header("x-bad"), None, "", Err(())),
         (path, None, "", Ok(Some("abc.test"))),
+        (format("%REQ(x-host)%.fmt"), None, "", Ok(Some("h.test.fmt"))),
+        (format("%REQ(x-none)%.fmt"), None, "", Ok(Some("-.fmt"))),
         (Some(HostRewrite::Auto), None, "", Ok(None)),
         (Some(HostRewrite::Auto), None, "ep.test", Ok(Some("ep.test"))),
         (Some(HostRewrite::Literal("new.test".into())), Some("wc.test"), "", Ok(Some("wc.test"))),
@@ -104,7 +107,7 @@ fn authorities_are_rewritten() {
     for (host_rewrite, of_weighted, hostname, expected) in cases {
         let forward = Forward { host_rewrite: host_rewrite.clone(), ..forward(ClusterChoice::Cluster("a".into())) };
         let weighted = weighted_cluster(of_weighted, HeaderMutations::default());
-        let got = rewrite_authority(&forward, Some(&weighted), &request.facts(), hostname);
+        let got = rewrite_authority(&forward, Some(&weighted), &facts(&request), hostname);
         let got = got.as_ref().map(|some| some.as_ref().map(http::uri::Authority::as_str)).map_err(|_| ());
         assert_eq!(got, expected, "{host_rewrite:?}");
     }

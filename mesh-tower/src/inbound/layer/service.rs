@@ -90,7 +90,7 @@ impl<S> InboundService<S> {
         show_identity(&peer, &mut parts.extensions);
         let connection = peer.connection();
         let routes = connection.chain.routes();
-        normalize(parts, routes.http(), peer.local_addr().port())?;
+        normalize(parts, routes.http(), &peer)?;
         let found = routes.find(parts, &peer, fastrand::u64(..))?;
         let facts = RequestFacts {
             grpc: is_grpc(&parts.headers),

@@ -3,17 +3,20 @@
 //! What is ambiguous is refused here: two readers that disagree about a request are how authorization is got around.
 
 mod authority;
+mod origin;
 mod path;
 
 use http::request;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::HttpConnection;
 
+use super::identify::PeerInfo;
 pub(crate) use authority::authority_of;
 
 /// Brings a request into shape, or says why the client is answered 400.
-pub(crate) fn normalize(request: &mut request::Parts, http: &HttpConnection, port: u16) -> Result<(), Error> {
-    authority::normalize(request, http, port)?;
+pub(crate) fn normalize(request: &mut request::Parts, http: &HttpConnection, peer: &PeerInfo) -> Result<(), Error> {
+    origin::normalize(request, http, peer.remote_addr(), peer.is_tls())?;
+    authority::normalize(request, http, peer.local_addr().port())?;
     path::normalize(request, http)
 }
 

@@ -9,6 +9,7 @@ use mesh_core::error::{Code, Error};
 use pin_project::pin_project;
 use tokio::time::Sleep;
 
+use super::quiet::Quiet;
 use crate::outbound::ResponseBody;
 
 /// The future of [`Deadline`](super::Deadline).
@@ -18,6 +19,8 @@ pub(crate) struct DeadlineFuture<F> {
     inner: F,
     limit: Option<Instant>,
     idle: Option<Duration>,
+    /// Watches over the time before the response begins, where there is an idle limit.
+    quiet: Option<Box<Quiet>>,
     started: Instant,
     /// Made when the request has to wait for the first time.
     #[pin]
@@ -25,8 +28,14 @@ pub(crate) struct DeadlineFuture<F> {
 }
 
 impl<F> DeadlineFuture<F> {
-    pub(super) fn new(inner: F, limit: Option<Instant>, idle: Option<Duration>, started: Instant) -> Self {
-        Self { inner, limit, idle, started, timer: None }
+    pub(super) fn new(inner: F, limit: Option<Instant>, started: Instant) -> Self {
+        Self { inner, limit, idle: None, quiet: None, started, timer: None }
+    }
+
+    /// With a limit on silence, watched over by `quiet` until the response begins.
+    pub(super) fn with_idle(mut self, idle: Option<Duration>, quiet: Option<Box<Quiet>>) -> Self {
+        (self.idle, self.quiet) = (idle, quiet);
+        self
     }
 }
 
@@ -43,6 +52,9 @@ where
                 response.body_mut().limit(*this.limit, *this.idle, *this.started);
                 response
             }));
+        }
+        if let Some(Poll::Ready(error)) = this.quiet.as_mut().map(|quiet| quiet.poll(cx)) {
+            return Poll::Ready(Err(error));
         }
         let Some(limit) = *this.limit else { return Poll::Pending };
         if this.timer.is_none() {

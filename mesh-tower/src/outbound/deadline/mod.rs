@@ -5,6 +5,7 @@
 
 mod future;
 mod layer;
+mod quiet;
 mod service;
 
 pub(crate) use future::{DeadlineFuture, over};

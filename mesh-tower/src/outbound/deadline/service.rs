@@ -4,10 +4,12 @@ use std::task::{Context, Poll};
 
 use http::Response;
 use mesh_core::error::Error;
-use mesh_core::policy::deadline::{deadline, earlier, http_timeouts};
+use mesh_core::policy::deadline::{HttpTimeouts, deadline, earlier, http_timeouts};
+use mesh_core::policy::steering::{self, Steering};
 use tower_service::Service;
 
 use super::DeadlineFuture;
+use super::quiet::Quiet;
 use crate::outbound::ResponseBody;
 use crate::outbound::stage::Routed;
 
@@ -46,17 +48,34 @@ where
     }
 
     fn call(&mut self, mut routed: Routed) -> Self::Future {
-        let (mut limit, mut idle) = (routed.deadline, None);
-        if self.from == From::Here {
-            limit = None;
-            if let (Some(forward), false) = (routed.forward(), routed.call.grpc) {
-                let timeouts = http_timeouts(forward, None);
-                limit = deadline(tokio::time::Instant::now().into_std(), timeouts.route);
-                idle = timeouts.idle;
-            }
-            routed.deadline = earlier(routed.deadline, limit);
-        }
         let started = routed.call.started;
-        DeadlineFuture::new(self.inner.call(routed), limit, idle, started)
+        if self.from == From::Beginning {
+            let limit = routed.deadline;
+            return DeadlineFuture::new(self.inner.call(routed), limit, started);
+        }
+        let timeouts = route_timeouts(&mut routed);
+        let limit = deadline(tokio::time::Instant::now().into_std(), timeouts.route);
+        routed.deadline = earlier(routed.deadline, limit);
+        let quiet = timeouts.idle.map(|idle| Box::new(Quiet::over(routed.request.body_mut(), idle)));
+        DeadlineFuture::new(self.inner.call(routed), limit, started).with_idle(timeouts.idle, quiet)
     }
+}
+
+/// The route's limits on an HTTP request, as the request itself may want them. They are read here, where Envoy's router
+/// does, so that filters can set the headers.
+fn route_timeouts(routed: &mut Routed) -> HttpTimeouts {
+    let none = HttpTimeouts { route: None, stream: None, idle: None };
+    if routed.call.grpc || routed.forward().is_none() {
+        return none;
+    }
+    if routed.call.internal {
+        routed.steering = Steering::take(routed.request.headers_mut()).map(Box::new);
+    } else {
+        steering::strip(routed.request.headers_mut());
+    }
+    let mut timeouts = routed.forward().map_or(none, |forward| http_timeouts(forward, None));
+    if let Some(timeout) = routed.steering.as_ref().and_then(|steering| steering.timeout) {
+        timeouts.route = Some(timeout).filter(|timeout| !timeout.is_zero());
+    }
+    timeouts
 }

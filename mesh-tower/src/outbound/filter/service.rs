@@ -48,6 +48,7 @@ where
             cluster: chosen.map(|chosen| chosen.name.clone()),
             grpc: routed.call.grpc,
             config_version: routed.view.version(),
+            downstream: routed.call.downstream.clone(),
         };
         FilterFuture::filtered(self.inner.clone(), routed, FilterRun::new(chain, facts))
     }

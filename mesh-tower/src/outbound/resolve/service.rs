@@ -14,7 +14,8 @@ use tower_service::Service;
 use super::ResolveFuture;
 use crate::body::MeshBody;
 use crate::observe::CallLink;
-use crate::outbound::client::WaitForReady;
+use crate::outbound::client::{InternalCaller, WaitForReady};
+use crate::outbound::downstream::Downstream;
 use crate::outbound::stage::{Arrived, Call, Resolved};
 use crate::outbound::target::{Pinned, TargetSlot, TargetState, Targets};
 use crate::outbound::{ResponseBody, authority_of};
@@ -55,13 +56,18 @@ impl<S> Resolve<S> {
     }
 
     fn call_of(&self, request: &Request<MeshBody>, link: CallLink) -> Call {
+        let downstream = Downstream::of(request.extensions());
         Call {
             link,
             started: tokio::time::Instant::now().into_std(),
             grpc: is_grpc(request.headers()),
-            https: self.own_connections && asks_for_tls(request),
-            http2: request.version() == Version::HTTP_2 || (is_grpc(request.headers()) && is_made_here(request)),
+            https: self.own_connections && asks_for_tls(request, &downstream),
+            // Nobody need have thought of the version of a request that was made here: gRPC then means HTTP/2. One that was
+            // taken over HTTP/1.1 and is passed on goes on as it came.
+            http2: request.version() == Version::HTTP_2 || (is_grpc(request.headers()) && !downstream.is_there()),
             wait_for_ready: request.extensions().get::<WaitForReady>().is_some(),
+            internal: request.extensions().get::<InternalCaller>().is_some(),
+            downstream,
             channel_id: self.channel_id,
         }
     }
@@ -80,19 +86,6 @@ impl<S> Resolve<S> {
             }
         }
     }
-}
-
-/// Whether a request was made here, so that nobody need have thought of its version: gRPC then means HTTP/2. One that a server
-/// of the mesh took over HTTP/1.1 and passes on goes on as it came.
-#[cfg(feature = "server")]
-fn is_made_here(request: &Request<MeshBody>) -> bool {
-    request.extensions().get::<crate::inbound::PeerInfo>().is_none()
-}
-
-/// Without servers every request is made here.
-#[cfg(not(feature = "server"))]
-fn is_made_here(_request: &Request<MeshBody>) -> bool {
-    true
 }
 
 impl<S> Service<Arrived> for Resolve<S>
@@ -126,10 +119,6 @@ where
 }
 
 /// Whether the application asks for TLS. The scheme of a request that it passes on says how that one came.
-fn asks_for_tls(request: &Request<MeshBody>) -> bool {
-    #[cfg(feature = "server")]
-    if request.extensions().get::<crate::inbound::PeerInfo>().is_some() {
-        return false;
-    }
-    request.uri().scheme() == Some(&Scheme::HTTPS)
+fn asks_for_tls(request: &Request<MeshBody>, downstream: &Downstream) -> bool {
+    !downstream.is_there() && request.uri().scheme() == Some(&Scheme::HTTPS)
 }

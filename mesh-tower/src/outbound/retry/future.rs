@@ -3,11 +3,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use mesh_core::error::{Code, Error};
-use mesh_core::policy::deadline::{format_grpc_timeout, parse_grpc_timeout};
+use mesh_core::policy::deadline::{earlier, format_grpc_timeout, parse_grpc_timeout};
 use mesh_core::policy::retry::{Attempts, Failure, Next, Now, Outcome, RetryPermit};
 use pin_project::pin_project;
 use tokio::time::Sleep;
@@ -22,6 +22,8 @@ use crate::outbound::view::TargetView;
 
 /// Envoy's count of attempts, where a virtual host asks for it.
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+/// What a call spends here before its first attempt leaves; the way to the server takes as long.
+const AS_GOOD_AS_NOTHING: Duration = Duration::from_millis(1);
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The future of [`Retry`](super::Retry).
@@ -88,7 +90,10 @@ impl Plan {
         if self.number == 1 && said.and_then(|said| self.call.started.checked_add(said)) == Some(deadline) {
             return;
         }
+        let limit = deadline.saturating_duration_since(self.call.started);
         let left = deadline.saturating_duration_since(tokio::time::Instant::now().into_std());
+        // The limit of the configuration, too, is told as it is while it is as good as true (Envoy).
+        let left = if limit - left < AS_GOOD_AS_NOTHING { limit } else { left };
         if let Ok(value) = HeaderValue::try_from(format_grpc_timeout(left)) {
             request.headers_mut().insert(GRPC_TIMEOUT, value);
         }
@@ -140,6 +145,8 @@ impl Plan {
             kept.commit();
         }
         response.body_mut().hold_retry(self.permit.take(), self.attempts.retries());
+        let idle = self.attempts.policy().and_then(|policy| policy.per_try_idle_timeout);
+        response.body_mut().limit(None, idle, self.call.started);
         if self.count_in_response {
             response.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(self.number));
         }
@@ -149,7 +156,7 @@ impl Plan {
 /// Another sending of the request.
 struct Resend {
     request: Request<MeshBody>,
-    after: Option<std::time::Duration>,
+    after: Option<Duration>,
 }
 
 impl<S> RetryFuture<S>
@@ -253,16 +260,23 @@ where
     }
 }
 
-/// The failure of an attempt whose own time is up (`per_try_timeout`).
+/// The failure of an attempt whose own time is up (`per_try_timeout`, `per_try_idle_timeout`).
 fn per_try(
     plan: &Plan,
     mut timer: Pin<&mut Option<Sleep>>,
     began: Instant,
     cx: &mut Context<'_>,
 ) -> Option<AttemptFailed> {
-    let limit = plan.attempts.policy()?.per_try_timeout.filter(|limit| !limit.is_zero())?;
+    let policy = plan.attempts.policy()?;
+    // Nothing of a response is the longest silence of all.
+    let limit = earlier(policy.per_try_timeout, policy.per_try_idle_timeout)?;
+    let until = began.checked_add(limit)?;
+    // An attempt that may take as long as the call has no limit of its own (Envoy).
+    if plan.deadline.is_some_and(|deadline| deadline <= until) {
+        return None;
+    }
     if timer.is_none() {
-        timer.set(Some(tokio::time::sleep_until(began.checked_add(limit)?.into())));
+        timer.set(Some(tokio::time::sleep_until(until.into())));
     }
     timer.as_pin_mut()?.poll(cx).is_ready().then(|| AttemptFailed {
         failure: Failure::PerTryTimeout,

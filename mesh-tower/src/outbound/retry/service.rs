@@ -29,6 +29,8 @@ impl<S> Retry<S> {
     fn plan(&self, routed: Routed) -> (Plan, http::Request<crate::body::MeshBody>) {
         let forward = routed.forward();
         let policy = forward.and_then(|forward| forward.retry.as_ref()).or(routed.decision.host.retry.as_ref());
+        let steered = routed.steering.as_ref().and_then(|steering| steering.retry(policy));
+        let policy = steered.as_ref().or(policy);
         let request = &routed.request;
         let facts = routed.call.facts_of(request.method(), request.uri(), request.headers());
         let attempts = Attempts::new(policy, &facts);

@@ -103,7 +103,7 @@ fn decide(resolved: Resolved) -> Result<Routed, Refusal> {
         };
         until = deadline(call.started, limit);
     }
-    Ok(Routed { request, call, view, decision, cluster, hash, deadline: until })
+    Ok(Routed { request, call, view, decision, cluster, hash, deadline: until, steering: None })
 }
 
 fn supported(view: &TargetView, decision: &Decision) -> Result<(), Error> {

@@ -62,8 +62,8 @@ impl Responding {
         let facts = FormatFacts {
             request: self.call.facts_of(&self.method, &self.uri, &self.headers),
             version: self.version,
-            remote: None,
-            local: None,
+            remote: self.call.downstream.remote(),
+            local: self.call.downstream.local(),
             status: Some(response.status()),
         };
         for level in self.decision.mutations(self.view.table()) {

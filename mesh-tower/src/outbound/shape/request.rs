@@ -3,8 +3,8 @@
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Uri};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::Forward;
-use mesh_core::route::format::FormatFacts;
+use mesh_core::model::{Forward, PathRewrite};
+use mesh_core::route::format::{FormatFacts, expand_or};
 use mesh_core::route::mutate::{append_to_list, mutate_request};
 use mesh_core::route::rewrite::{rewrite_authority, rewrite_path};
 
@@ -31,9 +31,8 @@ pub(super) fn shape(routed: &mut Routed) -> Result<(), Error> {
     }
     let weighted = decision.weighted_cluster();
     if forward.host_rewrite.is_some() || weighted.is_some_and(|cluster| cluster.host_rewrite.is_some()) {
-        let request = &routed.request;
-        let facts = routed.call.facts_of(request.method(), request.uri(), request.headers());
-        let before = facts.authority.to_owned();
+        let facts = format_facts(routed);
+        let before = facts.request.authority.to_owned();
         if let Some(authority) = rewrite_authority(forward, weighted, &facts, "").map_err(|error| bad(&error))? {
             set_authority(routed.request.uri_mut(), authority)?;
             let by_route = weighted.is_none_or(|cluster| cluster.host_rewrite.is_none());
@@ -54,8 +53,8 @@ fn mutate(routed: &mut Routed) {
     let facts = FormatFacts {
         request: routed.call.facts_of(&method, &uri, &before),
         version: routed.request.version(),
-        remote: None,
-        local: None,
+        remote: routed.call.downstream.remote(),
+        local: routed.call.downstream.local(),
         status: None,
     };
     for level in routed.decision.mutations(routed.view.table()) {
@@ -63,10 +62,31 @@ fn mutate(routed: &mut Routed) {
     }
 }
 
+/// What formats may speak of while the request goes out.
+fn format_facts(routed: &Routed) -> FormatFacts<'_> {
+    let request = &routed.request;
+    FormatFacts {
+        request: routed.call.facts_of(request.method(), request.uri(), request.headers()),
+        version: request.version(),
+        remote: routed.call.downstream.remote(),
+        local: routed.call.downstream.local(),
+        status: None,
+    }
+}
+
 fn path(routed: &mut Routed, forward: &Forward) -> Result<(), Error> {
     let Some(rewrite) = &forward.path_rewrite else { return Ok(()) };
     let uri = routed.request.uri();
     let before = uri.path_and_query().map_or("/", |path| path.as_str());
+    let expanded = match rewrite {
+        PathRewrite::Format(format) => {
+            let made = expand_or(format, routed.request.headers(), &format_facts(routed), b"-");
+            let made = made.as_ref().and_then(|made| made.to_str().ok()).unwrap_or_default();
+            Some(PathRewrite::Full(made.to_owned()))
+        }
+        _ => None,
+    };
+    let rewrite = expanded.as_ref().unwrap_or(rewrite);
     let after = rewrite_path(rewrite, &routed.decision.route.matches, before).map_err(|error| bad(&error))?;
     if let Ok(original) = HeaderValue::from_str(before) {
         routed.request.headers_mut().insert(ORIGINAL_PATH, original);

@@ -8,6 +8,7 @@ mod limits;
 mod retrying;
 mod routing;
 mod shaping;
+mod steering;
 mod ways;
 
 use std::net::SocketAddr;

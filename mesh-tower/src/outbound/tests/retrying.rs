@@ -112,7 +112,7 @@ async fn streams_pass_unbuffered_in_both_directions() {
     assert_eq!(one.body(), "abc");
 }
 
-struct Chunks(tokio::sync::mpsc::Receiver<Bytes>);
+pub(super) struct Chunks(pub(super) tokio::sync::mpsc::Receiver<Bytes>);
 
 impl futures_core::Stream for Chunks {
     type Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use pb::route::Action as PbAction;
 use pb::route_action::hash_policy::{ConnectionProperties, Cookie, FilterState, PolicySpecifier};
 use pb::route_action::{ClusterSpecifier, HashPolicy as PbHash, HostRewriteSpecifier, MaxStreamDuration};
@@ -228,7 +228,8 @@ fn rules_81_and_82_short_delays_and_no_condition() {
     });
     let millisecond = Duration::from_millis(1);
     assert_eq!(policy.expect("there is one").backoff, Backoff { base: millisecond, max: millisecond });
-    assert!(retrying(|policy| policy.retry_on = "nonsense".to_owned()).is_none());
+    let hiding = retrying(|policy| policy.retry_on = "nonsense".to_owned()).expect("it hides the virtual host's");
+    assert!(hiding.on.is_empty());
 }
 
 #[test]
@@ -258,6 +259,21 @@ fn a_route_action_becomes_what_it_says() {
     assert_eq!(forward.host_rewrite, Some(HostRewrite::Auto));
     let hedge = forward.hedge.expect("there is one");
     assert!(hedge.on_per_try_timeout && hedge.initial_requests == 1 && forward.high_priority);
+}
+
+#[test]
+fn a_host_may_be_a_format() {
+    let host = |change: fn(&mut pb::RouteAction)| {
+        let table: Arc<RouteTable> = route_action().value(change);
+        (forwarding(&table).host_rewrite.clone(), first(&table).unsupported.len())
+    };
+    fn say(action: &mut pb::RouteAction, format: &str) {
+        action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewrite(format.to_owned()));
+    }
+    let made = HeaderValue::from_static("%REQ(x)%.a");
+    assert_eq!(host(|action| say(action, "%REQ(x)%.a")), (Some(HostRewrite::Format(made)), 0));
+    assert_eq!(host(|action| say(action, "plain.a")), (Some(HostRewrite::Literal("plain.a".to_owned())), 0));
+    assert_eq!(host(|action| say(action, "%NONSENSE%")).1, 1, "requests to what cannot be computed fail");
 }
 
 #[test]

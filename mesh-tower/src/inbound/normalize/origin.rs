@@ -1,0 +1,212 @@
+//! Where a request comes from, as its headers may and may not say: Envoy's sanitizing of `x-forwarded-*` and `x-envoy-*`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
+use mesh_core::error::Error;
+use mesh_core::model::{HttpConnection, OriginTrust, Underscores};
+use mesh_core::policy::steering;
+
+use super::bad;
+use crate::outbound::InternalCaller;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// What an external request may say nothing of, beside the steering headers.
+const NOT_FROM_OUTSIDE: [HeaderName; 3] = [
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-original-url"),
+];
+
+/// What it may say nothing of at the edge, where it cannot come from another proxy of ours.
+const NOT_AT_THE_EDGE: [HeaderName; 5] = [
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-envoy-original-host"),
+];
+
+/// Leaves of a request's headers what its client may say.
+pub(super) fn normalize(
+    request: &mut request::Parts,
+    http: &HttpConnection,
+    client: SocketAddr,
+    secure: bool,
+) -> Result<(), Error> {
+    underscores(&mut request.headers, http.underscores)?;
+    if request.version != Version::HTTP_2 {
+        end_of_hop(&mut request.headers);
+    }
+    // A mark that somebody else has put there proves nothing.
+    request.extensions.remove::<InternalCaller>();
+    let headers = &mut request.headers;
+    let claims = headers.keys().any(|name| name.as_str().starts_with("x-"));
+    if !claims && !http.origin.use_remote_address {
+        return Ok(());
+    }
+    // Nobody asks for any other `forward_client_cert_details` than SANITIZE yet: who the client is, TLS says.
+    headers.remove(CLIENT_CERT);
+    headers.remove(INTERNAL);
+    if http.origin.is_internal(client.ip(), headers.contains_key(FORWARDED_FOR)) {
+        headers.insert(INTERNAL, HeaderValue::from_static("true"));
+        request.extensions.insert(InternalCaller);
+    } else {
+        sanitize(headers, &http.origin, client.ip());
+    }
+    if http.origin.use_remote_address {
+        let scheme = HeaderValue::from_static(if secure { "https" } else { "http" });
+        request.headers.insert(FORWARDED_PROTO, scheme);
+        if !http.origin.skip_xff_append {
+            forwarded_for(&mut request.headers, client.ip());
+        }
+    }
+    Ok(())
+}
+
+/// An external request steers nothing, and at the edge it tells no story.
+fn sanitize(headers: &mut HeaderMap, origin: &OriginTrust, client: IpAddr) {
+    steering::strip(headers);
+    NOT_FROM_OUTSIDE.iter().for_each(|name| drop(headers.remove(name)));
+    if origin.use_remote_address {
+        NOT_AT_THE_EDGE.iter().for_each(|name| drop(headers.remove(name)));
+        if let Ok(address) = HeaderValue::try_from(client.to_string()) {
+            headers.insert(EXTERNAL_ADDRESS, address);
+        }
+    }
+}
+
+fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+    let said = headers.get(FORWARDED_FOR).filter(|said| !said.is_empty());
+    let joined = match said {
+        Some(said) => [said.as_bytes(), b",", client.to_string().as_bytes()].concat(),
+        None => client.to_string().into_bytes(),
+    };
+    // A header value, a comma and an address are a header value.
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(FORWARDED_FOR, joined);
+    }
+}
+
+fn underscores(headers: &mut HeaderMap, action: Underscores) -> Result<(), Error> {
+    if action == Underscores::Allow {
+        return Ok(());
+    }
+    let found: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    match action {
+        Underscores::Reject if !found.is_empty() => Err(bad("a header's name has an underscore")),
+        _ => {
+            found.iter().for_each(|name| while headers.remove(name).is_some() {});
+            Ok(())
+        }
+    }
+}
+
+/// What HTTP/1 says about this connection is not for whoever the request is passed on to. Upgrades are the application's,
+/// except the one to HTTP/2, which nobody here speaks that way.
+fn end_of_hop(headers: &mut HeaderMap) {
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    let upgrade = headers.get(UPGRADE);
+    if upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"h2c")) {
+        headers.remove(UPGRADE);
+        headers.remove(HTTP2_SETTINGS);
+        headers.remove(CONNECTION);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbound::testing::http_connection;
+
+    const CLIENT: &str = "10.1.2.3:999";
+
+    fn run(http: &HttpConnection, headers: &[(&'static str, &'static str)]) -> Result<request::Parts, Error> {
+        let mut builder = http::Request::builder();
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        let (mut parts, ()) = builder.body(()).unwrap().into_parts();
+        normalize(&mut parts, http, CLIENT.parse().unwrap(), false).map(|()| parts)
+    }
+
+    fn lines(http: &HttpConnection, headers: &[(&'static str, &'static str)]) -> Vec<String> {
+        let parts = run(http, headers).unwrap();
+        let mut lines: Vec<_> =
+            parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines
+    }
+
+    fn edge(internal: &[&str]) -> HttpConnection {
+        let internal = internal.iter().map(|range| range.parse().unwrap()).collect();
+        HttpConnection {
+            origin: OriginTrust { use_remote_address: true, internal, ..OriginTrust::default() },
+            ..http_connection()
+        }
+    }
+
+    const CLAIMS: &[(&str, &str)] = &[
+        ("x-envoy-retry-on", "5xx"),
+        ("x-envoy-internal", "true"),
+        ("x-envoy-original-path", "/evil"),
+        ("x-forwarded-client-cert", "URI=spiffe://evil"),
+        ("x-mine", "1"),
+    ];
+
+    #[test]
+    fn inside_the_mesh_nobody_steers_and_nobody_speaks_for_tls() {
+        assert_eq!(lines(&http_connection(), CLAIMS), ["x-envoy-original-path: /evil", "x-mine: 1"]);
+    }
+
+    #[test]
+    fn at_the_edge_a_stranger_tells_no_story() {
+        let want =
+            ["x-envoy-external-address: 10.1.2.3", "x-forwarded-for: 10.1.2.3", "x-forwarded-proto: http", "x-mine: 1"];
+        assert_eq!(lines(&edge(&[]), CLAIMS), want);
+        assert_eq!(lines(&edge(&["192.168.0.0/16"]), CLAIMS), want);
+    }
+
+    #[test]
+    fn an_internal_caller_is_marked_and_may_steer() {
+        let parts = run(&edge(&["10.0.0.0/8"]), CLAIMS).unwrap();
+        assert!(parts.extensions.get::<InternalCaller>().is_some());
+        assert_eq!(parts.headers["x-envoy-internal"], "true");
+        assert_eq!(parts.headers["x-envoy-retry-on"], "5xx");
+        assert!(!parts.headers.contains_key("x-forwarded-client-cert"));
+        // Whoever passes a request on is not who asked.
+        let parts =
+            run(&edge(&["10.0.0.0/8"]), &[("x-forwarded-for", "10.9.9.9"), ("x-envoy-retry-on", "5xx")]).unwrap();
+        assert!(parts.extensions.get::<InternalCaller>().is_none());
+        assert!(!parts.headers.contains_key("x-envoy-retry-on"));
+        assert_eq!(parts.headers["x-forwarded-for"], "10.9.9.9,10.1.2.3");
+    }
+
+    #[test]
+    fn names_with_underscores_are_refused_or_dropped_as_asked() {
+        let with = |underscores| HttpConnection { underscores, ..http_connection() };
+        let headers = &[("x_under", "1"), ("x-ok", "2")];
+        assert_eq!(lines(&with(Underscores::Allow), headers).len(), 2);
+        assert_eq!(lines(&with(Underscores::Drop), headers), ["x-ok: 2"]);
+        assert!(run(&with(Underscores::Reject), headers).is_err());
+        assert!(run(&with(Underscores::Reject), &headers[1..]).is_ok());
+    }
+
+    #[test]
+    fn what_is_said_of_the_connection_ends_here() {
+        let http = http_connection();
+        assert!(lines(&http, &[("proxy-connection", "keep-alive"), ("keep-alive", "timeout=5")]).is_empty());
+        assert!(lines(&http, &[("upgrade", "h2c"), ("connection", "upgrade"), ("http2-settings", "A")]).is_empty());
+        assert_eq!(lines(&http, &[("upgrade", "websocket"), ("connection", "upgrade")]).len(), 2);
+    }
+}
