@@ -80,17 +80,20 @@ fn first_socket(cluster: &mut pb::Cluster) -> &mut core::SocketAddress {
 
 /// gRFC A27.
 #[test]
-fn rules_91_to_94_discovery() {
+pub(super) fn rules_91_to_94_discovery() {
     cluster().refuses(&[
         (91, "type", |cluster| *cluster = with_type(DiscoveryType::OriginalDst, None)),
         (91, "type", |cluster| cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(77))),
         (92, "eds_cluster_config", |cluster| cluster.eds_cluster_config = None),
         (93, "eds_cluster_config.eds_config", |cluster| config(cluster).eds_config = None),
         (93, "eds_cluster_config.eds_config", |cluster| config(cluster).eds_config = Some(elsewhere())),
-        (94, "eds_cluster_config.service_name", |cluster| {
-            cluster.name = "xdstp://a/envoy.config.cluster.v3.Cluster/x".to_owned();
-        }),
     ]);
+    let mut federated = eds();
+    federated.name = "xdstp://a/envoy.config.cluster.v3.Cluster/x".to_owned();
+    config(&mut federated).service_name = "xdstp://a/envoy.config.endpoint.v3.ClusterLoadAssignment/x".to_owned();
+    let federated = Part { base: federated, ..cluster() };
+    federated.takes(&[(94, "with a name for its endpoints", |_| {})]);
+    federated.refuses(&[(94, "eds_cluster_config.service_name", |cluster| config(cluster).service_name.clear())]);
     // gRPC can't.
     cluster().takes(&[
         (91, "endpoints in the cluster", |cluster| {
@@ -104,7 +107,7 @@ fn rules_91_to_94_discovery() {
 
 /// gRFC A37.
 #[test]
-fn rules_95_to_101_logical_dns() {
+pub(super) fn rules_95_to_101_logical_dns() {
     logical_dns().refuses(&[
         (95, "load_assignment", |cluster| cluster.load_assignment = None),
         (96, "load_assignment.endpoints", |cluster| assignment(cluster).endpoints.clear()),
@@ -144,6 +147,12 @@ fn rules_95_to_101_logical_dns() {
     ]);
 }
 
+/// The server that the resource came from.
+fn this_server() -> core::ConfigSource {
+    let specifier = core::config_source::ConfigSourceSpecifier::Self_(core::SelfConfigSource::default());
+    core::ConfigSource { config_source_specifier: Some(specifier), ..Default::default() }
+}
+
 fn aggregate(names: &[&str]) -> pb::Cluster {
     let clusters = names.iter().map(|name| (*name).to_owned()).collect();
     let typed_config = Some(any(&ClusterConfig { clusters }));
@@ -159,7 +168,7 @@ fn aggregate(names: &[&str]) -> pb::Cluster {
 
 /// gRFC A37.
 #[test]
-fn rules_102_to_104_aggregates_and_load_reports() {
+pub(super) fn rules_102_to_104_aggregates_and_load_reports() {
     Part { base: aggregate(&["a", "b"]), ..cluster() }.refuses(&[
         (102, "cluster_type.typed_config", |cluster| {
             cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(CustomClusterType::default()));
@@ -173,6 +182,7 @@ fn rules_102_to_104_aggregates_and_load_reports() {
         (104, "lrs_server", |cluster| cluster.lrs_server = Some(ads())),
         (104, "lrs_server", |cluster| cluster.lrs_server = Some(core::ConfigSource::default())),
     ]);
+    cluster().takes(&[(104, "self", |cluster| cluster.lrs_server = Some(this_server()))]);
 }
 
 #[test]
@@ -233,7 +243,7 @@ fn endpoints_of_a_static_cluster_follow_envoy() {
 }
 
 #[test]
-fn rule_116_tls_by_endpoint() {
+pub(super) fn rule_116_tls_by_endpoint() {
     cluster().refuses(&[(116, "transport_socket_matches", |cluster| {
         cluster.transport_socket_matches.push(pb::cluster::TransportSocketMatch::default());
     })]);
@@ -245,7 +255,7 @@ fn outlier(cluster: &mut pb::Cluster) -> &mut pb::OutlierDetection {
 
 /// gRFC A50.
 #[test]
-fn rules_123_and_124_outlier_detection() {
+pub(super) fn rules_123_and_124_outlier_detection() {
     cluster().refuses(&[
         (123, "outlier_detection.interval", |cluster| outlier(cluster).interval = seconds(-1)),
         (123, "outlier_detection.base_ejection_time", |cluster| outlier(cluster).base_ejection_time = seconds(-1)),
@@ -267,7 +277,10 @@ fn rules_123_and_124_outlier_detection() {
             outlier(cluster).failure_percentage_threshold = u32_value(101);
         }),
     ]);
-    cluster().takes(&[(124, "all of them", |cluster| outlier(cluster).max_ejection_percent = u32_value(100))]);
+    cluster().takes(&[
+        (123, "the longest", |cluster| outlier(cluster).max_ejection_time = seconds(9_223_372_035)),
+        (124, "all of them", |cluster| outlier(cluster).max_ejection_percent = u32_value(100)),
+    ]);
 }
 
 #[test]
@@ -302,7 +315,7 @@ fn protocols(options: Option<UpstreamProtocolOptions>) -> HttpProtocolOptions {
 const TYPED: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 #[test]
-fn rule_125_upstream_protocols() {
+pub(super) fn rule_125_upstream_protocols() {
     cluster().refuses(&[
         (125, "upstream_config.typed_config", |cluster| cluster.upstream_config = Some(extension(&eds()))),
         (125, "upstream_config.typed_config", |cluster| {
@@ -332,6 +345,27 @@ fn rule_125_upstream_protocols() {
                 cluster.typed_extension_protocol_options.insert(TYPED.to_owned(), any(&options));
             },
         ),
+    ]);
+    cluster().takes(&[(125, "an hour", |cluster| {
+        let mut options = protocols(None);
+        options.common_http_protocol_options.get_or_insert_default().idle_timeout = seconds(3600);
+        cluster.upstream_config = Some(extension(&options));
+    })]);
+}
+
+#[test]
+pub(super) fn rules_127_129_and_130_what_is_not_read() {
+    use envoy_types::pb::envoy::extensions::filters::http::gcp_authn::v3::Audience;
+    cluster().takes(&[
+        (127, "an audience of nobody", |cluster| {
+            let metadata = &mut cluster.metadata.get_or_insert_default().typed_filter_metadata;
+            metadata.insert("gcp".to_owned(), any(&Audience::default()));
+        }),
+        (129, "an unknown status", |cluster| {
+            let statuses = core::HealthStatusSet { statuses: vec![99] };
+            cluster.common_lb_config.get_or_insert_default().override_host_status = Some(statuses);
+        }),
+        (130, "an unknown metric", |cluster| cluster.lrs_report_endpoint_metrics = vec!["nonsense".to_owned()]),
     ]);
 }
 
@@ -364,7 +398,7 @@ fn thresholds(list: Vec<Thresholds>) -> Option<pb::CircuitBreakers> {
 
 /// gRFC A32.
 #[test]
-fn rules_126_and_128_circuit_breakers() {
+pub(super) fn rules_126_and_128_circuit_breakers() {
     cluster().refuses(&[
         (126, "circuit_breakers.per_host_thresholds[0].max_connections", |cluster| {
             let none = Thresholds { max_connections: u32_value(0), ..Default::default() };
@@ -378,6 +412,16 @@ fn rules_126_and_128_circuit_breakers() {
             };
             cluster.circuit_breakers =
                 thresholds(vec![Thresholds { retry_budget: Some(budget), ..Default::default() }]);
+        }),
+    ]);
+    cluster().takes(&[
+        (126, "one connection", |cluster| {
+            let one = Thresholds { max_connections: u32_value(1), ..Default::default() };
+            cluster.circuit_breakers.get_or_insert_default().per_host_thresholds = vec![one];
+        }),
+        (128, "no request at all", |cluster| {
+            cluster.circuit_breakers =
+                thresholds(vec![Thresholds { max_requests: u32_value(0), ..Default::default() }]);
         }),
     ]);
     let value: Arc<Cluster> = cluster().value(|_| {});
@@ -425,9 +469,7 @@ fn a_cluster_becomes_what_it_says() {
     assert!((value.panic_threshold.0 - 50.0).abs() < f64::EPSILON);
     let value: Arc<Cluster> = cluster().value(|cluster| {
         cluster.connect_timeout = millis(1500);
-        let specifier = core::config_source::ConfigSourceSpecifier::Self_(core::SelfConfigSource::default());
-        cluster.lrs_server =
-            Some(core::ConfigSource { config_source_specifier: Some(specifier), ..Default::default() });
+        cluster.lrs_server = Some(this_server());
         cluster.common_lb_config =
             Some(CommonLbConfig { healthy_panic_threshold: Some(Percent { value: 0.0 }), ..Default::default() });
         cluster.lb_subset_config = Some(pb::cluster::LbSubsetConfig::default());

@@ -61,7 +61,7 @@ fn drop_overload(category: &str, share: Option<FractionalPercent>) -> Option<Pol
 
 /// gRFCs A27 and A61.
 #[test]
-fn rules_132_to_140_localities_and_endpoints() {
+pub(super) fn rules_132_to_140_localities_and_endpoints() {
     assignment().refuses(&[
         (132, "endpoints[0].locality", |value| value.endpoints[0].locality = None),
         (133, "endpoints[1].locality", |value| {
@@ -126,15 +126,12 @@ fn rules_132_to_140_localities_and_endpoints() {
         (140, "the largest sum", |value| {
             value.endpoints[0].lb_endpoints[0].load_balancing_weight = u32_value(u32::MAX - 1);
         }),
-        (143, "no endpoints at all", |value| value.endpoints.clear()),
-        (143, "no factor", |value| {
-            value.policy.get_or_insert_default().overprovisioning_factor = u32_value(0);
-        }),
+        (137, "another address", |value| first(value).additional_addresses = vec![more(Some(socket("::1", 1)))]),
     ]);
 }
 
 #[test]
-fn rule_131_a_locality_without_weight_is_skipped_whatever_is_in_it() {
+pub(super) fn rule_131_a_locality_without_weight_is_skipped_whatever_is_in_it() {
     let value: Arc<Endpoints> = assignment().value(|value| {
         let mut broken = locality("c", 7, vec![pb::LbEndpoint::default()]);
         broken.locality = None;
@@ -144,10 +141,11 @@ fn rule_131_a_locality_without_weight_is_skipped_whatever_is_in_it() {
         value.endpoints.push(broken);
     });
     assert_eq!((value.localities.len(), value.len()), (2, 3));
+    table::shown(131, Answer::Taken);
 }
 
 #[test]
-fn rules_142_and_145_drops_and_collections() {
+pub(super) fn rules_142_and_145_drops_and_collections() {
     assignment().refuses(&[
         (142, "policy.drop_overloads[0].category", |value| {
             value.policy = drop_overload("", Some(FractionalPercent { numerator: 1, denominator: 0 }));
@@ -167,6 +165,32 @@ fn rules_142_and_145_drops_and_collections() {
     });
     assert_eq!(value.drops[0].category, "lb");
     assert_eq!(value.drops[0].fraction, Fraction { numerator: 100, denominator: 100 }, "capped to always");
+    table::shown(142, Answer::Taken);
+}
+
+#[test]
+pub(super) fn rules_143_and_144_what_is_not_read() {
+    assignment().takes(&[
+        (143, "no endpoints at all", |value| value.endpoints.clear()),
+        (143, "no factor", |value| {
+            value.policy.get_or_insert_default().overprovisioning_factor = u32_value(0);
+        }),
+        (143, "an age", |value| value.policy.get_or_insert_default().endpoint_stale_after = seconds(-1)),
+        (143, "endpoints by name", |value| {
+            value.named_endpoints.insert("x".to_owned(), pb::Endpoint::default());
+        }),
+        (144, "an address for a proxy that is none", |value| {
+            let metadata = value.endpoints[0].lb_endpoints[0].metadata.get_or_insert_default();
+            let key = "envoy.http11_proxy_transport_socket.proxy_address".to_owned();
+            metadata.typed_filter_metadata.insert(key, garbage("envoy.config.core.v3.Address"));
+        }),
+        (144, "a hash key that is a number", |value| {
+            let number = protobuf::Value { kind: Some(protobuf::value::Kind::NumberValue(7.0)) };
+            let fields = protobuf::Struct { fields: [("hash_key".to_owned(), number)].into() };
+            let metadata = value.endpoints[0].lb_endpoints[0].metadata.get_or_insert_default();
+            metadata.filter_metadata.insert("envoy.lb".to_owned(), fields);
+        }),
+    ]);
 }
 
 #[test]
@@ -191,7 +215,7 @@ fn an_assignment_becomes_what_it_says() {
 }
 
 #[test]
-fn rule_141_who_takes_requests() {
+pub(super) fn rule_141_who_takes_requests() {
     let all = [
         (0, Health::Unknown, true),
         (1, Health::Healthy, true),
@@ -209,6 +233,7 @@ fn rule_141_who_takes_requests() {
         let found = value.localities[0].endpoints[0].health;
         assert_eq!((found, found.takes_requests()), (health, takes), "{number}");
     }
+    table::shown(141, Answer::Taken);
 }
 
 /// An assignment that says something everywhere.

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common;
+use envoy_types::pb::envoy::extensions::filters::http::composite::v3::Composite;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
+use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
+use envoy_types::pb::envoy::extensions::filters::http::gcp_authn::v3::GcpAuthnFilterConfig;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::Rbac;
+use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
 use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use http::StatusCode;
 
-use super::listener::{chain, client_manager, server};
+use super::listener::{chain, client_manager, server, server_manager};
 use super::route::{routes, table};
 use super::*;
 use crate::decode::{CorsFilter, ExtensionValue, Fault, FaultFilter, HttpFilterType, Side};
@@ -34,7 +38,7 @@ fn faults() -> hcm::HttpFilter {
 
 /// gRFC A39.
 #[test]
-fn rules_16_to_25_of_the_list() {
+pub(super) fn rules_16_to_25_of_the_list() {
     client_manager().refuses(&[
         (16, "http_filters", |manager| manager.http_filters.clear()),
         (16, "http_filters", |manager| manager.http_filters = vec![optional(http_filter("x", unknown()))]),
@@ -95,7 +99,7 @@ impl HttpFilterType for ServersOnly {
 }
 
 #[test]
-fn rule_21_a_filter_for_the_other_side() {
+pub(super) fn rule_21_a_filter_for_the_other_side() {
     let decoder = Decoder::new(Arc::new(Registry::standard().with_filter(Arc::new(ServersOnly))), []);
     let config = Any { type_url: format!("{TYPE_URL_PREFIX}example.ServersOnly"), value: Vec::new() };
     let mut manager = manager();
@@ -103,10 +107,12 @@ fn rule_21_a_filter_for_the_other_side() {
     let client = |manager: &hcm::HttpConnectionManager| (client_manager().wrap)(manager.clone());
     let faults = refused(decoder.decode(LISTENER, &client(&manager)));
     assert!(faults[0].starts_with("api_listener.api_listener.http_filters[0].typed_config: "), "{faults:?}");
+    table::shown(21, Answer::Refused);
 
     manager.http_filters[0].is_optional = true;
     let listener: Arc<Listener> = taken(decoder.decode(LISTENER, &client(&manager)));
     assert!(listener.connections()[0].filters.is_empty(), "an optional one is dropped");
+    table::shown(21, Answer::Taken);
 
     manager.http_filters[0].is_optional = false;
     let listener: Arc<Listener> = taken(decoder.decode(LISTENER, &server(chain(&manager)).encode_to_vec()));
@@ -116,7 +122,42 @@ fn rule_21_a_filter_for_the_other_side() {
 }
 
 #[test]
-fn filters_keep_their_order_and_rule_27_their_switch() {
+pub(super) fn rules_26_and_27_which_filters_there_are() {
+    for part in [client_manager(), server_manager()] {
+        part.takes(&[
+            (26, "fault injection", |manager| manager.http_filters.insert(0, faults())),
+            (26, "CORS", |manager| manager.http_filters.insert(0, http_filter("cors", any(&cors::Cors::default())))),
+            (27, "one that is off", |manager| {
+                manager.http_filters.insert(0, hcm::HttpFilter { disabled: true, ..faults() });
+            }),
+        ]);
+        part.refuses(&[(26, "http_filters[0].typed_config", |manager| {
+            manager.http_filters.insert(0, http_filter("x", any(&ExtAuthz::default())));
+        })]);
+    }
+}
+
+/// Whatever they say: until there is such a filter, any of them is refused by its name (rule 20).
+#[test]
+pub(super) fn rules_87_89_and_90_filters_that_are_not_there() {
+    const FIRST: &str = "http_filters[0].typed_config";
+    server_manager().refuses(&[(87, FIRST, |manager| {
+        let config = Rbac { rules: Some(Default::default()), ..Default::default() };
+        manager.http_filters.insert(0, http_filter("envoy.filters.http.rbac", any(&config)));
+    })]);
+    client_manager().refuses(&[
+        (89, FIRST, |manager| {
+            manager.http_filters.insert(0, http_filter("affinity", any(&StatefulSession::default())));
+        }),
+        (90, FIRST, |manager| {
+            manager.http_filters.insert(0, http_filter("gcp", any(&GcpAuthnFilterConfig::default())));
+        }),
+        (90, FIRST, |manager| manager.http_filters.insert(0, http_filter("tree", any(&Composite::default())))),
+    ]);
+}
+
+#[test]
+fn filters_keep_their_order_and_their_switch() {
     let listener: Arc<Listener> = client_manager().value(|manager| {
         let off = hcm::HttpFilter { disabled: true, ..http_filter("cors", any(&cors::Cors::default())) };
         manager.http_filters = vec![faults(), off, router()];
@@ -129,9 +170,6 @@ fn filters_keep_their_order_and_rule_27_their_switch() {
 
 #[test]
 fn an_authorization_filter_is_refused_by_name_until_there_is_one() {
-    client_manager().refuses(&[(20, "http_filters[0].typed_config", |manager| {
-        manager.http_filters.insert(0, http_filter("envoy.filters.http.rbac", any(&Rbac::default())));
-    })]);
     let decoded = client_manager().decode(|manager| {
         manager.http_filters.insert(0, http_filter("envoy.filters.http.rbac", any(&Rbac::default())));
     });
@@ -148,7 +186,7 @@ fn wrapped(config: Option<Any>, is_optional: bool, disabled: bool) -> Any {
 
 /// gRFC A39.
 #[test]
-fn rule_85_overrides() {
+pub(super) fn rules_85_and_86_overrides() {
     table().refuses(&[
         (85, "virtual_hosts[0].routes[0].typed_per_filter_config[\"\"]", |table| {
             over(table).insert(String::new(), any(&fault::HttpFault::default()));
@@ -232,7 +270,7 @@ fn abort(config: &mut fault::HttpFault, with: fault::fault_abort::ErrorType) {
 
 /// gRFC A33.
 #[test]
-fn rule_88_faults() {
+pub(super) fn rule_88_faults() {
     use common::fault_delay::{FaultDelaySecifier, HeaderDelay};
     use fault::fault_abort::{ErrorType, HeaderAbort};
     fault_override().refuses(&[

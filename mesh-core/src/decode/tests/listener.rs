@@ -52,6 +52,12 @@ fn server_listener() -> Part<pb::Listener> {
     Part { type_url: LISTENER, base: server(chain(&manager())), wrap: |listener| listener.encode_to_vec(), path: "" }
 }
 
+/// The connection manager of a server.
+pub(super) fn server_manager() -> Part<hcm::HttpConnectionManager> {
+    let wrap = |manager| server(chain(&manager)).encode_to_vec();
+    Part { type_url: LISTENER, base: manager(), wrap, path: "filter_chains[0].filters[0].typed_config" }
+}
+
 fn first_match(listener: &mut pb::Listener) -> &mut pb::FilterChainMatch {
     listener.filter_chains[0].filter_chain_match.get_or_insert_default()
 }
@@ -68,7 +74,7 @@ fn rds(manager: &mut hcm::HttpConnectionManager) -> &mut hcm::Rds {
 }
 
 #[test]
-fn rule_8_an_api_listener_is_a_connection_manager() {
+pub(super) fn rule_8_an_api_listener_is_a_connection_manager() {
     client_listener().refuses(&[
         (8, API, |listener| listener.api_listener = Some(pb::ApiListener { api_listener: None })),
         (8, API, |listener| {
@@ -85,13 +91,7 @@ fn rule_8_an_api_listener_is_a_connection_manager() {
 
 #[test]
 fn whom_a_server_believes_about_a_requests_origin() {
-    let server_manager = Part {
-        type_url: LISTENER,
-        base: manager(),
-        wrap: |manager| server(chain(&manager)).encode_to_vec(),
-        path: "filter_chains[0].filters[0].typed_config",
-    };
-    let listener: Arc<Listener> = server_manager.value(|manager| {
+    let listener: Arc<Listener> = server_manager().value(|manager| {
         manager.use_remote_address = Some(protobuf::BoolValue { value: true });
         manager.internal_address_config.get_or_insert_default().cidr_ranges.push(range("10.1.2.3", Some(8)));
         manager.common_http_protocol_options.get_or_insert_default().headers_with_underscores_action = 2;
@@ -102,7 +102,7 @@ fn whom_a_server_believes_about_a_requests_origin() {
     );
     assert!(!http.origin.is_internal([10, 9, 9, 9].into(), true), "it was passed on");
     assert_eq!((http.underscores, http.unsupported.len()), (Underscores::Drop, 0));
-    server_manager.refuses(&[
+    server_manager().refuses(&[
         (0, "internal_address_config.cidr_ranges[0].address_prefix", |manager| {
             manager.internal_address_config.get_or_insert_default().cidr_ranges.push(range("inside", None));
         }),
@@ -113,7 +113,14 @@ fn whom_a_server_believes_about_a_requests_origin() {
 }
 
 #[test]
-fn rules_9_to_15_of_a_connection_manager() {
+pub(super) fn rule_28_a_listener_for_the_other_side() {
+    // Each is good for itself; that nobody can be served by the wrong one is the graph's to say.
+    client_listener().takes(&[(28, "a client's", |_| {})]);
+    server_listener().takes(&[(28, "a server's", |_| {})]);
+}
+
+#[test]
+pub(super) fn rules_9_to_15_of_a_connection_manager() {
     client_manager().refuses(&[
         (9, "xff_num_trusted_hops", |manager| manager.xff_num_trusted_hops = 1),
         (10, "original_ip_detection_extensions", |manager| {
@@ -199,7 +206,7 @@ fn a_connection_manager_becomes_what_it_says() {
 
 /// gRFC A36.
 #[test]
-fn rules_29_to_36_of_a_servers_listener() {
+pub(super) fn rules_29_to_36_of_a_servers_listener() {
     server_listener().refuses(&[
         (29, "listener_filters", |listener| listener.listener_filters.push(pb::ListenerFilter::default())),
         (30, "use_original_dst", |listener| listener.use_original_dst = bool_value(true)),
@@ -239,10 +246,15 @@ fn rules_29_to_36_of_a_servers_listener() {
         (35, "filter_chains[0].filters[0].typed_config", |listener| {
             listener.filter_chains[0].filters[0].config_type = None;
         }),
-        (36, "filter_chains[0].filters[0].typed_config.xff_num_trusted_hops", |listener| {
-            let manager = hcm::HttpConnectionManager { xff_num_trusted_hops: 1, ..manager() };
-            listener.filter_chains[0] = chain(&manager);
+    ]);
+    server_manager().refuses(&[
+        (36, "xff_num_trusted_hops", |manager| manager.xff_num_trusted_hops = 1),
+        (36, "original_ip_detection_extensions", |manager| {
+            manager.original_ip_detection_extensions.push(core::TypedExtensionConfig::default());
         }),
+        (36, "", |manager| manager.route_specifier = None),
+        (36, "rds.config_source", |manager| rds(manager).config_source = Some(elsewhere())),
+        (36, "http_filters", |manager| manager.http_filters.clear()),
     ]);
     server_listener().takes(&[
         (30, "false is the default", |listener| listener.use_original_dst = bool_value(false)),
@@ -255,7 +267,7 @@ fn rules_29_to_36_of_a_servers_listener() {
 
 /// gRFC A36.
 #[test]
-fn rules_37_to_39_of_a_filter_chain_match() {
+pub(super) fn rules_37_to_39_of_a_filter_chain_match() {
     server_listener().refuses(&[
         (37, "filter_chains[0].filter_chain_match.prefix_ranges[0].address_prefix", |listener| {
             first_match(listener).prefix_ranges.push(range("localhost", Some(8)));

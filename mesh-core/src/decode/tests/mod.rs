@@ -1,17 +1,19 @@
-//! What resources may say, by the numbers of the rules that decide it (`NACK` rules 1 to 150 of gRPC's xDS).
+//! What resources may say, by the numbers of the rules that decide it: the table is `docs/validation.md`.
 //!
-//! Each table starts from a resource that is taken and changes one field. A row of `INVALID` is refused with exactly the
-//! faults it names. What gRPC refuses or ignores only because it can't do it, and we can, is in `GRPC_CANNOT` and is taken.
-//! `VALID` is taken by everyone, and stands there because it is near to something that is not.
+//! Each list starts from a resource that is taken and changes what its rule is about. A row of `refuses` is refused with
+//! exactly the faults it names, and alone: good resources beside it in the response are used, and what was in force stays.
+//! A row of `takes` is taken. Rule 0 is Envoy's, where gRPC has no word.
 
 mod cluster;
 mod endpoints;
 mod envelope;
+mod exchange;
 mod filters;
 mod hostile;
 mod listener;
 mod policies;
 mod route;
+mod table;
 mod tls;
 
 use std::fmt::Debug;
@@ -23,9 +25,10 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::{self, Any};
 use prost::Message;
 
-use super::{DecodeResource, Decoded, Decoder, Registry};
+use super::{DecodeResource, Decoded, Decoder, Fault, Registry};
 use crate::model::Name;
 use crate::resource::TYPE_URL_PREFIX;
+use table::Answer;
 
 /// A row that is refused: the rule, the faults' paths inside the changed part with a space between them, and the change.
 type Refused<P> = (u32, &'static str, fn(&mut P));
@@ -56,13 +59,37 @@ impl<P: Clone> Part<P> {
             let expected: Vec<String> = paths.split(' ').map(|path| join(self.path, path)).collect();
             match self.decode(*change) {
                 Decoded::Ok { .. } => panic!("rule {rule}: taken, not refused at {expected:?}"),
-                Decoded::Err { faults, .. } => {
+                Decoded::Err { name, faults } => {
                     let found: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
                     assert_eq!(found, expected, "rule {rule}: {faults:?}");
                     assert!(faults.iter().all(|fault| !fault.rule.is_empty()), "rule {rule}: {faults:?}");
+                    self.is_refused_alone(*rule, *change, name.as_deref(), &faults);
                 }
             }
+            table::shown(*rule, Answer::Refused);
         }
+    }
+
+    /// The same over a stream: it becomes bad beside others that are good.
+    fn is_refused_alone(&self, rule: u32, change: fn(&mut P), name: Option<&str>, faults: &[Fault]) {
+        let bytes = |change: fn(&mut P)| {
+            let mut part = self.base.clone();
+            change(&mut part);
+            exchange::resource(self.type_url, (self.wrap)(part))
+        };
+        // Where the change is the name itself, nothing was in force under it.
+        let same = |decoded| matches!(decoded, Decoded::Ok { name: before, .. } if Some(&*before) == name);
+        let before =
+            if same(self.decode(|_| {})) { bytes(|_| {}) } else { exchange::good(self.type_url, name.unwrap_or("x")) };
+        let says: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        exchange::is_refused_alone(
+            &format!("rule {rule}"),
+            self.type_url,
+            Some(before),
+            vec![bytes(change)],
+            name,
+            &says,
+        );
     }
 
     /// Every row is taken.
@@ -71,6 +98,7 @@ impl<P: Clone> Part<P> {
             if let Decoded::Err { faults, .. } = self.decode(*change) {
                 panic!("rule {rule} ({what}): {faults:?}");
             }
+            table::shown(*rule, Answer::Taken);
         }
     }
 

@@ -64,7 +64,7 @@ const FIRST: &str = "policies[0].typed_extension_config.typed_config";
 
 /// gRFC A52.
 #[test]
-fn rules_105_to_108_the_list() {
+pub(super) fn rules_105_to_108_the_list() {
     policy().refuses(&[
         (105, "policies", |policy| policy.policies.clear()),
         (105, "policies", |policy| *policy = list(vec![nothing()])),
@@ -83,6 +83,7 @@ fn rules_105_to_108_the_list() {
     ]);
     let faults = refused(policy().decode(|policy| *policy = nested(17)));
     assert!(faults[0].contains("more than 16 deep"), "{faults:?}");
+    table::shown(108, Answer::Refused);
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn rule_106_what_is_wrong_inside_is_named() {
 
 /// gRFCs A42, A48 and A58.
 #[test]
-fn rules_110_to_115_policies() {
+pub(super) fn rules_110_to_115_policies() {
     policy().refuses(&[
         (110, "policies[0].typed_extension_config.typed_config.hash_function", |policy| {
             *policy = list(vec![any(&RingHash::default())]);
@@ -120,6 +121,9 @@ fn rules_110_to_115_policies() {
             *policy = list(vec![xx(|ring| {
                 (ring.minimum_ring_size, ring.maximum_ring_size) = (u64_value(10), u64_value(5));
             })]);
+        }),
+        (107, "policies[0].typed_extension_config.typed_config.minimum_ring_size", |policy| {
+            *policy = list(vec![xx(|ring| ring.maximum_ring_size = u64_value(1023)), any(&RoundRobin::default())]);
         }),
         (113, "policies[0].typed_extension_config.typed_config.choice_count", |policy| {
             *policy = list(vec![any(&LeastRequest { choice_count: u32_value(1), ..Default::default() })]);
@@ -149,6 +153,11 @@ fn rules_110_to_115_policies() {
         (111, "the largest", |policy| {
             *policy = list(vec![xx(|ring| ring.maximum_ring_size = u64_value(8_388_608))]);
         }),
+        (114, "no penalty", |policy| {
+            let penalty = Some(protobuf::FloatValue { value: 0.0 });
+            let config = ClientSideWeightedRoundRobin { error_utilization_penalty: penalty, ..Default::default() };
+            *policy = list(vec![any(&config)]);
+        }),
         (113, "two", |policy| {
             *policy = list(vec![any(&LeastRequest { choice_count: u32_value(2), ..Default::default() })]);
         }),
@@ -161,7 +170,7 @@ fn u64_value(value: u64) -> Option<protobuf::UInt64Value> {
 }
 
 #[test]
-fn rule_109_the_older_field() {
+pub(super) fn rule_109_the_older_field() {
     cluster().refuses(&[
         (109, "lb_policy", |cluster| cluster.lb_policy = LbPolicy::ClusterProvided as i32),
         (109, "lb_policy", |cluster| cluster.lb_policy = LbPolicy::LoadBalancingPolicyConfig as i32),

@@ -1,6 +1,6 @@
 //! Rules 52 to 84: route tables; and what Envoy asks of what gRPC doesn't have.
 
-mod actions;
+pub(super) mod actions;
 mod values;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -13,6 +13,7 @@ use pb::route_action::ClusterSpecifier;
 use pb::route_match::PathSpecifier;
 
 use super::*;
+use crate::model::RouteTable;
 use crate::resource::ROUTE_CONFIGURATION;
 
 /// One virtual host for every name, one route for every path, to the cluster `blue`.
@@ -77,7 +78,7 @@ fn template(text: &str) -> PathSpecifier {
 }
 
 #[test]
-fn rules_52_and_53_domains() {
+pub(super) fn rules_52_and_53_domains() {
     table().refuses(&[
         (52, "virtual_hosts[0].domains[0]", |table| table.virtual_hosts[0].domains[0].clear()),
         (52, "virtual_hosts[0].domains[0]", |table| table.virtual_hosts[0].domains[0] = "a.*.test".to_owned()),
@@ -106,7 +107,7 @@ fn rules_52_and_53_domains() {
 }
 
 #[test]
-fn rules_54_to_56_the_path() {
+pub(super) fn rules_54_to_58_the_path() {
     route_part().refuses(&[(54, "match", |route| route.r#match = None)]);
     route_match().refuses(&[
         (55, "", |matches| matches.path_specifier = None),
@@ -174,7 +175,7 @@ fn rules_54_to_56_the_path() {
 
 /// gRFCs A28 and A63.
 #[test]
-fn rules_57_to_64_headers_and_queries() {
+pub(super) fn rules_57_to_64_headers_and_queries() {
     use HeaderMatchSpecifier as Test;
     use matcher::string_matcher::MatchPattern;
     route_match().refuses(&[
@@ -230,6 +231,7 @@ fn rules_57_to_64_headers_and_queries() {
         }),
         (64, "TLS", |matches| matches.tls_context = Some(pb::route_match::TlsContextMatchOptions::default())),
         (64, "metadata", |matches| matches.dynamic_metadata.push(matcher::MetadataMatcher::default())),
+        (64, "filter state", |matches| matches.filter_state.push(matcher::FilterStateMatcher::default())),
     ]);
     route_match().takes(&[
         (60, "an empty exact match", |matches| header(matches, Some(Test::ExactMatch(String::new())))),
@@ -240,6 +242,7 @@ fn rules_57_to_64_headers_and_queries() {
             let test = matcher::StringMatcher { ignore_case: true, ..string(MatchPattern::SafeRegex(regex("a"))) };
             header(matches, Some(Test::StringMatch(test)));
         }),
+        (57, "none", |matches| matches.query_parameters.clear()),
         (63, "an empty range", |matches| {
             header(matches, Some(Test::RangeMatch(types::Int64Range { start: 1, end: 1 })));
         }),
@@ -252,11 +255,20 @@ fn runtime(numerator: u32, denominator: i32) -> Option<core::RuntimeFractionalPe
 }
 
 #[test]
-fn rule_65_fractions() {
+pub(super) fn rules_65_and_66_fractions_and_case() {
     route_match().refuses(&[(65, "runtime_fraction.default_value.denominator", |matches| {
         matches.runtime_fraction = runtime(1, 3);
     })]);
-    route_match().takes(&[(65, "more than the whole", |matches| matches.runtime_fraction = runtime(200, 0))]);
+    route_match().takes(&[
+        (65, "more than the whole", |matches| matches.runtime_fraction = runtime(200, 0)),
+        (66, "unset", |matches| matches.case_sensitive = None),
+    ]);
+    let case = |change: fn(&mut pb::RouteMatch)| {
+        let table: Arc<RouteTable> = route_match().value(change);
+        table.virtual_hosts[0].routes[0].matches.case_sensitive
+    };
+    assert!(case(|_| {}), "rule 66");
+    assert!(!case(|matches| matches.case_sensitive = bool_value(false)));
 }
 
 /// A table that says something everywhere.

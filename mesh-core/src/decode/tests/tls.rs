@@ -130,7 +130,7 @@ fn socket_of_cluster() -> Part<core::TransportSocket> {
 }
 
 #[test]
-fn rules_40_and_117_what_a_transport_socket_is() {
+pub(super) fn rules_40_and_117_what_a_transport_socket_is() {
     socket_of_chain().refuses(&[
         (40, "typed_config", |socket| socket.config_type = None),
         (40, "typed_config", |socket| *socket = named(TLS, any(&upstream().base))),
@@ -163,7 +163,7 @@ fn plaintext_said_explicitly_is_plaintext() {
 
 /// gRFC A29.
 #[test]
-fn rules_41_to_50_a_servers_tls() {
+pub(super) fn rules_41_to_51_a_servers_tls() {
     downstream().refuses(&[
         (41, "common_tls_context", |context| {
             context.common_tls_context = None;
@@ -219,7 +219,7 @@ fn exact(name: &str) -> matcher::StringMatcher {
 
 /// gRFCs A29, A82 and A101.
 #[test]
-fn rules_118_to_122_a_clients_tls() {
+pub(super) fn rules_118_to_122_a_clients_tls() {
     upstream().refuses(&[
         (118, "common_tls_context", |context| context.common_tls_context = None),
         (118, "common_tls_context", |context| up_common(context).validation_context_type = None),
@@ -253,7 +253,7 @@ fn rules_118_to_122_a_clients_tls() {
 }
 
 #[test]
-fn rules_146_to_149_on_both_sides() {
+pub(super) fn rules_146_to_149_on_both_sides() {
     for part in both() {
         part.refuses(&[
             (146, "tls_params", |common| common.tls_params = Some(pb::TlsParameters::default())),
@@ -305,6 +305,7 @@ fn rules_146_to_149_on_both_sides() {
                 let context = validation(common);
                 context.trusted_ca = Some(core::DataSource::default());
                 context.allow_expired_certificate = true;
+                context.watched_directory = Some(core::WatchedDirectory { path: "x".to_owned(), ..Default::default() });
                 context.trust_chain_verification = 1;
             }),
         ]);
@@ -336,7 +337,18 @@ fn combined(roots: Option<Older>, default: CertificateValidationContext) -> Opti
 }
 
 #[test]
-fn rule_150_newer_and_older_spellings_mean_the_same() {
+pub(super) fn rule_150_newer_and_older_spellings_mean_the_same() {
+    upstream().takes(&[
+        (150, "the older fields", |context| {
+            let common = up_common(context);
+            common.tls_certificate_provider_instance = None;
+            common.tls_certificate_certificate_provider_instance = older("default");
+            common.validation_context_type = combined(older("default"), CertificateValidationContext::default());
+        }),
+        (150, "the newer ones, combined", |context| {
+            up_common(context).validation_context_type = combined(None, roots("default"));
+        }),
+    ]);
     let new = up(|_| {});
     assert_eq!((new.identity, new.roots), (Some(reference("c")), TrustRoots::Provider(reference("c"))));
     let old = up(|context| {

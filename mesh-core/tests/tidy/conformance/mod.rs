@@ -27,7 +27,7 @@ What there is of gRPC's proposals (gRFCs) on xDS, and of the protocol beyond the
 refused, or fails its requests, or is left out with an event; it is never skipped in silence.
 
 Generated from the tests that carry a proposal's number, by `UPDATE_DOCS=1 cargo test -p mesh-core --test tidy conformance`; a
-test fails when it is out of date.
+test fails when it is out of date. What becomes of a resource field by field is in [validation](validation.md).
 ";
 
 /// Where a test is.

@@ -53,7 +53,7 @@ pub(super) fn retry_policy() -> Part<pb::RetryPolicy> {
 }
 
 #[test]
-fn rules_67_to_69_actions_and_clusters() {
+pub(in crate::decode::tests) fn rules_67_to_69_actions_and_clusters() {
     route_action().refuses(&[
         (68, "cluster", |action| action.cluster_specifier = Some(ClusterSpecifier::Cluster(String::new()))),
         // gRPC ignores the route; Envoy refuses it, and so do we: a request meant for it would go to the next.
@@ -68,6 +68,11 @@ fn rules_67_to_69_actions_and_clusters() {
         action.cluster_specifier = Some(ClusterSpecifier::ClusterHeader("x-cluster".to_owned()));
     })]);
     route_part().takes(&[
+        (67, "a redirect", |route| route.action = Some(Action::Redirect(pb::RedirectAction::default()))),
+        (67, "an answer", |route| {
+            let answer = pb::DirectResponseAction { status: 200, ..Default::default() };
+            route.action = Some(Action::DirectResponse(answer));
+        }),
         (67, "for a server", |route| route.action = Some(Action::NonForwardingAction(pb::NonForwardingAction {}))),
         (67, "kept, and its requests fail", |route| {
             route.action = Some(Action::FilterAction(pb::FilterAction::default()));
@@ -88,7 +93,7 @@ fn use_plugin(table: &mut pb::RouteConfiguration, name: &str) {
 }
 
 #[test]
-fn rules_73_to_75_plugins() {
+pub(in crate::decode::tests) fn rules_73_to_76_plugins() {
     table().refuses(&[
         (73, "virtual_hosts[0].routes[0].route.cluster_specifier_plugin", |table| use_plugin(table, "p")),
         (74, "cluster_specifier_plugins[1].extension.name", |table| {
@@ -100,6 +105,11 @@ fn rules_73_to_75_plugins() {
         (75, "cluster_specifier_plugins[0].extension", |table| {
             table.cluster_specifier_plugins.push(pb::ClusterSpecifierPlugin::default());
         }),
+        (76, "cluster_specifier_plugins[0].extension.typed_config", |table| {
+            let typed_config = Some(garbage("grpc.lookup.v1.RouteLookupClusterSpecifier"));
+            let extension = Some(core::TypedExtensionConfig { name: "p".to_owned(), typed_config });
+            table.cluster_specifier_plugins = vec![pb::ClusterSpecifierPlugin { extension, is_optional: false }];
+        }),
     ]);
     // gRPC ignores the route; Envoy keeps it, and its requests fail. Ours do: the next route was not meant for them.
     table().takes(&[(75, "optional", |table| {
@@ -110,7 +120,7 @@ fn rules_73_to_75_plugins() {
 
 /// gRFC A28.
 #[test]
-fn rules_70_to_72_weights() {
+pub(in crate::decode::tests) fn rules_70_to_72_weights() {
     weighted_clusters().refuses(&[
         (70, "clusters", |value| value.clusters.clear()),
         (70, "clusters", |value| value.clusters.iter_mut().for_each(|cluster| cluster.weight = u32_value(0))),
@@ -131,7 +141,7 @@ fn rules_70_to_72_weights() {
 
 /// gRFC A44.
 #[test]
-fn rules_77_to_81_retries() {
+pub(in crate::decode::tests) fn rules_77_to_82_retries() {
     retry_policy().refuses(&[
         (77, "num_retries", |policy| policy.num_retries = u32_value(0)),
         (78, "retry_back_off.base_interval", |policy| {
@@ -174,7 +184,7 @@ fn rules_77_to_81_retries() {
 
 /// gRFC A31.
 #[test]
-fn rule_83_durations() {
+pub(in crate::decode::tests) fn rule_83_durations() {
     route_action().refuses(&[
         (83, "max_stream_duration.max_stream_duration", |action| {
             action.max_stream_duration =
@@ -201,7 +211,7 @@ fn substitute(pattern: &str, substitution: &str) -> matcher::RegexMatchAndSubsti
 
 /// gRFC A42.
 #[test]
-fn rule_84_hash_policies() {
+pub(in crate::decode::tests) fn rule_84_hash_policies() {
     route_action().refuses(&[
         (84, "hash_policy[0].header.header_name", |action| hash(action, PolicySpecifier::Header(Header::default()))),
         (84, "hash_policy[0].header.regex_rewrite.pattern", |action| {
