@@ -164,7 +164,7 @@ codes! {
     /// The route's cluster does not exist.
     NO_CLUSTER = 205, Config, Route, ControlPlane, "add the cluster, or correct the route";
     /// The host is not in the mesh.
-    UNKNOWN_HOST = 206, Refused, Resolve, Application, "add the host to the mesh, or build the client with passthrough";
+    UNKNOWN_HOST = 206, Refused, Resolve, Application, "add the host to the mesh, or let it pass: MeshBuilder::unknown_hosts(UnknownHosts::PassThrough)";
     /// Too many targets are in use.
     TOO_MANY_TARGETS = 207, Refused, Resolve, Application, "raise the limit of live targets, or stop using authorities from outside";
     /// The deadline of the request was over.

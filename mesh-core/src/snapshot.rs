@@ -89,6 +89,9 @@ pub enum Update {
         target: Name,
         /// Why.
         error: Error,
+        /// Whether the source says that there is no such Listener: the target is not in the mesh. Anything else (a control
+        /// plane that is away, a Listener that was refused, routes that are missing) leaves that open.
+        absent: bool,
     },
     /// A cluster that no route names any more, but that requests in flight still use, has changed.
     Cluster(Arc<ClusterConfig>),

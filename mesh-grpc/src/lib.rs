@@ -46,5 +46,5 @@ pub use mesh_core::source::MemorySource;
 pub use mesh_tower::connect::ConnectSettings;
 #[cfg(feature = "server")]
 pub use mesh_tower::inbound::{Bound, InboundLayer, InboundOptions, MeshListener, PeerInfo};
-pub use mesh_tower::outbound::{HttpClient, OutboundOptions, WaitForReady};
+pub use mesh_tower::outbound::{HttpClient, OutboundOptions, UnknownHosts, WaitForReady};
 pub use mesh_tower::{Mesh, MeshBuilder};

@@ -213,7 +213,11 @@ impl Engine {
         let Some(kind) = self.types.index(&key.type_url) else { return };
         let Some(entry) = self.cache[kind].get_mut(&key.name).filter(|entry| entry.is_open()) else { return };
         let transient = stream.server.features.resource_timer_is_transient_error;
-        let answered = stream.types[kind].answered;
+        let waited = if transient { self.settings.transient_resource_timeout } else { self.settings.resource_timeout };
+        // Only an answer that came after the question, and says all there is, says that this one is not there.
+        let asked = at.checked_sub(waited);
+        let answered =
+            !stream.is_incremental() && asked.is_some_and(|asked| stream.types[kind].answered >= Some(asked));
         let uri = &stream.server.uri;
         let (code, what) = if answered && !transient {
             (Code::RESOURCE_NOT_FOUND, "sends others of its type but not this one")

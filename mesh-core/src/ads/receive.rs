@@ -12,8 +12,10 @@ use crate::model::Name;
 use crate::resource::ResourceKey;
 use crate::status::State;
 
-/// `google.rpc.Code.NOT_FOUND` and `PERMISSION_DENIED`: the server means that there is nothing for us.
-const NOTHING_FOR_US: [i32; 2] = [5, 7];
+/// `google.rpc.Code.NOT_FOUND`: the server means that there is no such thing.
+const NOT_FOUND: i32 = 5;
+/// `google.rpc.Code.PERMISSION_DENIED`: the server means that there is nothing for us, which is as good as nothing (gRFC A88).
+const PERMISSION_DENIED: i32 = 7;
 
 /// The response at hand.
 struct Response<'a> {
@@ -57,6 +59,8 @@ impl Engine {
         let contents = envelope.open(&row, in_use);
         let nack = contents.nack();
         let total = contents.total;
+        // What cannot even be named could be anything that was asked for.
+        let whole = !contents.has_nameless;
         let response =
             Response { server: server.0, kind, type_url: &row.type_url, version: &version, now, is_due: false };
         if is_complete {
@@ -68,7 +72,11 @@ impl Engine {
             None => Event::Accepted { server: uri, type_url, version: version.clone(), resources: total },
             Some(reason) => Event::Rejected { server: uri, type_url, version: version.clone(), reason: reason.clone() },
         });
-        self.streams[server.0].types[kind].owe(&version, nonce, nack);
+        let state = &mut self.streams[server.0].types[kind];
+        state.owe(&version, nonce, nack);
+        if whole {
+            state.answered = Some(now);
+        }
     }
 
     fn apply(&mut self, response: &Response<'_>, contents: &Contents) {
@@ -94,8 +102,13 @@ impl Engine {
         }
         for (name, status) in &contents.errors {
             let reason = format!("the server reports code {}: {}", status.code, status.message);
-            if NOTHING_FOR_US.contains(&status.code) {
-                self.lose(response, name, State::ReceivedError, &reason);
+            let code = match status.code {
+                NOT_FOUND => Some(Code::RESOURCE_NOT_FOUND),
+                PERMISSION_DENIED => Some(Code::RESOURCE_REPORTED),
+                _ => None,
+            };
+            if let Some(code) = code {
+                self.lose(response, name, State::ReceivedError, code, &reason);
                 continue;
             }
             let reason = format!("{}: {reason}", response.key(name));
@@ -140,7 +153,13 @@ impl Engine {
         let mut gone: Vec<Name> = aliases.map(|(alias, _)| alias.clone()).collect();
         gone.push(name.clone());
         for name in gone {
-            self.lose(response, &name, State::DoesNotExist, "the server says that it does not exist");
+            self.lose(
+                response,
+                &name,
+                State::DoesNotExist,
+                Code::RESOURCE_NOT_FOUND,
+                "the server says that it does not exist",
+            );
         }
     }
 
@@ -151,7 +170,13 @@ impl Engine {
         let Some(held) = &entry.held else { return };
         let (server, version) = (held.server, held.version.clone());
         let response = Response { server, kind, type_url: &key.type_url, version: &version, now, is_due: true };
-        self.lose(&response, &key.name, State::DoesNotExist, "it was not refreshed within its ttl");
+        self.lose(
+            &response,
+            &key.name,
+            State::DoesNotExist,
+            Code::RESOURCE_TIMEOUT,
+            "it was not refreshed within its ttl",
+        );
     }
 
     /// A complete response deletes what was there before and is not in it. Nothing is deleted by a response with a resource
@@ -164,15 +189,15 @@ impl Engine {
             |(name, entry): (&Name, &Entry)| (entry.held.is_some() && !contents.mentions(name)).then(|| name.clone());
         let gone: Vec<Name> = self.cache[response.kind].iter().filter_map(gone).collect();
         for name in gone {
-            self.lose(response, &name, State::DoesNotExist, "it was deleted");
+            self.lose(response, &name, State::DoesNotExist, Code::RESOURCE_NOT_FOUND, "it was deleted");
         }
     }
 
     /// The server says that there is no such resource. One that is in use has grace.
-    fn lose(&mut self, response: &Response<'_>, name: &Name, state: State, reason: &str) {
+    fn lose(&mut self, response: &Response<'_>, name: &Name, state: State, code: Code, reason: &str) {
         let key = response.key(name);
         let grace = self.grace(response.server);
-        let trouble = self.trouble(response, Cause::Missing, Code::RESOURCE_NOT_FOUND, format!("{key}: {reason}"));
+        let trouble = self.trouble(response, Cause::Missing, code, format!("{key}: {reason}"));
         let mut until = None;
         let mut news = false;
         self.with_entry(response, name, false, |entry, key| {

@@ -80,8 +80,8 @@ pub(super) struct TypeState {
     is_whole: bool,
     /// The last nonce on this stream.
     nonce: String,
-    /// Whether a response of this type came on this stream.
-    pub(super) answered: bool,
+    /// When the last response of this type came on this stream, all of whose resources could be named.
+    pub(super) answered: Option<Instant>,
     /// The responses that are not acknowledged yet.
     owed: VecDeque<Owed>,
     /// Whether the names may have changed since the last request.
@@ -105,7 +105,6 @@ impl TypeState {
 
     /// A response came and is to be acknowledged, or refused with the text `error`; then the version in use stays.
     pub(super) fn owe(&mut self, version: &str, nonce: String, error: Option<String>) {
-        self.answered = true;
         self.is_whole = error.is_none();
         if self.is_whole {
             version.clone_into(&mut self.version);

@@ -109,7 +109,7 @@ async fn a_target_gets_one_snapshot_then_updates_then_its_end() {
     it.memory.set([]);
     let error = loop {
         match it.updates.recv().await.unwrap() {
-            Update::Failed { target, error } if &*target == "greeter" => break error,
+            Update::Failed { target, error, absent: true } if &*target == "greeter" => break error,
             _ => {}
         }
     };
@@ -122,7 +122,8 @@ async fn a_target_gets_one_snapshot_then_updates_then_its_end() {
 async fn a_target_that_does_not_exist_fails_at_once() {
     let mut it = mesh(&[]);
     it.config.watch_client("nowhere");
-    let Update::Failed { target, error } = it.updates.recv().await.unwrap() else { panic!() };
+    let Update::Failed { target, error, absent } = it.updates.recv().await.unwrap() else { panic!() };
+    assert!(absent, "a file or a memory source knows all there is");
     assert_eq!(&*target, "nowhere");
     assert!(error.to_string().contains("`nowhere`"), "{error}");
 }

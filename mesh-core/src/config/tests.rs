@@ -21,7 +21,11 @@ struct OneLevel {
 
 impl OneLevel {
     fn say(&mut self, target: &Name, what: &str) {
-        self.updates.push_back(Update::Failed { target: target.clone(), error: Error::new(Code::INTERNAL, what) });
+        self.updates.push_back(Update::Failed {
+            target: target.clone(),
+            error: Error::new(Code::INTERNAL, what),
+            absent: false,
+        });
     }
 }
 
@@ -70,7 +74,7 @@ struct Record(tokio::sync::mpsc::UnboundedSender<String>);
 
 impl Apply for Record {
     fn apply(&mut self, update: Update) {
-        let Update::Failed { target, error } = update else { panic!("{update:?}") };
+        let Update::Failed { target, error, .. } = update else { panic!("{update:?}") };
         self.0.send(format!("{target}: {}", error.message())).unwrap();
     }
 }

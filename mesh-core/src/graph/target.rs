@@ -77,6 +77,8 @@ pub(super) fn is_for(update: &Update, id: &TargetId) -> bool {
 enum Step<T> {
     Pending,
     Failed(Error),
+    /// There is no such Listener.
+    Absent(Error),
     Done(T),
 }
 
@@ -91,7 +93,8 @@ impl Target {
     fn walk_client(&mut self, name: &Name, nodes: &Nodes, clusters: &mut Clusters, version: u64) -> Walked {
         let mut needs = BTreeSet::new();
         let (listener, http, routes) = match client_routes(name, nodes, &mut needs) {
-            Step::Failed(error) => return self.fail(name, needs, error),
+            Step::Failed(error) => return self.fail(name, needs, error, false),
+            Step::Absent(error) => return self.fail(name, needs, error, true),
             Step::Pending => return self.keep_client(name, needs, nodes, clusters, version),
             Step::Done(parts) => parts,
         };
@@ -193,7 +196,7 @@ impl Target {
         Some(Update::Client(snapshot))
     }
 
-    fn fail(&mut self, name: &Name, needs: BTreeSet<ResourceKey>, error: Error) -> Walked {
+    fn fail(&mut self, name: &Name, needs: BTreeSet<ResourceKey>, error: Error, absent: bool) -> Walked {
         self.published = None;
         self.clusters.clear();
         self.named = None;
@@ -201,14 +204,15 @@ impl Target {
             return Walked { needs, update: None };
         }
         self.failed = Some(error.clone());
-        Walked { needs, update: Some(Update::Failed { target: name.clone(), error }) }
+        Walked { needs, update: Some(Update::Failed { target: name.clone(), error, absent }) }
     }
 
     fn walk_server(&mut self, name: &Name, nodes: &Nodes, version: u64) -> Walked {
         let mut needs = BTreeSet::new();
         let (listener, server) = match server_listener(name, nodes, &mut needs) {
             Step::Pending => return self.keep_server(needs),
-            Step::Failed(error) => return self.fail(name, needs, error),
+            Step::Failed(error) => return self.fail(name, needs, error, false),
+            Step::Absent(error) => return self.fail(name, needs, error, true),
             Step::Done(parts) => parts,
         };
         let mut routes = BTreeMap::new();
@@ -254,7 +258,7 @@ fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) 
     needs.insert(key.clone());
     let listener = match nodes.find::<Listener>(&key) {
         Found::Pending => return Step::Pending,
-        Found::Error(error) => return Step::Failed(error),
+        Found::Error(error) => return no_listener(error),
         Found::Value(listener, _) => listener,
     };
     let ListenerKind::Client(http) = &listener.kind else {
@@ -288,7 +292,7 @@ fn server_listener(
     needs.insert(key.clone());
     match nodes.find::<Listener>(&key) {
         Found::Pending => Step::Pending,
-        Found::Error(error) => Step::Failed(error),
+        Found::Error(error) => no_listener(error),
         Found::Value(listener, _) => match &listener.kind {
             ListenerKind::Server(server) => {
                 let server = server.clone();
@@ -300,6 +304,11 @@ fn server_listener(
             )),
         },
     }
+}
+
+/// A root without a Listener: by its code the source says whether there is none, or none to be had.
+fn no_listener<T>(error: Error) -> Step<T> {
+    if error.code() == Code::RESOURCE_NOT_FOUND { Step::Absent(error) } else { Step::Failed(error) }
 }
 
 fn same_verdicts(old: &BTreeMap<Name, Verdict>, new: &BTreeMap<Name, Verdict>) -> bool {

@@ -323,7 +323,7 @@ fn a_lost_listener_fails_the_target_and_lets_everything_go() {
     let mut story = Story::running();
     story.denies(LISTENER, "svc");
     assert!(
-        matches!(story.updates.last(), Some(Update::Failed { error, .. }) if error.code() == Code::RESOURCE_NOT_FOUND)
+        matches!(story.updates.last(), Some(Update::Failed { error, absent: true, .. }) if error.code() == Code::RESOURCE_NOT_FOUND)
     );
     story.latest = None;
     story.updates.clear();
@@ -334,6 +334,31 @@ fn a_lost_listener_fails_the_target_and_lets_everything_go() {
     story.says(CLUSTER, "a", eds("a"));
     story.says(CLUSTER_LOAD_ASSIGNMENT, "a", endpoints(9));
     assert_eq!(story.port_of("a"), Some(9));
+}
+
+/// Only the Listener is the target's own: who takes anything else for its absence sends a mesh's traffic past the mesh.
+#[test]
+fn a_target_is_absent_only_if_its_listener_does_not_exist() {
+    let mut story = Story::of("svc");
+    let unusable = |story: &mut Story, code| {
+        let key = ResourceKey::new(LISTENER, "svc");
+        let error = Error::new(code, "no");
+        story.graph.handle_event(ResourceEvent::Unusable { key, error }, story.now);
+        story.settle();
+    };
+    let absent = |story: &Story| match story.updates.last() {
+        Some(Update::Failed { absent, .. }) => *absent,
+        other => panic!("{other:?}"),
+    };
+    for code in [Code::NO_CONTROL_PLANE, Code::RESOURCE_TIMEOUT, Code::RESOURCE_REFUSED, Code::RESOURCE_REPORTED] {
+        unusable(&mut story, code);
+        assert!(!absent(&story), "{code}");
+    }
+    unusable(&mut story, Code::RESOURCE_NOT_FOUND);
+    assert!(absent(&story));
+    story.says(LISTENER, "svc", listener("svc", RouteSource::Rds("t".into())));
+    story.denies(ROUTE_CONFIGURATION, "t");
+    assert!(!absent(&story), "it exists, and its routes do not");
 }
 
 #[test]

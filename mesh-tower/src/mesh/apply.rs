@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::sync::{RwLock, Weak};
 use std::task::Context;
 
+#[cfg(feature = "server")]
 use mesh_core::error::Error;
 use mesh_core::model::Name;
 #[cfg(feature = "server")]
@@ -15,7 +16,7 @@ use mesh_core::snapshot::{Apply, Snapshot, Update};
 
 #[cfg(feature = "server")]
 use crate::inbound::InboundSlot;
-use crate::outbound::{OutboundApply, Watches};
+use crate::outbound::{NoConfig, OutboundApply, Watches};
 
 /// The listening addresses of a mesh, by their Listener's name.
 #[cfg(feature = "server")]
@@ -52,7 +53,7 @@ pub(crate) type Joining = Arc<Mutex<Vec<OutboundApply>>>;
 /// Whoever puts configuration in force.
 pub(super) struct MeshApply {
     /// What is in force, for clients that come to a target later than others.
-    latest: BTreeMap<Name, Result<Arc<Snapshot>, Error>>,
+    latest: BTreeMap<Name, Result<Arc<Snapshot>, NoConfig>>,
     pub(super) outbounds: Vec<OutboundApply>,
     pub(super) joining: Joining,
     watches: Arc<Watches>,
@@ -71,11 +72,11 @@ impl MeshApply {
         Self { latest: BTreeMap::new(), outbounds: vec![outbound], joining, watches }
     }
 
-    fn failed(&mut self, target: Name, error: Error) {
+    fn missing(&mut self, target: Name, why: NoConfig) {
         #[cfg(feature = "server")]
-        self.servers.fail(&target, &error);
-        self.outbounds.iter_mut().for_each(|outbound| outbound.failed(&target, error.clone()));
-        self.latest.insert(target, Err(error));
+        self.servers.fail(&target, &why.error);
+        self.outbounds.iter_mut().for_each(|outbound| outbound.missing(&target, why.clone()));
+        self.latest.insert(target, Err(why));
     }
 
     fn forget_dropped(&mut self) {
@@ -92,7 +93,7 @@ impl MeshApply {
             for target in outbound.waiting() {
                 match self.latest.get(&target) {
                     Some(Ok(snapshot)) => outbound.client(snapshot.clone()),
-                    Some(Err(error)) => outbound.failed(&target, error.clone()),
+                    Some(Err(why)) => outbound.missing(&target, why.clone()),
                     None => {}
                 }
             }
@@ -110,7 +111,7 @@ impl Apply for MeshApply {
             }
             #[cfg(feature = "server")]
             Update::Server(snapshot) => self.servers.apply(&snapshot),
-            Update::Failed { target, error } => self.failed(target, error),
+            Update::Failed { target, error, absent } => self.missing(target, NoConfig { error, absent }),
             Update::Cluster(config) => self.outbounds.iter_mut().for_each(|outbound| outbound.cluster(&config)),
             _ => {}
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mesh_core::ads::Settings;
@@ -24,7 +24,7 @@ use super::{Mesh, Outbound, Shared};
 use crate::connect::control::control_transport;
 use crate::connect::{ConnectSettings, Connections, Dial, EndpointFactory, ServiceDial, TcpDial};
 use crate::observe::Telemetry;
-use crate::outbound::{OutboundApply, OutboundOptions, Signal, Targets, Watches};
+use crate::outbound::{OutboundApply, OutboundOptions, Passthrough, Signal, Targets, UnknownHosts, Watches};
 use crate::secure::{Secure, watch_files};
 
 #[cfg(feature = "server")]
@@ -145,6 +145,13 @@ impl MeshBuilder {
         self
     }
 
+    /// What becomes of requests to hosts that are not in the mesh; see [`UnknownHosts`]. Of
+    /// [`client_options`](Self::client_options) it is [`OutboundOptions::unknown_hosts`].
+    pub fn unknown_hosts(mut self, choice: UnknownHosts) -> Self {
+        self.client.unknown_hosts = choice;
+        self
+    }
+
     /// How connections to endpoints are made and kept.
     pub fn connect_options(mut self, settings: ConnectSettings) -> Self {
         self.connect = settings;
@@ -188,7 +195,11 @@ impl MeshBuilder {
         let secure = Secure::new(certificates.clone());
         let decoder = Decoder::new(Arc::new(self.registry), certificates.instances());
         let dial = self.dial.unwrap_or_else(|| Arc::new(TcpDial::new(self.connect.tcp_keepalive)));
-        let factory = Connections::new(runtime, dial, secure.clone(), self.connect, fastrand::u64(..));
+        let connections = || {
+            let (dial, secure, settings) = (dial.clone(), secure.clone(), self.connect.clone());
+            Arc::new(Connections::new(runtime.clone(), dial, secure, settings, fastrand::u64(..)))
+        };
+        let passthrough = passthrough(&self.client, connections);
         let events: Arc<dyn EventSink> = Arc::new(Fanout::new(self.events));
 
         let telemetry = Telemetry::global();
@@ -197,7 +208,7 @@ impl MeshBuilder {
         let targets = targets(&names, &self.client, &watches);
         let joining = Joining::default();
         let outbound = OutboundParts { targets: &targets, signal: &signal, options: &self.client, events: &events };
-        let outbound = outbound.apply(Arc::new(factory));
+        let outbound = outbound.apply(connections());
         #[cfg(feature = "server")]
         let servers = Arc::<Servers>::default();
         let apply = MeshApply::new(
@@ -208,7 +219,7 @@ impl MeshBuilder {
             servers.clone(),
         );
         let config = ConfigThread::spawn(Options {
-            background: background(refresh, &targets, &signal),
+            background: background(refresh, &targets, passthrough.as_ref(), &signal),
             ..Options::new(
                 source,
                 Arc::new(decoder),
@@ -223,6 +234,7 @@ impl MeshBuilder {
             names,
             outbound: Outbound {
                 targets,
+                passthrough,
                 watches,
                 signal,
                 joining,
@@ -261,14 +273,31 @@ impl OutboundParts<'_> {
     }
 }
 
+/// Where hosts that are not in the mesh are let pass to, if they are. Connections of its own: a cluster's name says nothing
+/// of what passes the mesh by.
+fn passthrough(options: &OutboundOptions, connections: impl Fn() -> Arc<Connections>) -> Option<Arc<Passthrough>> {
+    let passes = options.unknown_hosts == UnknownHosts::PassThrough;
+    passes.then(|| Arc::new(Passthrough::new(connections(), options.max_targets, options.target_idle)))
+}
+
 /// Reads certificates again, and forgets idle targets.
-fn background(refresh: Background, targets: &Arc<Targets>, signal: &Arc<Signal>) -> Background {
+fn background(
+    refresh: Background,
+    targets: &Arc<Targets>,
+    passthrough: Option<&Arc<Passthrough>>,
+    signal: &Arc<Signal>,
+) -> Background {
     let (targets, signal) = (Arc::downgrade(targets), signal.clone());
+    let passthrough = passthrough.map(Arc::downgrade);
     let sweep = async move {
         loop {
             tokio::time::sleep(SWEEP).await;
             let Some(targets) = targets.upgrade() else { return };
-            targets.sweep(tokio::time::Instant::now().into_std());
+            let now = tokio::time::Instant::now().into_std();
+            targets.sweep(now);
+            if let Some(passthrough) = passthrough.as_ref().and_then(Weak::upgrade) {
+                passthrough.sweep(now);
+            }
             // Clusters that nobody uses any more are evicted in the same round.
             signal.raise();
         }

@@ -21,7 +21,7 @@ pub use layer::{MeshLayer, MeshMakeLayer};
 #[cfg(feature = "server")]
 use crate::inbound::{Bound, InboundOptions, Listeners, RequestBody, serve};
 use crate::observe::Telemetry;
-use crate::outbound::{HttpClient, OutboundOptions, Signal, TargetState, Targets, Watches, Way, stack};
+use crate::outbound::{HttpClient, OutboundOptions, Passthrough, Signal, TargetState, Targets, Watches, Way, stack};
 #[cfg(feature = "server")]
 use apply::Servers;
 
@@ -58,6 +58,8 @@ struct Shared {
 /// What clients of a mesh share.
 struct Outbound {
     targets: Arc<Targets>,
+    /// Where requests to hosts that are not in the mesh go; None: they are refused.
+    passthrough: Option<Arc<Passthrough>>,
     watches: Arc<Watches>,
     signal: Arc<Signal>,
     joining: apply::Joining,
@@ -115,9 +117,11 @@ impl Mesh {
 }
 
 impl Mesh {
-    /// A client for any host: each request's authority is its target.
+    /// A client for any host: each request's authority is its target. A host that is not in the mesh is refused, unless the
+    /// mesh was built to let it pass; see [`MeshBuilder::unknown_hosts`].
     pub fn http(&self) -> HttpClient {
-        self.client_of(Way::ByAuthority(self.0.outbound.targets.clone()), None)
+        let Outbound { targets, passthrough, .. } = &self.0.outbound;
+        self.client_of(Way::ByAuthority { targets: targets.clone(), passthrough: passthrough.clone() }, None)
     }
 
     /// A client for one target: `xds:///reviews:9080`, `reviews:9080` or `http://reviews:9080`. Its virtual host is chosen
@@ -148,7 +152,7 @@ impl Mesh {
         loop {
             match &**reader.load() {
                 TargetState::Ready(_) => return Ok(()),
-                TargetState::Failed(error) => return Err(error.clone()),
+                TargetState::Missing(why) => return Err(why.error.clone()),
                 TargetState::Waiting => {}
             }
             if reader.changed().await.is_err() {

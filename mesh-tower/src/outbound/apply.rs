@@ -12,7 +12,7 @@ use mesh_core::snapshot::{Children, ClusterConfig, Snapshot};
 
 use super::OutboundFilters;
 use super::cluster::{ClusterHandle, Registry, Signal};
-use super::target::{TargetState, Targets};
+use super::target::{NoConfig, TargetState, Targets};
 use super::view::TargetView;
 use crate::connect::EndpointFactory;
 
@@ -59,7 +59,7 @@ impl OutboundApply {
         let version = snapshot.version;
         let state = match TargetView::new(snapshot, clusters, &self.filters, before.as_deref()) {
             Ok(view) => TargetState::Ready(Arc::new(view)),
-            Err(error) => TargetState::Failed(error.with_config_version(version)),
+            Err(error) => TargetState::Missing(NoConfig { error: error.with_config_version(version), absent: false }),
         };
         drop(before);
         self.retired.push(slot.publish(state));
@@ -77,9 +77,10 @@ impl OutboundApply {
     }
 
     /// A target has no configuration.
-    pub(crate) fn failed(&mut self, target: &Name, error: Error) {
+    pub(crate) fn missing(&mut self, target: &Name, why: NoConfig) {
         if let Some(slot) = self.targets.get(target) {
-            self.retired.push(slot.publish(TargetState::Failed(naming(target, error))));
+            let why = NoConfig { error: naming(target, why.error), ..why };
+            self.retired.push(slot.publish(TargetState::Missing(why)));
             self.collect();
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! resolve -> route -> deadline -> filter -> shape -> retry -> [ limit -> pick -> connect -> secure ] -> wire
+//!         -> passthrough, where the host is not in the mesh and the client lets it pass
 //! ```
 //!
 //! `stack` puts the layers together. What they read is published by the configuration thread: targets with their routes,
@@ -18,6 +19,7 @@ mod downstream;
 mod stage;
 mod stack;
 mod resolve;
+mod passthrough;
 mod route;
 mod deadline;
 mod filter;
@@ -39,11 +41,12 @@ pub(crate) use apply::OutboundApply;
 pub use client::{HttpClient, InternalCaller, ResponseFuture, WaitForReady};
 pub(crate) use cluster::Signal;
 pub use facts::OutboundFacts;
-pub use options::OutboundOptions;
+pub use options::{OutboundOptions, UnknownHosts};
+pub(crate) use passthrough::Passthrough;
 pub(crate) use resolve::Way;
 pub use response::ResponseBody;
 pub(crate) use stack::stack;
-pub(crate) use target::{TargetState, Targets};
+pub(crate) use target::{NoConfig, TargetState, Targets};
 pub(crate) use watches::Watches;
 
 /// The HTTP filters that a client can apply.

@@ -13,6 +13,9 @@ pub struct OutboundOptions {
     pub max_targets: usize,
     /// How long a target that no request asks for is kept: 5 min by default.
     pub target_idle: Duration,
+    /// What becomes of requests to hosts that are not in the mesh: refused by default. Only clients for any host
+    /// ([`Mesh::http`](crate::Mesh::http)) ask.
+    pub unknown_hosts: UnknownHosts,
     /// How many bytes of a request's body are kept for another attempt: 64 KiB by default. A longer request is not tried
     /// again.
     pub replay_bytes: usize,
@@ -20,11 +23,34 @@ pub struct OutboundOptions {
     pub filters: OutboundFilters,
 }
 
+/// What a client for any host does with a request whose host is not in the mesh.
+///
+/// Not in the mesh is what the source of configuration says: there is no Listener for the host. A file says so at once. A
+/// control plane says so by a resource error, or by answering without that Listener until
+/// [`Settings::resource_timeout`](mesh_core::ads::Settings::resource_timeout) is over (15 s, gRFC A57), which the first request
+/// to each such host waits for. A control plane that is away, silent or denies access, a Listener that was refused, and a
+/// host whose routes are missing are failures: nothing passes on their account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum UnknownHosts {
+    /// The request fails with [`Code::UNKNOWN_HOST`](mesh_core::error::Code::UNKNOWN_HOST): Istio's `REGISTRY_ONLY`. The
+    /// default, as what leaves the mesh leaves its identity and its policies behind.
+    #[default]
+    Refuse,
+    /// The request goes to the host by DNS: Istio's `ALLOW_ANY`. `https` is TLS with the system's roots and a certificate for
+    /// that name; `http` is plaintext. There is no route, retry policy or timeout but gRPC's own deadline. As many hosts are
+    /// kept as [`max_targets`](OutboundOptions::max_targets) says, those used last.
+    ///
+    /// A program that passes on requests of strangers makes itself an open proxy by it.
+    PassThrough,
+}
+
 impl Default for OutboundOptions {
     fn default() -> Self {
         Self {
             max_targets: 1024,
             target_idle: Duration::from_secs(300),
+            unknown_hosts: UnknownHosts::Refuse,
             replay_bytes: 64 * 1024,
             filters: OutboundFilters::standard(),
         }

@@ -18,6 +18,8 @@ use super::watches::Watches;
 
 /// So many spellings of an authority are remembered for each target in the bound; more are looked up the long way.
 const SPELLINGS: usize = 4;
+/// One of so many targets in the bound is forgotten at once where strangers take the room.
+const STRANGERS: usize = 8;
 
 /// A target, across configurations.
 pub(crate) struct TargetSlot {
@@ -35,8 +37,16 @@ pub(crate) enum TargetState {
     Waiting,
     /// Its configuration.
     Ready(Arc<TargetView>),
-    /// It has none.
-    Failed(Error),
+    /// It has none, or none is to be had.
+    Missing(NoConfig),
+}
+
+/// Why a target has no configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct NoConfig {
+    pub(crate) error: Error,
+    /// The source says that there is no such Listener: the host is not in the mesh.
+    pub(crate) absent: bool,
 }
 
 impl TargetSlot {
@@ -161,6 +171,9 @@ impl Targets {
             return Ok(slot.clone());
         }
         if slots.len() >= self.limit {
+            self.forget_strangers(&mut slots);
+        }
+        if slots.len() >= self.limit {
             return Err(Error::new(
                 Code::TOO_MANY_TARGETS,
                 format!("{} targets are in use, and `{name}` would be one more", slots.len()),
@@ -170,6 +183,34 @@ impl Targets {
         slots.insert(name.clone(), slot.clone());
         self.watches.watch(name);
         Ok(slot)
+    }
+
+    /// Makes room at the expense of hosts that are not in the mesh, those asked for longest ago first: names that somebody
+    /// made up must not keep out those of the mesh. A share at once, as the tables are copied for it.
+    fn forget_strangers(&self, slots: &mut BTreeMap<Name, Arc<TargetSlot>>) {
+        let is_stranger = |slot: &Arc<TargetSlot>| {
+            let absent = matches!(&**slot.state.load(), TargetState::Missing(NoConfig { absent: true, .. }));
+            absent && slot.pins.load(Ordering::Relaxed) == 0
+        };
+        let mut strangers: Vec<_> = slots.values().filter(|slot| is_stranger(slot)).cloned().collect();
+        if strangers.is_empty() {
+            return;
+        }
+        strangers.sort_by_key(|slot| slot.used.load(Ordering::Relaxed));
+        strangers.truncate(self.limit / STRANGERS + 1);
+        for slot in &strangers {
+            slots.remove(slot.listener());
+            self.watches.unwatch(slot.listener());
+        }
+        self.forget_spellings(slots);
+    }
+
+    fn forget_spellings(&self, slots: &BTreeMap<Name, Arc<TargetSlot>>) {
+        for spelled in &self.spelled {
+            let mut next = HashMap::clone(&spelled.load());
+            next.retain(|_, slot| slots.contains_key(slot.listener()));
+            spelled.store(Arc::new(next));
+        }
     }
 
     fn remember(&self, authority: &str, https: bool, slot: &Arc<TargetSlot>) {
@@ -222,11 +263,7 @@ impl Targets {
         if slots.len() == before {
             return;
         }
-        for spelled in &self.spelled {
-            let mut next = HashMap::clone(&spelled.load());
-            next.retain(|_, slot| slots.contains_key(slot.listener()));
-            spelled.store(Arc::new(next));
-        }
+        self.forget_spellings(&slots);
     }
 
     fn forget_all(&self) {
@@ -279,6 +316,29 @@ mod tests {
         assert_eq!(error.code(), Code::TOO_MANY_TARGETS);
         assert!(targets.find("a", false, targets.began).is_ok(), "those that are there go on");
         assert_eq!(targets.find("a b", false, targets.began).unwrap_err().code(), Code::BAD_TARGET);
+    }
+
+    #[test]
+    fn hosts_that_are_not_in_the_mesh_make_room_for_those_that_are() {
+        let targets = targets(3);
+        let find = |host, second| targets.find(host, false, targets.began + Duration::from_secs(second));
+        let absent = |host| {
+            let error = Error::new(Code::RESOURCE_NOT_FOUND, "no");
+            find(host, 0).unwrap().publish(TargetState::Missing(NoConfig { error, absent: true }))
+        };
+        find("known", 0).unwrap();
+        absent("old");
+        absent("new");
+        find("new", 5).unwrap();
+        find("another", 6).unwrap();
+        assert!(
+            targets.get("old:80").is_none() && targets.get("known:80").is_some() && targets.get("new:80").is_some()
+        );
+        assert!(targets.spelled[0].load().get("old").is_none());
+        find("more", 7).unwrap();
+        assert!(targets.get("new:80").is_none());
+        assert_eq!(find("too many", 8).unwrap_err().code(), Code::BAD_TARGET);
+        assert_eq!(find("toomany", 8).unwrap_err().code(), Code::TOO_MANY_TARGETS, "nobody else is to make room");
     }
 
     #[test]

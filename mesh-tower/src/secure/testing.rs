@@ -1,5 +1,6 @@
 //! What the tests of TLS share: authorities, certificates, policies.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,6 +27,7 @@ pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
 pub(crate) struct Leaf {
     pub(crate) uris: Vec<&'static str>,
     pub(crate) dns: Vec<&'static str>,
+    pub(crate) ips: Vec<IpAddr>,
     pub(crate) usages: Vec<ExtendedKeyUsagePurpose>,
     pub(crate) expired: bool,
 }
@@ -34,13 +36,13 @@ impl Leaf {
     /// A workload's, as a mesh issues it.
     pub(crate) fn workload(uri: &'static str) -> Self {
         let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        Self { uris: vec![uri], dns: Vec::new(), usages, expired: false }
+        Self { uris: vec![uri], dns: Vec::new(), ips: Vec::new(), usages, expired: false }
     }
 
     /// A web server's.
     pub(crate) fn web(dns: &'static str) -> Self {
         let usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        Self { uris: Vec::new(), dns: vec![dns], usages, expired: false }
+        Self { uris: Vec::new(), dns: vec![dns], ips: Vec::new(), usages, expired: false }
     }
 }
 
@@ -70,7 +72,8 @@ impl Ca {
         params.distinguished_name.push(DnType::CommonName, "leaf");
         let uris = leaf.uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
         let dns = leaf.dns.iter().map(|dns| SanType::DnsName((*dns).try_into().unwrap()));
-        params.subject_alt_names = uris.chain(dns).collect();
+        let ips = leaf.ips.iter().map(|ip| SanType::IpAddress(*ip));
+        params.subject_alt_names = uris.chain(dns).chain(ips).collect();
         params.extended_key_usages = leaf.usages.clone();
         if leaf.expired {
             params.not_after = rcgen::date_time_ymd(2001, 1, 1);

@@ -241,7 +241,7 @@ fn ttl_a_resource_with_one_is_deleted_unless_it_is_refreshed() {
     assert_eq!(it.requests(A), ["ClusterLoadAssignment nonce n3 NACK"], "of another version it is none");
     assert_eq!(it.told(), ["a ambient MESH-113"]);
     it.wait(1.1);
-    assert_eq!(it.told(), ["a ambient MESH-112"], "it is over");
+    assert_eq!(it.told(), ["a ambient MESH-111"], "it is over");
     it.hear_delta(&with_ttl("n4", "a@1:?", 10));
     assert_eq!(it.told(), ["a well"], "and lives again");
     it.respond_delta(CLUSTER_LOAD_ASSIGNMENT, "n5", &["a@3:three"], &[]);
@@ -252,7 +252,7 @@ fn ttl_a_resource_with_one_is_deleted_unless_it_is_refreshed() {
     assert_eq!(it.told(), ["a ambient MESH-113"]);
     it.hear_delta(&with_ttl("n7", "a@5:five", 1));
     it.wait(40.0);
-    assert_eq!(it.told(), ["a=five", "a ambient MESH-112", "a unusable MESH-112"], "and then its grace is over");
+    assert_eq!(it.told(), ["a=five", "a ambient MESH-111", "a unusable MESH-111"], "and then its grace is over");
 }
 
 #[test]

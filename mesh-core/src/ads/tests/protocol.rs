@@ -409,7 +409,7 @@ fn ttl_a_wrapped_resource_with_one_is_deleted_unless_it_is_refreshed() {
     assert_eq!(it.told(), ["a=one", "b=one"]);
     assert_eq!(it.requests(A), ["Listener a,b version 1 nonce n2"]);
     it.wait(1.1);
-    assert_eq!(it.told(), ["a ambient MESH-112"]);
+    assert_eq!(it.told(), ["a ambient MESH-111"]);
     let mut early = response(LISTENER, "2", "n3", &["b:one"]);
     early.resources.push(wrap("c", None));
     it.subscribe(LISTENER, "c");

@@ -27,6 +27,32 @@ fn a57_a_server_that_sends_others_of_the_type_does_not_have_this_one() {
     assert_eq!(it.told(), ["b unusable MESH-112"]);
 }
 
+#[test]
+fn a57_a_server_that_fell_silent_has_not_said_that_it_does_not_have_it() {
+    let mut it = Dialogue::new().asking(LISTENER, &["a"]);
+    it.respond(LISTENER, "1", "n1", &["a:one"]);
+    it.requests(A);
+    it.wait(0.1);
+    it.subscribe(LISTENER, "b");
+    it.requests(A);
+    it.told();
+    it.wait(16.0);
+    assert_eq!(it.told(), ["b unusable MESH-111"], "it spoke before it was asked for b, and not since");
+    it.subscribe(LISTENER, "c");
+    it.requests(A);
+    it.respond(LISTENER, "2", "n2", &["a:one"]);
+    it.wait(16.0);
+    assert_eq!(it.told(), ["c unusable MESH-112"], "it was asked, spoke, and left c out");
+}
+
+#[test]
+fn a57_a_response_that_could_hold_it_does_not_say_that_it_is_not_there() {
+    let mut it = Dialogue::new().asking(LISTENER, &["a"]);
+    it.respond(LISTENER, "1", "n1", &["cannot even be named"]);
+    it.wait(16.0);
+    assert_eq!(it.told(), ["a unusable MESH-111"]);
+}
+
 /// grpc-go's `*Watch_ValidResponseCancelsExpiryTimerBehavior`; an invalid one does too.
 #[test]
 fn a57_a_response_stops_the_timer_even_a_bad_one() {

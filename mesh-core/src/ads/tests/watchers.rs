@@ -168,7 +168,7 @@ fn a88_errors_that_the_server_reports() {
     };
     for (code, uncached, kept, dropped) in [
         (NOT_FOUND, "a unusable MESH-112", "a ambient MESH-112", "a unusable MESH-112"),
-        (PERMISSION_DENIED, "a unusable MESH-112", "a ambient MESH-112", "a unusable MESH-112"),
+        (PERMISSION_DENIED, "a unusable MESH-115", "a ambient MESH-115", "a unusable MESH-115"),
         (INTERNAL, "a unusable MESH-115", "a ambient MESH-115", "a ambient MESH-115"),
     ] {
         let mut it = Dialogue::new().asking(CLUSTER_LOAD_ASSIGNMENT, &["a"]);

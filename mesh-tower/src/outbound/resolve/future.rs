@@ -12,8 +12,10 @@ use pin_project::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
+use super::Way;
 use crate::body::MeshBody;
 use crate::outbound::ResponseBody;
+use crate::outbound::passthrough::Passing;
 use crate::outbound::stage::{Call, Resolved};
 use crate::outbound::target::{TargetSlot, TargetState};
 use crate::outbound::view::{TargetView, waiting};
@@ -27,6 +29,8 @@ enum Stage<S: Service<Resolved>> {
     Failed(Option<Error>),
     /// Rare, and large: boxed, so that the common way stays small.
     Waiting(Pin<Box<Waiting<S>>>),
+    /// The host is not in the mesh, and let pass.
+    Passing(Passing),
     Found(#[pin] S::Future),
 }
 
@@ -34,6 +38,7 @@ enum Stage<S: Service<Resolved>> {
 #[pin_project]
 struct Waiting<S> {
     inner: S,
+    way: Way,
     reader: Reader<TargetState>,
     slot: Arc<TargetSlot>,
     request: Option<Request<MeshBody>>,
@@ -52,8 +57,13 @@ impl<S: Service<Resolved>> ResolveFuture<S> {
         Self(Stage::Found(future))
     }
 
+    pub(super) fn passing(future: Passing) -> Self {
+        Self(Stage::Passing(future))
+    }
+
     pub(super) fn waiting(
         inner: S,
+        way: Way,
         slot: Arc<TargetSlot>,
         request: Request<MeshBody>,
         call: Call,
@@ -62,7 +72,7 @@ impl<S: Service<Resolved>> ResolveFuture<S> {
     ) -> Self {
         let until = until.map(|at| tokio::time::sleep_until(at.into()));
         let reader = slot.reader();
-        let waiting = Waiting { inner, reader, slot, request: Some(request), call, authority, until };
+        let waiting = Waiting { inner, way, reader, slot, request: Some(request), call, authority, until };
         Self(Stage::Waiting(Box::pin(waiting)))
     }
 }
@@ -81,9 +91,10 @@ where
                     return Poll::Ready(Err(error.take().expect("a future is not polled after it is done")));
                 }
                 Projected::Waiting(waiting) => match ready!(waiting.as_mut().poll(cx)) {
-                    Ok(future) => Stage::Found(future),
+                    Ok(next) => next,
                     Err(error) => return Poll::Ready(Err(error)),
                 },
+                Projected::Passing(future) => return future.as_mut().poll(cx),
                 Projected::Found(future) => return future.poll(cx),
             };
             stage.set(next);
@@ -92,22 +103,27 @@ where
 }
 
 impl<S: Service<Resolved>> Waiting<S> {
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Future, Error>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stage<S>, Error>> {
         let this = self.project();
         loop {
             match &**this.reader.load() {
                 TargetState::Ready(view) => {
                     let request = this.request.take().expect("a future is not polled after it is done");
                     let (view, authority): (Arc<TargetView>, _) = (view.clone(), this.authority.take());
-                    return Poll::Ready(Ok(this.inner.call(Resolved {
-                        request,
-                        call: this.call.clone(),
-                        view,
-                        authority,
-                    })));
+                    let resolved = Resolved { request, call: this.call.clone(), view, authority };
+                    return Poll::Ready(Ok(Stage::Found(this.inner.call(resolved))));
                 }
-                TargetState::Failed(error) if !this.call.wait_for_ready => return Poll::Ready(Err(error.clone())),
-                TargetState::Failed(_) | TargetState::Waiting => {}
+                TargetState::Missing(why) => {
+                    if let Some(passthrough) = this.way.passthrough().filter(|_| why.absent) {
+                        let request = this.request.take().expect("a future is not polled after it is done");
+                        let passing = passthrough.clone().send(request, this.call.clone());
+                        return Poll::Ready(Ok(Stage::Passing(passing)));
+                    }
+                    if !this.call.wait_for_ready {
+                        return Poll::Ready(Err(this.way.missing(why)));
+                    }
+                }
+                TargetState::Waiting => {}
             }
             if this.reader.poll_changed(cx).is_pending() {
                 break;

@@ -17,24 +17,46 @@ use crate::observe::CallLink;
 use crate::outbound::client::{InternalCaller, WaitForReady};
 use crate::outbound::downstream::Downstream;
 use crate::outbound::stage::{Arrived, Call, Resolved};
-use crate::outbound::target::{Pinned, TargetSlot, TargetState, Targets};
-use crate::outbound::{ResponseBody, authority_of};
+use crate::outbound::target::{NoConfig, Pinned, TargetSlot, TargetState, Targets};
+use crate::outbound::{Passthrough, ResponseBody, authority_of};
 
 /// How a client finds its targets.
 #[derive(Clone)]
 pub(crate) enum Way {
-    /// From each request's authority.
-    ByAuthority(Arc<Targets>),
+    /// From each request's authority. Hosts that are not in the mesh are let pass, if there is where to.
+    ByAuthority { targets: Arc<Targets>, passthrough: Option<Arc<Passthrough>> },
     /// Always this one; virtual hosts are chosen by `authority`, whatever the request says (gRFC A47).
     Fixed { target: Arc<Pinned>, authority: Arc<str> },
     /// There is none: every request fails so.
     Refused(Error),
 }
 
+impl Way {
+    /// Where requests to hosts that are not in the mesh go.
+    pub(super) fn passthrough(&self) -> Option<&Arc<Passthrough>> {
+        match self {
+            Self::ByAuthority { passthrough, .. } => passthrough.as_ref(),
+            Self::Fixed { .. } | Self::Refused(_) => None,
+        }
+    }
+
+    /// The error of a request whose target has no configuration. A fixed target was named by the application; any other is
+    /// a host that a request happened to name.
+    pub(super) fn missing(&self, why: &NoConfig) -> Error {
+        if !why.absent || !matches!(self, Self::ByAuthority { .. }) {
+            return why.error.clone();
+        }
+        let text = format!("the host is not in the mesh: {}", why.error.message());
+        Error::new(Code::UNKNOWN_HOST, text).with_source(why.error.clone())
+    }
+}
+
 impl fmt::Debug for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ByAuthority(_) => f.write_str("ByAuthority"),
+            Self::ByAuthority { passthrough, .. } => {
+                f.debug_struct("ByAuthority").field("passthrough", passthrough).finish_non_exhaustive()
+            }
             Self::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
             Self::Fixed { target, .. } => f.debug_tuple("Fixed").field(target.slot()).finish(),
         }
@@ -76,7 +98,7 @@ impl<S> Resolve<S> {
         match &self.way {
             Way::Refused(error) => Err(error.clone()),
             Way::Fixed { target, authority } => Ok((target.slot().clone(), Some(authority.clone()))),
-            Way::ByAuthority(targets) => {
+            Way::ByAuthority { targets, .. } => {
                 let authority = authority_of(request.uri(), request.headers());
                 if authority.is_empty() {
                     return Err(Error::new(Code::BAD_TARGET, "the request has neither an authority nor a host header"));
@@ -107,14 +129,20 @@ where
             Ok(found) => found,
             Err(error) => return ResolveFuture::failed(error),
         };
-        if let TargetState::Ready(view) = &*slot.current() {
-            let resolved = Resolved { request, call, view: view.clone(), authority };
-            return ResolveFuture::found(self.inner.call(resolved));
+        match (&*slot.current(), self.way.passthrough()) {
+            (TargetState::Ready(view), _) => {
+                let resolved = Resolved { request, call, view: view.clone(), authority };
+                return ResolveFuture::found(self.inner.call(resolved));
+            }
+            (TargetState::Missing(why), Some(passthrough)) if why.absent => {
+                return ResolveFuture::passing(passthrough.clone().send(request, call));
+            }
+            _ => {}
         }
         // The route's limits are not known yet; the caller's own is.
         let asked = request.headers().get("grpc-timeout").and_then(|value| parse_grpc_timeout(value.as_bytes()));
         let until = if call.grpc { deadline(call.started, asked) } else { None };
-        ResolveFuture::waiting(self.inner.clone(), slot, request, call, authority, until)
+        ResolveFuture::waiting(self.inner.clone(), self.way.clone(), slot, request, call, authority, until)
     }
 }
 

@@ -5,6 +5,9 @@ mod backend;
 mod built_in;
 mod filters;
 mod limits;
+mod passing;
+#[cfg(feature = "server")]
+mod passing_tls;
 mod retrying;
 mod routing;
 mod shaping;

@@ -20,7 +20,7 @@ async fn any_host_is_a_target_of_its_own() {
     assert_eq!(get(&client, "http://a/x?y=z").await, (StatusCode::OK, "one GET /x?y=z a".to_owned()));
     assert_eq!(get(&client, "http://b:8080/").await.1, "two GET / b:8080");
     let error = client.get("http://nowhere/").await.unwrap_err();
-    assert_eq!(error.code(), Code::RESOURCE_NOT_FOUND);
+    assert_eq!(error.code(), Code::UNKNOWN_HOST);
     assert!(error.to_string().contains("nowhere:80"), "{error}");
 }
 
