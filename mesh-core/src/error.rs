@@ -175,6 +175,8 @@ codes! {
     FILTERED = 311, Refused, Filter, ControlPlane, "read the filter's configuration";
     /// A filter failed.
     FILTER_FAILED = 312, Internal, Filter, Application, "read the panic in the log";
+    /// The server's authorization policy does not allow the request.
+    ACCESS_DENIED = 313, Refused, Filter, Downstream, "call as an identity that the policy allows; the server's log names the policy";
     /// The cluster has no endpoints.
     NO_ENDPOINTS = 401, Unavailable, Pick, ControlPlane, "check that the service has running servers";
     /// No endpoint of the cluster can be connected to.

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
+
+use crate::model::listener::canonical;
 
 /// Values by address range, and one for "not said", which ranks below `/0`.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ impl<T> Default for PrefixMap<T> {
 impl<T: Default> PrefixMap<T> {
     /// The value of `range`, made on first use.
     pub(super) fn entry(&mut self, range: Option<IpNet>) -> &mut T {
-        let Some(range) = range.map(unmap) else {
+        let Some(range) = range.map(canonical) else {
             return self.unspecified.get_or_insert_with(T::default);
         };
         let at = match self.ranges.iter().position(|(known, _)| *known == range) {
@@ -49,17 +51,4 @@ impl<T: Default> PrefixMap<T> {
     pub(super) fn unspecified(&self) -> Option<&T> {
         self.unspecified.as_ref()
     }
-}
-
-/// The range with its host bits cleared, and as IPv4 if it lies within the IPv4-mapped addresses.
-fn unmap(range: IpNet) -> IpNet {
-    const MAPPED: u8 = 96;
-    if let IpNet::V6(six) = range
-        && let Some(four) = six.addr().to_ipv4_mapped()
-        && let Some(length) = six.prefix_len().checked_sub(MAPPED)
-        && let Ok(four) = Ipv4Net::new(four, length)
-    {
-        return IpNet::V4(four.trunc());
-    }
-    range.trunc()
 }

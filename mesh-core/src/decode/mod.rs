@@ -14,6 +14,7 @@ mod envelope;
 mod filter;
 mod listener;
 mod matcher;
+mod metadata;
 mod policy;
 mod route;
 mod template;
@@ -23,7 +24,7 @@ mod tls;
 mod value;
 
 pub use decoder::Decoder;
-pub use filter::{CorsFilter, FaultFilter, RouterFilter};
+pub use filter::{CorsFilter, FaultFilter, RbacFilter, RouterFilter};
 pub use policy::PolicyScope;
 
 use std::collections::BTreeMap;
@@ -160,14 +161,13 @@ impl Registry {
         Self::default()
     }
 
-    /// The built-in types: the router, fault injection and CORS; and every policy of [`balance`](crate::balance).
-    ///
-    /// Authorization is not among them yet, so that a Listener with an RBAC filter is refused.
+    /// The built-in types: the router, fault injection, CORS and RBAC; and every policy of [`balance`](crate::balance).
     pub fn standard() -> Self {
         let filters = Self::empty()
             .with_filter(Arc::new(RouterFilter))
             .with_filter(Arc::new(FaultFilter))
-            .with_filter(Arc::new(CorsFilter));
+            .with_filter(Arc::new(CorsFilter))
+            .with_filter(Arc::new(RbacFilter));
         policy::built_in().into_iter().fold(filters, Self::with_policy)
     }
 

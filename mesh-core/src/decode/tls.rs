@@ -321,7 +321,8 @@ fn sans(context: &pb::CertificateValidationContext, at: &At<'_>) -> Vec<SanMatch
     typed.filter_map(|(index, value)| san(value, &at.item("match_typed_subject_alt_names", index))).collect()
 }
 
-fn san(value: &pb::SubjectAltNameMatcher, at: &At<'_>) -> Option<SanMatch> {
+/// One name of a certificate, of one kind.
+pub(super) fn san(value: &pb::SubjectAltNameMatcher, at: &At<'_>) -> Option<SanMatch> {
     let kind = match SanType::try_from(value.san_type) {
         Ok(SanType::Email) => Some(SanKind::Email),
         Ok(SanType::Dns) => Some(SanKind::Dns),

@@ -8,8 +8,10 @@ use envoy_types::pb::envoy::config::core::v3::{address, socket_address};
 use envoy_types::pb::envoy::r#type::v3 as types;
 use envoy_types::pb::google::protobuf::{self, value::Kind};
 use http::HeaderName;
+use ipnet::IpNet;
 
 use super::at::At;
+use crate::model::listener::canonical;
 use crate::model::{Fraction, Metadata};
 
 /// The most seconds a `Duration` can say: 10,000 years.
@@ -107,6 +109,18 @@ pub(super) fn check_line(text: &str, at: &At<'_>) {
     if text.bytes().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n')) {
         at.fault("contains a NUL, CR or LF");
     }
+}
+
+/// An address range: rule 37. A length beyond the address is the whole address (gRFC A36); without one it is 0.
+pub(super) fn cidr(value: &core::CidrRange, at: &At<'_>) -> Option<IpNet> {
+    let Ok(address) = value.address_prefix.parse::<IpAddr>() else {
+        at.field("address_prefix").fault("must be an IPv4 or IPv6 address");
+        return None;
+    };
+    let most: u8 = if address.is_ipv4() { 32 } else { 128 };
+    let length = value.prefix_len.map_or(0, |length| length.value);
+    let length = u8::try_from(length).unwrap_or(most).min(most);
+    IpNet::new(address, length).ok().map(canonical)
 }
 
 /// `filter_metadata` as JSON.

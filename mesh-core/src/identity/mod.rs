@@ -6,6 +6,7 @@ mod providers;
 mod san;
 mod spiffe;
 mod static_source;
+mod subject;
 
 pub use file_watcher::{FileWatcher, PairCheck};
 pub use peer::PeerIdentity;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustls_pki_types::CertificateDer;
 
 use super::san::Sans;
+use super::subject;
 use super::spiffe::SpiffeId;
 
 /// The proven identity of a peer. It is in the extensions of each request that came over a connection with a client
@@ -16,6 +17,7 @@ pub struct PeerIdentity(Arc<Inner>);
 struct Inner {
     spiffe_id: Option<SpiffeId>,
     sans: Sans,
+    subject: String,
     chain: Vec<CertificateDer<'static>>,
 }
 
@@ -28,12 +30,13 @@ impl PeerIdentity {
     pub fn from_verified_chain(chain: Vec<CertificateDer<'static>>) -> Result<Self, super::BadCertificate> {
         let leaf = chain.first().ok_or(super::BadCertificate)?;
         let sans = Sans::read(leaf)?;
+        let subject = subject::read(leaf)?;
         // Exactly one URI: with several, which one is the identity is anyone's guess (SPIFFE X.509-SVID, section 2).
         let spiffe_id = match sans.uris.as_slice() {
             [uri] => uri.parse().ok(),
             _ => None,
         };
-        Ok(Self(Arc::new(Inner { spiffe_id, sans, chain })))
+        Ok(Self(Arc::new(Inner { spiffe_id, sans, subject, chain })))
     }
 
     /// The peer's SPIFFE ID, if its certificate has exactly one URI and that is one.
@@ -46,8 +49,20 @@ impl PeerIdentity {
         &self.0.sans
     }
 
+    /// The subject of its certificate, as RFC 2253 writes it: `CN=a,O=b`. Empty if it has none. Mesh certificates have
+    /// better names; see [`spiffe_id`](Self::spiffe_id) and [`sans`](Self::sans).
+    pub fn subject(&self) -> &str {
+        &self.0.subject
+    }
+
     /// Its certificates, the leaf first.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.0.chain
+    }
+
+    /// An identity of these names, for tests of what decides on names alone.
+    #[cfg(test)]
+    pub(crate) fn of_names(sans: Sans, subject: &str) -> Self {
+        Self(Arc::new(Inner { spiffe_id: None, sans, subject: subject.to_owned(), chain: Vec::new() }))
     }
 }

@@ -4,15 +4,28 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::filter::HttpFilter;
 use super::route::RouteTable;
 use super::tls::DownstreamTls;
 use super::{Name, Unsupported};
 
-/// An address range of a filter chain match.
+/// An address range.
 pub type Cidr = IpNet;
+
+/// A range in the one form that is compared: host bits cleared, and IPv4 if it lies within the IPv4-mapped addresses.
+pub fn canonical(range: Cidr) -> Cidr {
+    const MAPPED: u8 = 96;
+    if let IpNet::V6(six) = range
+        && let Some(four) = six.addr().to_ipv4_mapped()
+        && let Some(length) = six.prefix_len().checked_sub(MAPPED)
+        && let Ok(four) = Ipv4Net::new(four, length)
+    {
+        return IpNet::V4(four.trunc());
+    }
+    range.trunc()
+}
 
 /// `config.listener.v3.Listener`.
 #[derive(Debug, Clone)]

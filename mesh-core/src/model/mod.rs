@@ -11,6 +11,8 @@ pub mod filter;
 pub mod header;
 pub mod listener;
 pub mod matcher;
+pub mod metadata;
+pub mod rbac;
 pub mod retry;
 pub mod route;
 pub mod tls;
@@ -27,6 +29,8 @@ pub use listener::{
 pub use matcher::{
     ByteRegex, Fraction, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, StringMatch,
 };
+pub use metadata::{MetadataMatch, MetadataSource, ValueMatch};
+pub use rbac::{Audit, Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules};
 pub use retry::{Backoff, HedgePolicy, RateLimitedBackoff, ResetFormat, ResetHeader, RetryOn, RetryPolicy};
 pub use route::{
     Action, ClusterChoice, Cors, DirectResponse, Domain, Forward, HashPolicy, HashSource, HostRewrite,

@@ -5,5 +5,7 @@ pub mod deadline;
 pub mod fault;
 pub mod grpc;
 pub mod limit;
+pub mod metadata;
+pub mod rbac;
 pub mod retry;
 pub mod steering;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{StatusCode, request};
 use mesh_core::decode::CorsFilter as Decoding;
 use mesh_core::error::Error;
-use mesh_core::model::{Action, Cors, FilterConfig};
+use mesh_core::model::{Action, Cors, FilterConfig, HttpFilter};
 use mesh_core::policy::cors::{CorsVerdict, cors};
 
 use super::{Filter, FilterFacts, FilterType, Verdict, config_of};
@@ -22,7 +22,7 @@ impl<F: FilterFacts> FilterType<F> for CorsFilterType {
 
     fn build(
         &self,
-        _config: &Arc<dyn FilterConfig>,
+        _filter: &HttpFilter,
         overrides: &[Arc<dyn FilterConfig>],
     ) -> Result<Arc<dyn Filter<F>>, Error> {
         let policy = overrides.last().map(|policy| config_of::<Cors>(policy, Decoding::TYPE_URL)).transpose()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{StatusCode, request};
 use mesh_core::decode::FaultFilter as Decoding;
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{FaultPolicy, FilterConfig};
+use mesh_core::model::{FaultPolicy, FilterConfig, HttpFilter};
 use mesh_core::policy::fault::{Abort, Fault, fault};
 use mesh_core::policy::limit::{Breaker, BreakerGuard};
 
@@ -29,11 +29,11 @@ impl<F: FilterFacts> FilterType<F> for FaultFilterType {
 
     fn build(
         &self,
-        config: &Arc<dyn FilterConfig>,
+        filter: &HttpFilter,
         overrides: &[Arc<dyn FilterConfig>],
     ) -> Result<Arc<dyn Filter<F>>, Error> {
         // The most specific replaces the others whole (gRFC A33).
-        let policy = config_of(overrides.last().unwrap_or(config), Decoding::TYPE_URL)?;
+        let policy = config_of(overrides.last().unwrap_or(&filter.config), Decoding::TYPE_URL)?;
         Ok(Arc::new(FaultInjection { policy, active: self.active.clone() }))
     }
 }

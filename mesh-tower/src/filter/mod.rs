@@ -54,7 +54,7 @@ pub trait FilterType<F>: Send + Sync {
     /// The type of its configuration, without `type.googleapis.com/`.
     fn type_url(&self) -> &str;
 
-    /// Makes the filter for one route. `overrides` are the configurations of the table, the virtual host and the route, as
+    /// Makes `filter`, as the Listener lists it, for one route. `overrides` are the configurations of the table, the virtual host and the route, as
     /// far as there are any: the last is the most specific.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ pub trait FilterType<F>: Send + Sync {
     /// The configuration cannot be honoured: the Listener is refused.
     fn build(
         &self,
-        config: &Arc<dyn FilterConfig>,
+        filter: &HttpFilter,
         overrides: &[Arc<dyn FilterConfig>],
     ) -> Result<Arc<dyn Filter<F>>, Error>;
 }
@@ -121,7 +121,7 @@ impl<F> Filters<F> {
                 }
             }
             if on {
-                chain.push(kind.build(&filter.config, &overrides)?);
+                chain.push(kind.build(filter, &overrides)?);
             }
         }
         Ok(chain.into())
@@ -136,7 +136,7 @@ pub(crate) type FilterChain<F> = Arc<[Arc<dyn Filter<F>>]>;
 /// # Errors
 ///
 /// It is of another type: somebody has registered another decoder under this type URL.
-fn config_of<T: Any + Clone>(config: &Arc<dyn FilterConfig>, type_url: &str) -> Result<T, Error> {
+pub(crate) fn config_of<T: Any + Clone>(config: &Arc<dyn FilterConfig>, type_url: &str) -> Result<T, Error> {
     let config: &dyn Any = &**config;
     let wrong = || Error::new(Code::RESOURCE_REFUSED, format!("the decoder of {type_url} makes another configuration"));
     config.downcast_ref::<T>().cloned().ok_or_else(wrong)

@@ -15,6 +15,7 @@ mod identify;
 mod normalize;
 mod route;
 mod facts;
+mod authorize;
 mod layer;
 mod serve;
 mod split;
@@ -24,8 +25,9 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use authorize::{DynamicMetadata, RbacFilterType};
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
-pub(crate) use config::{Accepted, BoxedAccept, InboundTls, TlsAcceptor};
+pub(crate) use config::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
 pub use facts::RequestFacts;
 pub use identify::PeerInfo;
 pub use layer::{InboundFuture, InboundLayer, InboundService};
@@ -35,11 +37,21 @@ pub use serve::serve;
 pub use slot::{InboundSlot, ServingChange, ServingState};
 pub use split::{Bound, MeshIo, MeshListener, listen};
 
+use std::sync::Arc;
+
 pub(crate) use crate::BoxError;
 use crate::filter::Filters;
 
 /// The HTTP filters that a server can apply.
 pub type InboundFilters = Filters<RequestFacts>;
+
+impl InboundFilters {
+    /// The built-in types for servers: those for both sides, and RBAC.
+    #[must_use]
+    pub fn of_server() -> Self {
+        Self::standard().with(Arc::new(RbacFilterType))
+    }
+}
 
 /// The body of a request.
 pub type RequestBody = hyper::body::Incoming;

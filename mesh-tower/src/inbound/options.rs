@@ -24,7 +24,7 @@ pub struct InboundOptions {
     /// Told of each change between serving and not serving, on the configuration thread; it must not block. By default a
     /// log line.
     pub on_change: OnServingChange,
-    /// The HTTP filters that can be applied; fault injection and CORS by default.
+    /// The HTTP filters that can be applied; fault injection, CORS and RBAC by default.
     pub filters: InboundFilters,
     /// Where TLS comes from. By default there is none, and chains that demand it close their connections.
     pub(crate) tls: Arc<dyn InboundTls>,
@@ -79,7 +79,7 @@ impl Default for InboundOptions {
             limits: InboundLimits::default(),
             drain_grace: Duration::from_secs(10 * 60),
             on_change: Arc::new(log_change),
-            filters: InboundFilters::standard(),
+            filters: InboundFilters::of_server(),
             tls: Arc::new(NoTls),
             telemetry: None,
         }

@@ -70,6 +70,7 @@ impl Reply {
 }
 
 const DEADLINE_EXCEEDED: u8 = 4;
+const PERMISSION_DENIED: u8 = 7;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
 
@@ -78,6 +79,7 @@ fn statuses(code: Code) -> (StatusCode, u8) {
     match code {
         // gRFC A36: no virtual host, no route and a wrong action are UNAVAILABLE. Envoy answers 404 to the first two.
         Code::NO_ROUTE | Code::NO_VIRTUAL_HOST => (StatusCode::NOT_FOUND, UNAVAILABLE),
+        Code::ACCESS_DENIED => (StatusCode::FORBIDDEN, PERMISSION_DENIED),
         // gRFC A41: INTERNAL where HTTP has 400.
         Code::BAD_CLIENT | Code::BAD_REQUEST => (StatusCode::BAD_REQUEST, INTERNAL),
         Code::DEADLINE | Code::ATTEMPT_TIMEOUT | Code::CONNECTION_TIMEOUT => {
@@ -93,7 +95,7 @@ fn from_http(status: StatusCode) -> u8 {
     match status.as_u16() {
         400 => INTERNAL,
         401 => 16,
-        403 => 7,
+        403 => PERMISSION_DENIED,
         404 => 12,
         429 | 502..=504 => UNAVAILABLE,
         _ => 2,

@@ -19,7 +19,7 @@ use super::Secure;
 use super::material::{Cache, Generation, store, unusable};
 use super::refusal::{explain, refuse};
 use super::verify::{check_client, untrusted};
-use crate::inbound::{Accepted, BoxedAccept, InboundTls, TlsAcceptor};
+use crate::inbound::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
 use crate::io::BoxStream;
 
 impl InboundTls for Secure {
@@ -72,8 +72,12 @@ impl Inner {
             }
             _ => error,
         })?;
-        let identity = identity(stream.get_ref().1.peer_certificates())?;
-        Ok(Accepted { io: Box::new(stream), identity })
+        let session = stream.get_ref().1;
+        let client = TlsClient {
+            identity: identity(session.peer_certificates())?,
+            server_name: session.server_name().map(Box::from),
+        };
+        Ok(Accepted { io: Box::new(stream), client })
     }
 
     fn current(&self) -> Result<Arc<Built>, Error> {

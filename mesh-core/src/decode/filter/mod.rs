@@ -2,10 +2,12 @@
 
 mod cors;
 mod fault;
+mod rbac;
 mod router;
 
 pub use cors::CorsFilter;
 pub use fault::FaultFilter;
+pub use rbac::RbacFilter;
 pub use router::RouterFilter;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

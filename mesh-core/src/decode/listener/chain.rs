@@ -1,13 +1,13 @@
 //! `FilterChainMatch`: rules 37 to 39.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::core::v3::CidrRange;
 use envoy_types::pb::envoy::config::listener::v3 as pb;
 use ipnet::IpNet;
 
 use crate::decode::at::At;
+use crate::decode::value::cidr;
 use crate::model::{ChainMatch, FilterChain, SourceType};
 
 /// So many ways to match are compared at most; more than that is no configuration.
@@ -62,19 +62,7 @@ fn source_type(value: i32, at: &At<'_>) -> SourceType {
 }
 
 pub(super) fn ranges(values: &[CidrRange], name: &str, at: &At<'_>) -> Vec<IpNet> {
-    values.iter().enumerate().filter_map(|(index, value)| range(value, &at.item(name, index))).collect()
-}
-
-/// Rule 37: a length beyond the address is the whole address (gRFC A36); without one it is 0.
-fn range(value: &CidrRange, at: &At<'_>) -> Option<IpNet> {
-    let Ok(address) = value.address_prefix.parse::<IpAddr>() else {
-        at.field("address_prefix").fault("must be an IPv4 or IPv6 address");
-        return None;
-    };
-    let most: u8 = if address.is_ipv4() { 32 } else { 128 };
-    let length = value.prefix_len.map_or(0, |length| length.value);
-    let length = u8::try_from(length).unwrap_or(most).min(most);
-    IpNet::new(address, length).ok().map(|range| range.trunc())
+    values.iter().enumerate().filter_map(|(index, value)| cidr(value, &at.item(name, index))).collect()
 }
 
 /// Everything a connection is matched by, one value each.

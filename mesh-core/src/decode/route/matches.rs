@@ -88,7 +88,8 @@ fn separated_prefix(prefix: &str, at: &At<'_>) -> Option<PathMatch> {
     Some(PathMatch::SeparatedPrefix(prefix.to_owned()))
 }
 
-fn uri_template(value: &TypedExtensionConfig, at: &At<'_>) -> Option<UriTemplate> {
+/// An extension that is a URI template, the only kind of path matcher there is.
+pub(in crate::decode) fn uri_template(value: &TypedExtensionConfig, at: &At<'_>) -> Option<UriTemplate> {
     let at = at.field("typed_config");
     let Some(any) = &value.typed_config else {
         at.fault("is missing");

@@ -17,6 +17,7 @@ mod vhost;
 mod weighted;
 
 pub(super) use cors::filter_policy as cors_filter_policy;
+pub(super) use matches::uri_template;
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
 

@@ -68,8 +68,8 @@ impl Acceptor {
             }
             Current::NotServing(why) => return Err(why.clone()),
         };
-        let Accepted { io, identity } = self.handshake(Box::new(io), &chain).await?;
-        Ok((io, PeerInfo::new(addresses, identity, chain, self.slot.clone(), drain)))
+        let Accepted { io, client } = self.handshake(Box::new(io), &chain).await?;
+        Ok((io, PeerInfo::new(addresses, client, chain, self.slot.clone(), drain)))
     }
 
     async fn handshake(&self, io: BoxStream, chain: &Arc<ChainState>) -> Result<Accepted, Error> {

@@ -18,7 +18,7 @@ use super::InboundFilters;
 use super::options::InboundOptions;
 use super::route::Routes;
 pub(crate) use policy::check;
-pub(crate) use tls::{Accepted, BoxedAccept, InboundTls, NoTls, TlsAcceptor};
+pub(crate) use tls::{Accepted, BoxedAccept, InboundTls, NoTls, TlsAcceptor, TlsClient};
 
 /// What one Listener means. Connections keep the generation they were accepted under; it is drained when it is replaced.
 pub(crate) struct Generation {

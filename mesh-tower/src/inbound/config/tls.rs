@@ -34,14 +34,23 @@ pub(crate) trait TlsAcceptor: Send + Sync {
 pub(crate) struct Accepted {
     /// The connection, TLS taken off.
     pub(crate) io: BoxStream,
-    /// Who the client is; None: it has shown no certificate, and need not.
+    /// What the client has said of itself.
+    pub(crate) client: TlsClient,
+}
+
+/// What a client says in a handshake; nothing without one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TlsClient {
+    /// Who it is; None: it has shown no certificate, and need not.
     pub(crate) identity: Option<PeerIdentity>,
+    /// The server name that it asked for.
+    pub(crate) server_name: Option<Box<str>>,
 }
 
 impl Accepted {
     /// A connection whose client has not said who it is.
     pub(crate) fn anonymous(io: BoxStream) -> Self {
-        Self { io, identity: None }
+        Self { io, client: TlsClient::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use mesh_core::identity::PeerIdentity;
 use tokio::sync::watch;
 
 use super::accept::Addresses;
-use super::config::ChainState;
+use super::config::{ChainState, TlsClient};
 use super::slot::InboundSlot;
 
 /// A connection of a mesh server, in the extensions of each of its requests.
@@ -22,7 +22,7 @@ pub struct PeerInfo(Arc<Connection>);
 /// What is shared by a connection's byte stream, its requests and whoever drains it.
 pub(crate) struct Connection {
     pub(crate) addresses: Addresses,
-    identity: Option<PeerIdentity>,
+    client: TlsClient,
     pub(crate) chain: Arc<ChainState>,
     pub(crate) slot: Arc<InboundSlot>,
     /// Turns true when the Listener that this connection was accepted under is no longer in force.
@@ -36,13 +36,13 @@ pub(crate) struct Connection {
 impl PeerInfo {
     pub(crate) fn new(
         addresses: Addresses,
-        identity: Option<PeerIdentity>,
+        client: TlsClient,
         chain: Arc<ChainState>,
         slot: Arc<InboundSlot>,
         drain: watch::Receiver<bool>,
     ) -> Self {
         let (seen, read) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self(Arc::new(Connection { addresses, identity, chain, slot, drain, seen, read }))
+        Self(Arc::new(Connection { addresses, client, chain, slot, drain, seen, read }))
     }
 
     /// The client's address.
@@ -63,7 +63,12 @@ impl PeerInfo {
     /// Who the client is, as its certificate proves; None if it has shown none. The same is in the extensions of each
     /// request that passed the inbound layer.
     pub fn identity(&self) -> Option<&PeerIdentity> {
-        self.0.identity.as_ref()
+        self.0.client.identity.as_ref()
+    }
+
+    /// The server name that the client asked for in its TLS handshake.
+    pub fn server_name(&self) -> Option<&str> {
+        self.0.client.server_name.as_deref()
     }
 
     pub(crate) fn connection(&self) -> &Connection {

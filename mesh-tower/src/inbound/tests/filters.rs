@@ -69,10 +69,10 @@ impl FilterType<RequestFacts> for StampType {
 
     fn build(
         &self,
-        config: &Arc<dyn FilterConfig>,
+        filter: &HttpFilter,
         overrides: &[Arc<dyn FilterConfig>],
     ) -> Result<Arc<dyn Filter<RequestFacts>>, Error> {
-        let config: &dyn std::any::Any = &**overrides.last().unwrap_or(config);
+        let config: &dyn std::any::Any = &**overrides.last().unwrap_or(&filter.config);
         Ok(Arc::new(config.downcast_ref::<Stamp>().unwrap().clone()))
     }
 }

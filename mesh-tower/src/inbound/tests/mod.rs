@@ -1,5 +1,6 @@
 //! Tests of the whole way, on loopback, with real HTTP clients.
 
+mod authorize;
 mod client;
 mod drain;
 mod filters;

@@ -50,10 +50,10 @@ impl FilterType<OutboundFacts> for Builds {
 
     fn build(
         &self,
-        config: &Arc<dyn FilterConfig>,
+        filter: &HttpFilter,
         overrides: &[Arc<dyn FilterConfig>],
     ) -> Result<Arc<dyn Filter<OutboundFacts>>, Error> {
-        let config: &dyn std::any::Any = &**overrides.last().unwrap_or(config);
+        let config: &dyn std::any::Any = &**overrides.last().unwrap_or(&filter.config);
         let stamp = config.downcast_ref::<Stamp>().expect("the other half decoded it");
         Ok(Arc::new(Stamper(stamp.0.clone())))
     }

@@ -1,0 +1,125 @@
+//! RBAC (gRFC A41): lets a request through, or answers that it is not allowed. The decision is mesh-core's.
+
+use std::io::Write as _;
+use std::sync::{Arc, LazyLock};
+
+use http::{HeaderValue, StatusCode, request};
+use mesh_core::decode::RbacFilter as Decoding;
+use mesh_core::error::{Code, Error};
+use mesh_core::identity::PeerIdentity;
+use mesh_core::model::{FilterConfig, HttpFilter, Metadata, Name, Rbac, RbacRules};
+use mesh_core::policy::rbac::{RbacFacts, RbacVerdict};
+
+use super::RequestFacts;
+use super::identify::PeerInfo;
+use crate::filter::{Filter, FilterFacts, FilterType, Verdict, config_of};
+use crate::reply::{ERROR_HEADER, Reply};
+
+/// What Envoy says to the client. Which policy denied it is for the server's log.
+const MESSAGE: &str = "RBAC: access denied";
+
+static NO_METADATA: LazyLock<Metadata> = LazyLock::new(Metadata::new);
+
+/// What filters found out of a request, by filter: in the request's extensions, for the filters after them.
+#[derive(Debug, Clone, Default)]
+pub struct DynamicMetadata(pub Metadata);
+
+/// The RBAC filter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RbacFilterType;
+
+impl FilterType<RequestFacts> for RbacFilterType {
+    fn type_url(&self) -> &str {
+        Decoding::TYPE_URL
+    }
+
+    fn build(
+        &self,
+        filter: &HttpFilter,
+        overrides: &[Arc<dyn FilterConfig>],
+    ) -> Result<Arc<dyn Filter<RequestFacts>>, Error> {
+        // The most specific replaces the others whole (gRFC A41).
+        let rbac = config_of::<Rbac>(overrides.last().unwrap_or(&filter.config), Decoding::TYPE_URL)?;
+        Ok(Arc::new(Authorization { name: filter.name.clone(), rbac }))
+    }
+}
+
+/// The filter of one route.
+#[derive(Debug)]
+struct Authorization {
+    name: Name,
+    rbac: Rbac,
+}
+
+impl Filter<RequestFacts> for Authorization {
+    fn on_request(&self, request: &mut request::Parts, facts: &RequestFacts) -> Verdict {
+        let Rbac { rules, shadow } = &self.rbac;
+        let asked = asked(request, facts);
+        if let Some(verdict) = shadow.as_ref().map(|rules| rules.judge(&asked)).filter(|verdict| !verdict.allowed) {
+            tell("would be denied by the shadow rules", request, &facts.peer, &verdict);
+        }
+        let Some(rules) = rules else { return Verdict::Continue };
+        let verdict = rules.judge(&asked);
+        self.audit(rules, request, &facts.peer, &verdict);
+        if verdict.allowed {
+            return Verdict::Continue;
+        }
+        tell("denied", request, &facts.peer, &verdict);
+        Verdict::Reply(Box::new(denial()))
+    }
+}
+
+fn asked<'a>(request: &'a request::Parts, facts: &'a RequestFacts) -> RbacFacts<'a> {
+    let peer = &facts.peer;
+    RbacFacts {
+        request: facts.request(request),
+        tls: peer.is_tls(),
+        peer: peer.identity(),
+        server_name: peer.server_name(),
+        source: peer.remote_addr().ip(),
+        destination: peer.local_addr(),
+        metadata: request.extensions.get::<DynamicMetadata>().map_or(&*NO_METADATA, |found| &found.0),
+        route_metadata: &facts.route.metadata,
+    }
+}
+
+fn denial() -> Reply {
+    let mut reply = Reply::new(StatusCode::FORBIDDEN, MESSAGE);
+    if let Ok(code) = HeaderValue::try_from(Code::ACCESS_DENIED.to_string()) {
+        reply.headers.insert(ERROR_HEADER, code);
+    }
+    reply
+}
+
+/// Whoever denies much must not fill the log: it is for debugging, and the audit log is for the record.
+fn tell(what: &str, request: &request::Parts, peer: &PeerInfo, verdict: &RbacVerdict) {
+    let policy = verdict.policy.as_deref().unwrap_or("none");
+    let (method, path) = (&request.method, request.uri.path());
+    tracing::debug!(target: "mesh", "{}: {method} {path} of {peer:?} is {what} (policy that matched: {policy})", Code::ACCESS_DENIED);
+}
+
+impl Authorization {
+    /// gRFC A59: a line of JSON on standard output.
+    fn audit(&self, rules: &RbacRules, request: &request::Parts, peer: &PeerInfo, verdict: &RbacVerdict) {
+        let wanted = if verdict.allowed { rules.audit.admissions } else { rules.audit.denials };
+        if wanted {
+            let line = audit_line(&self.name, request.uri.path(), peer.identity(), verdict);
+            // Nobody can be told that the log itself is closed.
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        }
+    }
+}
+
+fn audit_line(filter: &str, method: &str, peer: Option<&PeerIdentity>, verdict: &RbacVerdict) -> serde_json::Value {
+    let principal = peer.and_then(PeerIdentity::spiffe_id).map(ToString::to_string).unwrap_or_default();
+    serde_json::json!({"grpc_audit_log": {
+        "rpc_method": method,
+        "principal": principal,
+        "policy_name": filter,
+        "matched_rule": verdict.policy.as_deref().unwrap_or_default(),
+        "authorized": verdict.allowed,
+    }})
+}
+
+#[cfg(test)]
+mod tests;
