@@ -113,6 +113,7 @@ const MESSAGES: &[Row] = &[
     ("envoy/extensions/access_loggers/grpc/v3/als.proto", &["HttpGrpcAccessLogConfig", "TcpGrpcAccessLogConfig"]),
     ("envoy/extensions/access_loggers/open_telemetry/v3/logs_service.proto", &["OpenTelemetryAccessLogConfig"]),
     ("envoy/extensions/rbac/audit_loggers/stream/v3/stream.proto", &["StdoutAuditLog"]),
+    ("envoy/extensions/rbac/principals/mtls_authenticated/v3/mtls_authenticated.proto", &["Config"]),
     ("envoy/config/trace/v3/opentelemetry.proto", &["OpenTelemetryConfig"]),
     ("google/protobuf/any.proto", &["Any"]),
     ("google/protobuf/struct.proto", &["Struct", "Value"]),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustls_pki_types::CertificateDer;
 
 use super::san::Sans;
-use super::subject;
 use super::spiffe::SpiffeId;
+use super::subject;
 
 /// The proven identity of a peer. It is in the extensions of each request that came over a connection with a client
 /// certificate.

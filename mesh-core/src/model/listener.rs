@@ -92,6 +92,9 @@ pub struct OriginTrust {
     /// `use_remote_address`: the connection's address is the client's, and is written down in `x-forwarded-for`. Without it
     /// nobody counts as internal: Envoy would believe a lone `x-forwarded-for`, which anybody can write.
     pub use_remote_address: bool,
+    /// `xff_num_trusted_hops`: how many proxies before this server are believed, from the nearest, about where a request comes
+    /// from. 0 by default, as in Envoy; gRPC knows no other value.
+    pub trusted_hops: u32,
     /// `skip_xff_append`: leave `x-forwarded-for` as it is.
     pub skip_xff_append: bool,
     /// `internal_address_config.cidr_ranges`: who is internal, and may steer retries and timeouts by headers. Nobody by

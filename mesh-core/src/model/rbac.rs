@@ -106,8 +106,9 @@ pub enum Principal {
     Authenticated(Option<StringMatch>),
     /// A certificate that was verified, and one of its names; None: any (`mtls_authenticated.v3.Config`).
     Verified(Option<SanMatch>),
-    /// The address at the other end of the connection. `source_ip`, `direct_remote_ip` and `remote_ip` are the same here:
-    /// headers that tell of another one are not believed.
+    /// The address at the other end of the connection (`direct_remote_ip`, `source_ip`).
+    DirectRemoteIp(IpNet),
+    /// The address of the client, as far as it is believed ([`OriginTrust`](super::OriginTrust)).
     RemoteIp(IpNet),
     /// A header, or a pseudo-header.
     Header(HeaderMatch),

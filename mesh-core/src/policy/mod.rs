@@ -6,6 +6,7 @@ pub mod fault;
 pub mod grpc;
 pub mod limit;
 pub mod metadata;
+pub mod origin;
 pub mod rbac;
 pub mod retry;
 pub mod steering;

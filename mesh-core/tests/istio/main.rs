@@ -12,10 +12,12 @@ use mesh_core::model::matcher::MatchName;
 use mesh_core::model::{
     Action, AppendAction, CertificateRef, Cluster, ClusterChoice, DiscoveryKind, Domain, Endpoints, FaultDelayAmount,
     FaultOutcome, FaultPolicy, FilterOverride, Forward, Fraction, HashSource, HeaderTest, Health, HostRewrite,
-    Listener, ListenerKind, Name, PathMatch, PathRewrite, Pattern, QueryTest, RetryOn, RouteSource, RouteTable,
-    SanMatch, StringMatch, TrustRoots, UnsupportedEffect,
+    HttpFilter, Listener, ListenerKind, Name, PathMatch, PathRewrite, Pattern, QueryTest, Rbac, RbacAction, RbacRules,
+    RetryOn, RouteSource, RouteTable, SanMatch, StringMatch, TrustRoots, UnsupportedEffect,
 };
+use mesh_core::policy::rbac::RbacFacts;
 use mesh_core::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION};
+use mesh_core::route::RequestFacts;
 use mesh_core::source::file::resource_from_json;
 
 const CLIENT: &str = include_str!("client.txt");
@@ -241,40 +243,20 @@ fn the_assignments_became_localities() {
     assert!(empty.is_empty() && empty.drops.is_empty());
 }
 
-/// Authorization comes later. Until then a server must not serve what it would have to refuse, so the Listener is refused,
-/// for its RBAC filters and for nothing else.
-#[test]
-fn a_servers_listeners_are_refused_for_their_authorization_alone() {
-    let all = decode(SERVER);
-    assert_eq!(all.len(), 2);
-    for ((_, name), decoded) in all {
-        let Decoded::Err { name: Some(found), faults } = decoded else { panic!("{name} is taken") };
-        assert_eq!(found, name);
-        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        let at = |index: usize, filter: &str| {
-            format!(
-                "filter_chains[0].filters[0].typed_config.http_filters[{index}].typed_config: is a \
-                 `envoy.extensions.filters.http.rbac.v3.RBAC` (filter `{filter}`), which is not known here"
-            )
-        };
-        assert_eq!(faults, [at(0, "envoy.filters.http.rbac.DENY"), at(1, "envoy.filters.http.rbac")]);
-    }
+/// The Listeners of a server, by name.
+fn listeners() -> BTreeMap<Name, Arc<Listener>> {
+    let taken = decode(SERVER).into_iter().map(|((_, name), decoded)| match decoded {
+        Decoded::Ok { value, .. } => (name, value.downcast().expect("it is a Listener")),
+        Decoded::Err { faults, .. } => panic!("{faults:?}"),
+    });
+    taken.collect()
 }
 
-/// The same without those filters: everything else of what a server gets is understood.
 #[test]
-fn a_servers_listener_without_them_became_a_chain_with_mtls() {
-    let resources = SERVER.split_once('\n').expect("a response has a head").1;
-    let json = serde_json::Deserializer::from_str(resources).into_iter::<serde_json::Value>().next();
-    let mut json = json.expect("there are two").expect("the capture is JSON");
-    let filters = &mut json["filterChains"][0]["filters"][0]["typedConfig"]["httpFilters"];
-    let list = filters.as_array_mut().expect("it is a list");
-    list.retain(|filter| filter["name"] == "envoy.filters.http.router");
-    let encoded = resource_from_json(&json).expect("it is proto-JSON");
-    let listener: Arc<Listener> = match decoder().decode(LISTENER, &encoded.bytes) {
-        Decoded::Ok { value, .. } => value.downcast().expect("it is a Listener"),
-        Decoded::Err { faults, .. } => panic!("{faults:?}"),
-    };
+fn a_servers_listener_became_a_chain_with_mtls() {
+    let all = listeners();
+    assert_eq!(all.len(), 2);
+    let listener = &all["xds.istio.io/grpc/lds/inbound/0.0.0.0:17070"];
     let ListenerKind::Server(server) = &listener.kind else { panic!("{listener:?}") };
     assert_eq!(server.address.to_string(), "0.0.0.0:17070");
     let [chain] = &server.chains[..] else { panic!("{server:?}") };
@@ -285,4 +267,46 @@ fn a_servers_listener_without_them_became_a_chain_with_mtls() {
     let RouteSource::Inline(table) = &chain.http.routes else { panic!("{chain:?}") };
     assert_eq!(table.virtual_hosts[0].domains, [Domain::Any]);
     assert!(matches!(table.virtual_hosts[0].routes[0].action, Action::NonForwarding));
+}
+
+/// Its AuthorizationPolicies: what is denied goes first, then what is allowed.
+#[test]
+fn its_authorization_became_two_filters() {
+    let all = listeners();
+    let filters = &all["xds.istio.io/grpc/lds/inbound/0.0.0.0:17070"].connections()[0].filters;
+    let [deny, allow] = &filters[..] else { panic!("{filters:?}") };
+    let rules = |filter: &HttpFilter| {
+        let config: &dyn std::any::Any = &*filter.config;
+        config.downcast_ref::<Rbac>().expect("it is RBAC's").rules.clone().expect("it has rules")
+    };
+    let names = |rules: &RbacRules| rules.policies.iter().map(|policy| policy.name.to_string()).collect::<Vec<_>>();
+    let (deny, allow) = (rules(deny), rules(allow));
+    assert_eq!((deny.action, names(&deny)), (RbacAction::Deny, vec!["default-deny-bad-0".to_owned()]));
+    assert_eq!((allow.action, names(&allow)), (RbacAction::Allow, vec!["default-allow-foo-0".to_owned()]));
+    // Who has no name and is in 10.1.0.0/16 is denied; and who has no name is not allowed.
+    for (client, denied) in [("10.1.2.3", true), ("10.2.2.3", false)] {
+        let (headers, none) = (http::HeaderMap::new(), BTreeMap::new());
+        let facts = RbacFacts {
+            request: RequestFacts {
+                method: &http::Method::GET,
+                scheme: "https",
+                authority: "echo.default.svc",
+                path: "/api/x",
+                headers: &headers,
+                is_grpc: false,
+                tls: None,
+                source_ip: None,
+                channel_id: 0,
+            },
+            tls: true,
+            peer: None,
+            server_name: None,
+            source: client.parse().expect("an address"),
+            client: client.parse().expect("an address"),
+            destination: "10.0.0.1:17070".parse().expect("an address"),
+            metadata: &none,
+            route_metadata: &none,
+        };
+        assert_eq!((deny.judge(&facts).allowed, allow.judge(&facts).allowed), (!denied, false), "{client}");
+    }
 }

@@ -20,11 +20,7 @@ impl<F: FilterFacts> FilterType<F> for CorsFilterType {
         Decoding::TYPE_URL
     }
 
-    fn build(
-        &self,
-        _filter: &HttpFilter,
-        overrides: &[Arc<dyn FilterConfig>],
-    ) -> Result<Arc<dyn Filter<F>>, Error> {
+    fn build(&self, _filter: &HttpFilter, overrides: &[Arc<dyn FilterConfig>]) -> Result<Arc<dyn Filter<F>>, Error> {
         let policy = overrides.last().map(|policy| config_of::<Cors>(policy, Decoding::TYPE_URL)).transpose()?;
         Ok(Arc::new(CrossOrigin { policy }))
     }

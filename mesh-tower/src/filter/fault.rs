@@ -27,11 +27,7 @@ impl<F: FilterFacts> FilterType<F> for FaultFilterType {
         Decoding::TYPE_URL
     }
 
-    fn build(
-        &self,
-        filter: &HttpFilter,
-        overrides: &[Arc<dyn FilterConfig>],
-    ) -> Result<Arc<dyn Filter<F>>, Error> {
+    fn build(&self, filter: &HttpFilter, overrides: &[Arc<dyn FilterConfig>]) -> Result<Arc<dyn Filter<F>>, Error> {
         // The most specific replaces the others whole (gRFC A33).
         let policy = config_of(overrides.last().unwrap_or(&filter.config), Decoding::TYPE_URL)?;
         Ok(Arc::new(FaultInjection { policy, active: self.active.clone() }))

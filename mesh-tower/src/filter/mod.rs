@@ -60,11 +60,7 @@ pub trait FilterType<F>: Send + Sync {
     /// # Errors
     ///
     /// The configuration cannot be honoured: the Listener is refused.
-    fn build(
-        &self,
-        filter: &HttpFilter,
-        overrides: &[Arc<dyn FilterConfig>],
-    ) -> Result<Arc<dyn Filter<F>>, Error>;
+    fn build(&self, filter: &HttpFilter, overrides: &[Arc<dyn FilterConfig>]) -> Result<Arc<dyn Filter<F>>, Error>;
 }
 
 /// What the built-in filters ask of a request's facts, on either side.

@@ -1,5 +1,6 @@
 //! What is known of a request on its way in, beside its head: what filters may ask.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request;
@@ -15,6 +16,9 @@ use crate::filter::FilterFacts;
 pub struct RequestFacts {
     /// The connection it came on.
     pub peer: PeerInfo,
+    /// The address of the client, as far as the headers that tell of it are believed; by default that of the last hop
+    /// that `x-forwarded-for` names, as in Envoy.
+    pub client: IpAddr,
     /// The route that took it.
     pub route: Arc<Route>,
     /// Whether it is gRPC.

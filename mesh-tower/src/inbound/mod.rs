@@ -25,8 +25,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use authorize::{DynamicMetadata, RbacFilterType};
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
+pub use authorize::{DynamicMetadata, RbacFilterType};
 pub(crate) use config::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
 pub use facts::RequestFacts;
 pub use identify::PeerInfo;

@@ -137,9 +137,7 @@ fn permission(value: &rbac::Permission, at: &At<'_>) -> Option<Permission> {
         Some(Rule::NotRule(not)) => permission(not, &at.field("not_rule")).map(|not| Permission::Not(Box::new(not))),
         Some(Rule::Header(value)) => header(value, &at.field("header")).map(Permission::Header),
         Some(Rule::UrlPath(value)) => url_path(value, &at.field("url_path")).map(Permission::UrlPath),
-        Some(Rule::UriTemplate(value)) => {
-            uri_template(value, &at.field("uri_template")).map(Permission::UriTemplate)
-        }
+        Some(Rule::UriTemplate(value)) => uri_template(value, &at.field("uri_template")).map(Permission::UriTemplate),
         Some(Rule::DestinationIp(value)) => cidr(value, &at.field("destination_ip")).map(Permission::DestinationIp),
         Some(Rule::DestinationPort(value)) => {
             let port = u16::try_from(*value).map_err(|_| at.field("destination_port").fault("must be at most 65535"));
@@ -175,8 +173,10 @@ fn principal(value: &rbac::Principal, at: &At<'_>) -> Option<Principal> {
                 name => Some(Principal::Authenticated(name.flatten())),
             }
         }
-        Some(Identifier::SourceIp(value)) => cidr(value, &at.field("source_ip")).map(Principal::RemoteIp),
-        Some(Identifier::DirectRemoteIp(value)) => cidr(value, &at.field("direct_remote_ip")).map(Principal::RemoteIp),
+        Some(Identifier::SourceIp(value)) => cidr(value, &at.field("source_ip")).map(Principal::DirectRemoteIp),
+        Some(Identifier::DirectRemoteIp(value)) => {
+            cidr(value, &at.field("direct_remote_ip")).map(Principal::DirectRemoteIp)
+        }
         Some(Identifier::RemoteIp(value)) => cidr(value, &at.field("remote_ip")).map(Principal::RemoteIp),
         Some(Identifier::Header(value)) => header(value, &at.field("header")).map(Principal::Header),
         Some(Identifier::UrlPath(value)) => url_path(value, &at.field("url_path")).map(Principal::UrlPath),

@@ -81,11 +81,8 @@ impl Decoder {
     }
 }
 
-/// What decides whom to believe about a request's origin: rules 9 and 10.
+/// What decides whom to believe about a request's origin: rule 10. Rule 9 (`xff_num_trusted_hops`) is one of what gRPC can't.
 fn check_trust(value: &pb::HttpConnectionManager, at: &At<'_>) {
-    if value.xff_num_trusted_hops != 0 {
-        at.field("xff_num_trusted_hops").fault("must be 0: the peer's address is the connection's");
-    }
     if !value.original_ip_detection_extensions.is_empty() {
         at.field("original_ip_detection_extensions").fault("must be empty: the peer's address is the connection's");
     }
@@ -119,6 +116,7 @@ fn origin(value: &pb::HttpConnectionManager, at: &At<'_>) -> OriginTrust {
     let internal = value.internal_address_config.as_ref();
     OriginTrust {
         use_remote_address: value.use_remote_address.is_some_and(|value| value.value),
+        trusted_hops: value.xff_num_trusted_hops,
         skip_xff_append: value.skip_xff_append,
         internal: internal.map_or_else(Vec::new, |config| {
             ranges(&config.cidr_ranges, "cidr_ranges", &at.field("internal_address_config"))

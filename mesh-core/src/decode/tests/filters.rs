@@ -9,7 +9,6 @@ use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
 use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 use envoy_types::pb::envoy::extensions::filters::http::gcp_authn::v3::GcpAuthnFilterConfig;
-use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::Rbac;
 use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
 use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use http::StatusCode;
@@ -139,12 +138,8 @@ pub(super) fn rules_26_and_27_which_filters_there_are() {
 
 /// Whatever they say: until there is such a filter, any of them is refused by its name (rule 20).
 #[test]
-pub(super) fn rules_87_89_and_90_filters_that_are_not_there() {
+pub(super) fn rules_89_and_90_filters_that_are_not_there() {
     const FIRST: &str = "http_filters[0].typed_config";
-    server_manager().refuses(&[(87, FIRST, |manager| {
-        let config = Rbac { rules: Some(Default::default()), ..Default::default() };
-        manager.http_filters.insert(0, http_filter("envoy.filters.http.rbac", any(&config)));
-    })]);
     client_manager().refuses(&[
         (89, FIRST, |manager| {
             manager.http_filters.insert(0, http_filter("affinity", any(&StatefulSession::default())));
@@ -166,14 +161,6 @@ fn filters_keep_their_order_and_their_switch() {
     let list: Vec<(&str, &str, bool)> =
         filters.iter().map(|filter| (&*filter.name, &*filter.type_url, filter.disabled)).collect();
     assert_eq!(list, [("fault", FaultFilter::TYPE_URL, false), ("cors", CorsFilter::TYPE_URL, true)]);
-}
-
-#[test]
-fn an_authorization_filter_is_refused_by_name_until_there_is_one() {
-    let decoded = client_manager().decode(|manager| {
-        manager.http_filters.insert(0, http_filter("envoy.filters.http.rbac", any(&Rbac::default())));
-    });
-    assert!(refused(decoded)[0].contains("filter `envoy.filters.http.rbac`"));
 }
 
 fn over(table: &mut route::RouteConfiguration) -> &mut std::collections::HashMap<String, Any> {

@@ -122,7 +122,6 @@ pub(super) fn rule_28_a_listener_for_the_other_side() {
 #[test]
 pub(super) fn rules_9_to_15_of_a_connection_manager() {
     client_manager().refuses(&[
-        (9, "xff_num_trusted_hops", |manager| manager.xff_num_trusted_hops = 1),
         (10, "original_ip_detection_extensions", |manager| {
             manager.original_ip_detection_extensions.push(core::TypedExtensionConfig::default());
         }),
@@ -148,6 +147,7 @@ pub(super) fn rules_9_to_15_of_a_connection_manager() {
         (15, "path_with_escaped_slashes_action", |manager| manager.path_with_escaped_slashes_action = 9),
     ]);
     client_manager().takes(&[
+        (9, "trusted hops, which gRPC can't", |manager| manager.xff_num_trusted_hops = 1),
         (12, "self is this stream too", |manager| {
             let specifier = core::config_source::ConfigSourceSpecifier::Self_(core::SelfConfigSource::default());
             rds(manager).config_source =
@@ -248,7 +248,6 @@ pub(super) fn rules_29_to_36_of_a_servers_listener() {
         }),
     ]);
     server_manager().refuses(&[
-        (36, "xff_num_trusted_hops", |manager| manager.xff_num_trusted_hops = 1),
         (36, "original_ip_detection_extensions", |manager| {
             manager.original_ip_detection_extensions.push(core::TypedExtensionConfig::default());
         }),

@@ -12,6 +12,7 @@ mod filters;
 mod hostile;
 mod listener;
 mod policies;
+mod rbac;
 mod route;
 mod table;
 mod tls;

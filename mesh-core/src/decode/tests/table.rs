@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{cluster, endpoints, envelope, filters, listener, policies, route, tls};
+use super::{cluster, endpoints, envelope, filters, listener, policies, rbac, route, tls};
 
 const TABLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/validation.md"));
 const RULES: u32 = 150;
@@ -38,7 +38,11 @@ const TESTS: &[fn()] = &[
     filters::rule_21_a_filter_for_the_other_side,
     filters::rules_26_and_27_which_filters_there_are,
     filters::rules_85_and_86_overrides,
-    filters::rules_87_89_and_90_filters_that_are_not_there,
+    filters::rules_89_and_90_filters_that_are_not_there,
+    rbac::rule_87_what_is_no_rule,
+    rbac::rule_87_permissions,
+    rbac::rule_87_principals,
+    rbac::rule_87_audit_loggers,
     filters::rule_88_faults,
     tls::rules_40_and_117_what_a_transport_socket_is,
     tls::rules_41_to_51_a_servers_tls,

@@ -20,8 +20,10 @@ pub struct RbacFacts<'a> {
     pub peer: Option<&'a PeerIdentity>,
     /// The server name of its TLS handshake.
     pub server_name: Option<&'a str>,
-    /// The address at the other end.
+    /// The address at the other end of the connection.
     pub source: IpAddr,
+    /// The address of the client, as far as headers that tell of it are believed (`policy::origin`).
+    pub client: IpAddr,
     /// The address that the client connected to.
     pub destination: SocketAddr,
     /// What filters found out of the request.
@@ -37,6 +39,21 @@ pub struct RbacVerdict {
     pub allowed: bool,
     /// The first policy that matched, if one did.
     pub policy: Option<Name>,
+}
+
+impl RbacVerdict {
+    /// The verdict as a line of the audit log, in JSON (gRFC A59's standard output logger): `filter` is the RBAC filter's name,
+    /// `method` the path of the request, `principal` who sent it.
+    pub fn audit_line(&self, filter: &str, method: &str, principal: Option<&str>) -> String {
+        let event = serde_json::json!({
+            "rpc_method": method,
+            "principal": principal.unwrap_or_default(),
+            "policy_name": filter,
+            "matched_rule": self.policy.as_deref().unwrap_or_default(),
+            "authorized": self.allowed,
+        });
+        serde_json::json!({"grpc_audit_log": event}).to_string()
+    }
 }
 
 impl RbacRules {
@@ -91,7 +108,8 @@ impl Principal {
             Self::Verified(name) => facts
                 .peer
                 .is_some_and(|peer| name.as_ref().is_none_or(|name| peer.sans().match_any(std::slice::from_ref(name)))),
-            Self::RemoteIp(range) => holds(range, facts.source),
+            Self::DirectRemoteIp(range) => holds(range, facts.source),
+            Self::RemoteIp(range) => holds(range, facts.client),
             Self::Header(header) => header.is_match(&facts.request),
             Self::UrlPath(path) => facts.is_path(path),
             Self::Metadata(matcher) => facts.is_metadata(matcher),

@@ -51,6 +51,7 @@ impl Asked<'_> {
             peer: self.peer.as_ref(),
             server_name: self.server_name,
             source: self.client.parse().expect("an address"),
+            client: "192.0.2.1".parse().expect("an address"),
             destination: "[::ffff:10.0.0.1]:8080".parse().expect("an address"),
             metadata: &metadata,
             route_metadata: &metadata,
@@ -76,7 +77,7 @@ fn judge(action: RbacAction, policies: Vec<RbacPolicy>) -> (bool, Option<String>
     (verdict.allowed, verdict.policy.map(|name| name.to_string()))
 }
 
-/// gRFC: A41
+/// gRFC A41.
 #[test]
 fn the_action_decides_what_a_match_means() {
     let hit = || policy("hit", Permission::Any, Principal::Any);
@@ -138,8 +139,10 @@ fn principals_say_who_does_it() {
         ("2001:db8::1", "2001:db8::/32", true),
     ] {
         let request = Asked { client, ..Asked::default() };
-        assert_eq!(request.is(&Principal::RemoteIp(range(inside))), expected, "{client} in {inside}");
+        assert_eq!(request.is(&Principal::DirectRemoteIp(range(inside))), expected, "{client} in {inside}");
+        assert!(!request.is(&Principal::RemoteIp(range(inside))));
     }
+    assert!(Asked::default().is(&Principal::RemoteIp(range("192.0.2.0/24"))));
     let not = Principal::Not(Box::new(Principal::Or(vec![Principal::UrlPath(exact("/b")), Principal::Any])));
     assert!(!Asked::default().is(&not));
     assert!(Asked::default().is(&Principal::And(vec![Principal::Any, Principal::Header(header("x-user", "ann"))])));
@@ -151,7 +154,7 @@ fn names(uris: &[&str], dns: &[&str], subject: &str) -> Option<PeerIdentity> {
     Some(PeerIdentity::of_names(sans, subject))
 }
 
-/// gRFC: A41
+/// gRFC A41.
 #[test]
 fn a_name_is_of_the_first_kind_that_the_certificate_has() {
     let called = |peer, name: Option<&str>| {
@@ -178,4 +181,20 @@ fn a_verified_certificate_is_more_than_tls() {
     assert!(!shown.is(&name(SanKind::Dns, "spiffe://td/a")));
     let none = Asked { tls: true, ..Asked::default() };
     assert!(!none.is(&Principal::Verified(None)) && !none.is(&name(SanKind::Uri, "")));
+}
+
+/// gRFC A59.
+#[test]
+fn an_audit_line_says_who_did_what_and_why_it_was_judged_so() {
+    let denied = RbacVerdict { allowed: false, policy: Some("no-admin".into()) };
+    let line = denied.audit_line("envoy.filters.http.rbac", "/pkg.Service/Method", Some("spiffe://td/\"a\""));
+    assert!(!line.contains('\n'));
+    let expected = serde_json::json!({"grpc_audit_log": {
+        "rpc_method": "/pkg.Service/Method",
+        "principal": "spiffe://td/\"a\"",
+        "policy_name": "envoy.filters.http.rbac",
+        "matched_rule": "no-admin",
+        "authorized": false,
+    }});
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&line).expect("it is JSON"), expected);
 }

@@ -156,8 +156,8 @@ pub(crate) const ROWS: &[Row] = &[
     row(SECURITY, "A101", "SNI, and names that must match it", ""),
     row(SECURITY, "A107", "private keys elsewhere", "keys come from files"),
     row(SERVERS, "A36", "servers with Listeners", ""),
-    row(SERVERS, "A41", "RBAC", "the filter is not known, so that its Listener is refused"),
-    row(SERVERS, "A59", "audit logging", "as A41"),
+    row(SERVERS, "A41", "RBAC", ""),
+    row(SERVERS, "A59", "audit logging", "loggers other than standard output"),
     row(SERVERS, "A90", "`Health/List`", "the application brings its own health service"),
     row(TELEMETRY, "A45", "retry statistics of OpenCensus", "superseded by A66, A72 and A96"),
     row(

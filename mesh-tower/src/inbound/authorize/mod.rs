@@ -77,6 +77,7 @@ fn asked<'a>(request: &'a request::Parts, facts: &'a RequestFacts) -> RbacFacts<
         peer: peer.identity(),
         server_name: peer.server_name(),
         source: peer.remote_addr().ip(),
+        client: facts.client,
         destination: peer.local_addr(),
         metadata: request.extensions.get::<DynamicMetadata>().map_or(&*NO_METADATA, |found| &found.0),
         route_metadata: &facts.route.metadata,
@@ -103,22 +104,12 @@ impl Authorization {
     fn audit(&self, rules: &RbacRules, request: &request::Parts, peer: &PeerInfo, verdict: &RbacVerdict) {
         let wanted = if verdict.allowed { rules.audit.admissions } else { rules.audit.denials };
         if wanted {
-            let line = audit_line(&self.name, request.uri.path(), peer.identity(), verdict);
+            let principal = peer.identity().and_then(PeerIdentity::spiffe_id).map(ToString::to_string);
+            let line = verdict.audit_line(&self.name, request.uri.path(), principal.as_deref());
             // Nobody can be told that the log itself is closed.
             let _ = writeln!(std::io::stdout().lock(), "{line}");
         }
     }
-}
-
-fn audit_line(filter: &str, method: &str, peer: Option<&PeerIdentity>, verdict: &RbacVerdict) -> serde_json::Value {
-    let principal = peer.and_then(PeerIdentity::spiffe_id).map(ToString::to_string).unwrap_or_default();
-    serde_json::json!({"grpc_audit_log": {
-        "rpc_method": method,
-        "principal": principal,
-        "policy_name": filter,
-        "matched_rule": verdict.policy.as_deref().unwrap_or_default(),
-        "authorized": verdict.allowed,
-    }})
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use http::{Extensions, Request, Response, request};
 use http_body::Body;
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::PeerIdentity;
+use mesh_core::policy::origin::client_address;
 use mesh_core::route::facts::is_grpc;
 use tower_service::Service;
 
@@ -90,11 +91,14 @@ impl<S> InboundService<S> {
         show_identity(&peer, &mut parts.extensions);
         let connection = peer.connection();
         let routes = connection.chain.routes();
+        // Before the peer's own address is written into the header.
+        let client = client_address(&routes.http().origin, &parts.headers, peer.remote_addr().ip());
         normalize(parts, routes.http(), &peer)?;
         let found = routes.find(parts, &peer, fastrand::u64(..))?;
         let facts = RequestFacts {
             grpc: is_grpc(&parts.headers),
             config_version: routes.version(),
+            client,
             route: found.route,
             peer: peer.clone(),
         };

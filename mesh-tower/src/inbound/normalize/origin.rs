@@ -6,6 +6,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
 use mesh_core::error::Error;
 use mesh_core::model::{HttpConnection, OriginTrust, Underscores};
+use mesh_core::policy::origin::client_address;
 use mesh_core::policy::steering;
 
 use super::bad;
@@ -79,7 +80,8 @@ fn sanitize(headers: &mut HeaderMap, origin: &OriginTrust, client: IpAddr) {
     NOT_FROM_OUTSIDE.iter().for_each(|name| drop(headers.remove(name)));
     if origin.use_remote_address {
         NOT_AT_THE_EDGE.iter().for_each(|name| drop(headers.remove(name)));
-        if let Ok(address) = HeaderValue::try_from(client.to_string()) {
+        let address = client_address(origin, headers, client);
+        if let Ok(address) = HeaderValue::try_from(address.to_string()) {
             headers.insert(EXTERNAL_ADDRESS, address);
         }
     }

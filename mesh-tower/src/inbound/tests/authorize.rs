@@ -43,7 +43,10 @@ fn deny_then_allow() -> Vec<HttpFilter> {
     let secret = Permission::UrlPath(exact("/secret"));
     vec![
         filter("deny", enforced(rules(RbacAction::Deny, secret, Principal::Any))),
-        filter("allow", enforced(rules(RbacAction::Allow, Permission::Any, Principal::Authenticated(Some(exact(FRIEND)))))),
+        filter(
+            "allow",
+            enforced(rules(RbacAction::Allow, Permission::Any, Principal::Authenticated(Some(exact(FRIEND))))),
+        ),
     ]
 }
 
@@ -61,7 +64,7 @@ async fn server(ca: &Ca) -> Server {
     server
 }
 
-async fn client(ca: &Ca, server: &Server, http: Http, name: &str) -> Client {
+async fn client(ca: &Ca, server: &Server, http: Http, name: &'static str) -> Client {
     let policy = UpstreamTls { sans: vec![exactly(SanKind::Uri, SERVER)], ..upstream() };
     let alpn = match http {
         Http::One => Alpn::Http1,
@@ -73,7 +76,7 @@ async fn client(ca: &Ca, server: &Server, http: Http, name: &str) -> Client {
     Client::over(http, secured.io).await.unwrap().0
 }
 
-/// gRFC: A41
+/// gRFC A41.
 #[tokio::test]
 async fn the_certificate_decides_and_denial_goes_first() {
     let ca = Ca::new();
@@ -89,7 +92,7 @@ async fn the_certificate_decides_and_denial_goes_first() {
     }
 }
 
-/// gRFC: A41
+/// gRFC A41.
 #[tokio::test]
 async fn a_grpc_client_is_told_permission_denied() {
     let server = plain(vec![filter("none", enforced(RbacRules { policies: vec![], ..allow_all() }))], |_| {}).await;
@@ -114,7 +117,7 @@ async fn plain(filters: Vec<HttpFilter>, change: impl FnOnce(&mut Route)) -> Ser
     server
 }
 
-/// gRFC: A41
+/// gRFC A41.
 #[tokio::test]
 async fn a_route_has_its_own_policy_or_none() {
     for (over, expected) in [(Rbac::default(), 200), (enforced(allow_all()), 200), (enforced(deny_all()), 403)] {

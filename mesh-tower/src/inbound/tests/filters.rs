@@ -145,14 +145,14 @@ async fn filters_run_in_order_with_the_overrides_of_the_route() {
 #[tokio::test]
 async fn a_listener_with_a_filter_that_is_not_there_is_refused() {
     let server = start(tower::service_fn(tell), InboundOptions::default()).await;
-    let rbac = HttpFilter {
-        type_url: "envoy.extensions.filters.http.rbac.v3.RBAC".into(),
-        ..filter("envoy.filters.http.rbac", Stamp::Deny)
+    let wasm = HttpFilter {
+        type_url: "envoy.extensions.filters.http.wasm.v3.Wasm".into(),
+        ..filter("envoy.filters.http.wasm", Stamp::Deny)
     };
-    server.slot.apply(Config { filters: vec![rbac], ..Config::new(server.address) }.build(1));
+    server.slot.apply(Config { filters: vec![wasm], ..Config::new(server.address) }.build(1));
     let ServingState::NotServing(error) = server.slot.state() else { panic!("serving") };
     assert_eq!((error.code(), error.config_version()), (Code::RESOURCE_REFUSED, Some(1)));
-    assert!(error.to_string().contains("envoy.filters.http.rbac"), "{error}");
+    assert!(error.to_string().contains("envoy.filters.http.wasm"), "{error}");
     assert!(get(BOTH[0], server.address, "/").await.is_err());
 }
 

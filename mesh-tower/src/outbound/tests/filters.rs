@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{StatusCode, request, response};
 use mesh_core::decode::{ExtensionValue, Fault, HttpFilterType, Side};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::FilterConfig;
+use mesh_core::model::{FilterConfig, HttpFilter};
 use serde_json::json;
 
 use super::*;

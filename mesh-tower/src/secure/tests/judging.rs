@@ -23,7 +23,7 @@ async fn both_ends_learn_who_the_other_is() {
     // The second may resume the first one's session: it must come to the same.
     for _ in 0..2 {
         let (mut near, mut far) = shake(&client, &server).await.both();
-        assert_eq!((id(near.peer.as_ref()), id(far.identity.as_ref())), (Some(SERVER), Some(CLIENT)));
+        assert_eq!((id(near.peer.as_ref()), id(far.client.identity.as_ref())), (Some(SERVER), Some(CLIENT)));
         assert_eq!(near.alpn, Some(Protocol::Http2));
         ping(&mut near, &mut far).await;
     }
@@ -108,7 +108,7 @@ async fn a_client_without_a_certificate_is_let_in_only_where_none_is_required() 
     for policy in [optional, unasked] {
         let server = server_of(&source(&ca, &server_leaf()), policy);
         let (mut near, mut far) = shake(&client, &server).await.both();
-        assert!(far.identity.is_none());
+        assert!(far.client.identity.is_none());
         ping(&mut near, &mut far).await;
     }
 }

@@ -31,9 +31,9 @@ async fn the_next_handshake_has_the_new_certificates_and_old_connections_live() 
     show(&near, &ca, &Leaf::workload(NEW_CLIENT));
     show(&far, &ca, &Leaf::workload(NEW_SERVER));
     let new = shake(&client, &server).await.both();
-    assert_eq!((id(new.0.peer.as_ref()), id(new.1.identity.as_ref())), (Some(NEW_SERVER), Some(NEW_CLIENT)));
+    assert_eq!((id(new.0.peer.as_ref()), id(new.1.client.identity.as_ref())), (Some(NEW_SERVER), Some(NEW_CLIENT)));
     ping(&mut old.0, &mut old.1).await;
-    assert_eq!((id(old.0.peer.as_ref()), id(old.1.identity.as_ref())), (Some(SERVER), Some(CLIENT)));
+    assert_eq!((id(old.0.peer.as_ref()), id(old.1.client.identity.as_ref())), (Some(SERVER), Some(CLIENT)));
 }
 
 /// A server that resumes sessions and does not mind who comes; it says whether the handshake was a full one.
@@ -159,19 +159,19 @@ async fn files_are_read_again_and_a_mismatched_pair_is_never_shown() {
     let work = tokio::spawn(background);
     let client = client_with(providers);
     let (_, far) = shake(&client, &server).await.both();
-    assert_eq!(id(far.identity.as_ref()), Some(CLIENT));
+    assert_eq!(id(far.client.identity.as_ref()), Some(CLIENT));
 
     // Somebody else's key beside the certificate: what was there stays.
     fs::write(files.0.join("key.pem"), ca.issue(&client_leaf()).1.serialize_pem()).unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(id(shake(&client, &server).await.both().1.identity.as_ref()), Some(CLIENT));
+    assert_eq!(id(shake(&client, &server).await.both().1.client.identity.as_ref()), Some(CLIENT));
 
     files.write(&ca, &Leaf::workload(NEW_CLIENT));
     let mut shown = CLIENT.to_owned();
     // So many rounds only if it never comes.
     for _ in 0..2000 {
         let (_, far) = shake(&client, &server).await.both();
-        shown = id(far.identity.as_ref()).unwrap().to_owned();
+        shown = id(far.client.identity.as_ref()).unwrap().to_owned();
         if shown != CLIENT {
             break;
         }

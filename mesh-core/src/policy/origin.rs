@@ -1,0 +1,75 @@
+//! Where does a request come from, if proxies stand before us? Envoy's rules for `x-forwarded-for`.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+
+use crate::model::OriginTrust;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The address of the client whose request came over a connection from `peer`.
+///
+/// Each proxy adds the address that it saw at the end of the header, so it is read from there, past the hops that are trusted.
+/// What cannot be read so is not believed, and leaves `peer`. gRPC has no such header and always means `peer`; here a gRPC
+/// request is read like any other, because two ways to read one request are a way around a policy.
+pub fn client_address(trust: &OriginTrust, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+    let hops = match (trust.use_remote_address, trust.trusted_hops) {
+        (true, 0) => return peer,
+        // The nearest trusted hop is the peer itself, which is not in the header.
+        (true, hops) => hops - 1,
+        (false, hops) => hops,
+    };
+    let nth = usize::try_from(hops).unwrap_or(usize::MAX);
+    forwarded_for(headers, nth).map_or(peer, |address| address.to_canonical())
+}
+
+/// The address before the last `skip` ones. Several headers are one list.
+fn forwarded_for(headers: &HeaderMap, skip: usize) -> Option<IpAddr> {
+    let values = headers.get_all(FORWARDED_FOR).into_iter().rev();
+    let mut addresses = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+    let text = std::str::from_utf8(addresses.nth(skip)?).ok()?;
+    text.trim_ascii().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(use_remote_address: bool, trusted_hops: u32, headers: &[&'static str]) -> String {
+        let headers = headers.iter().map(|&value| (FORWARDED_FOR.parse().unwrap(), value.parse().unwrap())).collect();
+        let trust = OriginTrust { use_remote_address, trusted_hops, ..OriginTrust::default() };
+        client_address(&trust, &headers, "192.0.2.9".parse().unwrap()).to_string()
+    }
+
+    #[test]
+    fn each_trusted_hop_is_one_step_towards_the_client() {
+        let two: &[&str] = &["10.2.2.2, 10.1.1.1"];
+        let split: &[&str] = &["10.3.3.3,10.2.2.2", "10.1.1.1"];
+        for (remote, hops, headers, expected) in [
+            (true, 0, two, "192.0.2.9"),
+            (true, 1, two, "10.1.1.1"),
+            (true, 2, two, "10.2.2.2"),
+            (true, 3, two, "192.0.2.9"),
+            (false, 0, two, "10.1.1.1"),
+            (false, 1, two, "10.2.2.2"),
+            (false, 2, two, "192.0.2.9"),
+            (false, u32::MAX, two, "192.0.2.9"),
+            (false, 0, split, "10.1.1.1"),
+            (false, 1, split, "10.2.2.2"),
+            (false, 2, split, "10.3.3.3"),
+            (false, 0, &[], "192.0.2.9"),
+            (false, 0, &["::ffff:10.1.1.1"], "10.1.1.1"),
+            (false, 0, &["2001:db8::1"], "2001:db8::1"),
+        ] {
+            assert_eq!(of(remote, hops, headers), expected, "{remote} {hops} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_not_believed_and_nothing_before_it_either() {
+        for header in ["10.1.1.1, ", "10.1.1.1, unknown", "10.1.1.1:80", "10.1.1", ""] {
+            assert_eq!(of(false, 0, &[header]), "192.0.2.9", "{header}");
+        }
+    }
+}
