@@ -161,7 +161,7 @@ fn main() -> Result<(), Error> {
 /// The folder of `.proto` files in the `envoy-types` crate, wherever Cargo keeps it.
 fn protos() -> Result<PathBuf, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo).args(["metadata", "--format-version", "1", "--offline"]).output()?;
+    let output = Command::new(cargo).args(["metadata", "--format-version", "1", "--locked"]).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
