@@ -141,6 +141,8 @@ codes! {
     TWO_SOURCES = 105, Usage, Bootstrap, Application, "unset MESH_CONFIG or the bootstrap, whichever is not meant";
     /// The mesh was shut down.
     SHUT_DOWN = 106, Usage, Resolve, Application, "keep the Mesh until the last request is done";
+    /// What the admin services were given to tell of is no descriptor set.
+    BAD_DESCRIPTORS = 107, Usage, Bootstrap, Application, "give the FileDescriptorSet that prost-build or protox wrote";
     /// No control plane could be reached, and nothing is cached.
     NO_CONTROL_PLANE = 110, Unavailable, Configure, ControlPlane, "check that the xDS server runs and that its address is right";
     /// The control plane did not say anything about the resource in time.

@@ -18,8 +18,8 @@
 //! ```
 //!
 //! In the order of a call's way: the channel ([`MeshChannel`]), what a failure looks like in gRPC ([`status_of`],
-//! [`error_of`]), and the server ([`serve`], [`peer_identity`]). Beside them, behind the feature `control`, the local control
-//! plane.
+//! [`error_of`]), and the server ([`serve`], [`peer_identity`]). Beside them, each behind a feature of its name, the admin
+//! services (`admin`) and the local control plane (`control`).
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "client")]
@@ -27,6 +27,8 @@ mod channel;
 mod status;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "control")]
 pub mod control;
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! Makes the descriptor set that mesh-core reads proto-JSON with: `cargo run -p mesh-benches --bin descriptors`.
+//! Makes the descriptor sets that mesh-core reads proto-JSON with and that the admin services are described by:
+//! `cargo run -p mesh-benches --bin descriptors`.
 //!
-//! The `.proto` files are those inside the `envoy-types` crate, so that the set and the decoder know the same fields. Only
-//! what the messages in [`MESSAGES`] can reach is kept, without comments, options and services; the output goes to
-//! `mesh-core/src/source/file/descriptors.bin` and is committed.
+//! The `.proto` files are those inside the `envoy-types` crate, so that the sets and the decoder know the same fields; what is
+//! not in it is in `benches/proto`. Only what the messages in [`MESSAGES`] and [`ADMIN`] can reach is kept, without comments and
+//! options; the outputs are committed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use protox::Compiler;
 use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use protox::prost_reflect::prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MessageOptions,
+    ServiceDescriptorProto,
 };
 
 type Error = Box<dyn std::error::Error>;
@@ -134,6 +136,30 @@ const MESSAGES: &[Row] = &[
     ),
 ];
 
+/// The messages of the admin services, which are in the same files.
+const ADMIN: &[Row] = &[
+    ("envoy/service/status/v3/csds.proto", &["ClientStatusRequest", "ClientStatusResponse"]),
+    (
+        "grpc/channelz/v1/channelz.proto",
+        &[
+            "GetTopChannelsRequest",
+            "GetTopChannelsResponse",
+            "GetServersRequest",
+            "GetServersResponse",
+            "GetServerRequest",
+            "GetServerResponse",
+            "GetServerSocketsRequest",
+            "GetServerSocketsResponse",
+            "GetChannelRequest",
+            "GetChannelResponse",
+            "GetSubchannelRequest",
+            "GetSubchannelResponse",
+            "GetSocketRequest",
+            "GetSocketResponse",
+        ],
+    ),
+];
+
 /// `TypedStruct`, under its old and its new package: the crate has no file for it.
 const TYPED_STRUCTS: [&str; 2] = ["udpa.type.v1", "xds.type.v3"];
 
@@ -151,11 +177,16 @@ const ROOTS: &[&str] = &[
 
 fn main() -> Result<(), Error> {
     let protos = protos()?;
-    let mut set = prune(compile(&protos)?)?;
+    let mut set = prune(compile(&protos, MESSAGES)?, MESSAGES, &[])?;
     set.file.extend(TYPED_STRUCTS.map(typed_struct));
-    let output = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mesh-core/src/source/file/descriptors.bin");
-    std::fs::write(output, set.encode_to_vec())?;
-    Ok(())
+    write("mesh-core/src/source/file", &set)?;
+    let served: Vec<&str> = ADMIN.iter().map(|(path, _)| *path).collect();
+    write("mesh-grpc/src/admin", &prune(compile(&protos, ADMIN)?, ADMIN, &served)?)
+}
+
+fn write(folder: &str, set: &FileDescriptorSet) -> Result<(), Error> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    Ok(std::fs::write(root.join(folder).join("descriptors.bin"), set.encode_to_vec())?)
 }
 
 /// The folder of `.proto` files in the `envoy-types` crate, wherever Cargo keeps it.
@@ -173,11 +204,13 @@ fn protos() -> Result<PathBuf, Error> {
 }
 
 /// Compiles each file for itself: some use names that mean something else once another file's package is known.
-fn compile(protos: &Path) -> Result<FileDescriptorSet, Error> {
+fn compile(protos: &Path, rows: &[Row]) -> Result<FileDescriptorSet, Error> {
     let mut seen = BTreeSet::new();
     let mut set = FileDescriptorSet::default();
-    for (path, _) in MESSAGES {
-        let mut compiler = Compiler::new(ROOTS.iter().map(|root| protos.join(root)))?;
+    for (path, _) in rows {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+        let roots = ROOTS.iter().map(|root| protos.join(root)).chain([own]);
+        let mut compiler = Compiler::new(roots)?;
         compiler.include_imports(true).include_source_info(false).open_file(path)?;
         let files = compiler.file_descriptor_set().file;
         set.file.extend(files.into_iter().filter(|file| seen.insert(file.name().to_owned())));
@@ -212,9 +245,10 @@ fn typed_struct(package: &str) -> FileDescriptorProto {
     }
 }
 
-/// Keeps what [`MESSAGES`] reach, file by file in the order the compiler gave, which puts imports first.
-fn prune(set: FileDescriptorSet) -> Result<FileDescriptorSet, Error> {
-    let kept = reachable(&set)?;
+/// Keeps what `rows` reach, file by file in the order the compiler gave, which puts imports first, and the services of the files
+/// `served`.
+fn prune(set: FileDescriptorSet, rows: &[Row], served: &[&str]) -> Result<FileDescriptorSet, Error> {
+    let kept = reachable(&set, rows)?;
     let homes = homes(&set);
     let mut files = Vec::new();
     for mut file in set.file {
@@ -226,12 +260,14 @@ fn prune(set: FileDescriptorSet) -> Result<FileDescriptorSet, Error> {
             continue;
         }
         let imports = imports(&file, &homes);
+        let service = if served.contains(&&*name) { services(file.service) } else { Vec::new() };
         files.push(FileDescriptorProto {
             name: file.name,
             package: file.package,
             dependency: imports.into_iter().filter(|import| *import != name).collect(),
             message_type: file.message_type,
             enum_type: file.enum_type,
+            service,
             syntax: file.syntax,
             ..FileDescriptorProto::default()
         });
@@ -241,7 +277,7 @@ fn prune(set: FileDescriptorSet) -> Result<FileDescriptorSet, Error> {
 
 /// The full names, each with a leading dot, of all that the wanted messages need: what their fields hold, and what they are
 /// nested in.
-fn reachable(set: &FileDescriptorSet) -> Result<BTreeSet<String>, Error> {
+fn reachable(set: &FileDescriptorSet, rows: &[Row]) -> Result<BTreeSet<String>, Error> {
     let mut needs = BTreeMap::new();
     for file in &set.file {
         for message in &file.message_type {
@@ -249,7 +285,7 @@ fn reachable(set: &FileDescriptorSet) -> Result<BTreeSet<String>, Error> {
         }
     }
     let mut queue = Vec::new();
-    for (path, names) in MESSAGES {
+    for (path, names) in rows {
         let file = set.file.iter().find(|file| file.name() == *path).ok_or_else(|| format!("{path} is missing"))?;
         queue.extend(names.iter().map(|name| format!(".{}.{name}", file.package())));
     }
@@ -301,6 +337,14 @@ fn keep_enum(value: &mut EnumDescriptorProto, scope: &str, kept: &BTreeSet<Strin
     value.reserved_range.clear();
     value.reserved_name.clear();
     kept.contains(&format!(".{scope}.{}", value.name()))
+}
+
+fn services(mut services: Vec<ServiceDescriptorProto>) -> Vec<ServiceDescriptorProto> {
+    for service in &mut services {
+        service.options = None;
+        service.method.iter_mut().for_each(|method| method.options = None);
+    }
+    services
 }
 
 /// The JSON name follows from the name.

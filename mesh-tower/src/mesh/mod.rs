@@ -174,6 +174,11 @@ impl Mesh {
         self.0.config.status().await
     }
 
+    /// Waits until the mesh was shut down.
+    pub async fn stopped(&self) {
+        self.0.config.stopped().await;
+    }
+
     fn client_of(&self, way: Way, authority: Option<http::uri::Authority>) -> HttpClient {
         let Outbound { targets, options, in_flight, telemetry, .. } = &self.0.outbound;
         // Nobody looks at the extensions of a request on a connection of our own.
