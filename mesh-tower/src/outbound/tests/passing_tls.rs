@@ -87,7 +87,7 @@ async fn server(ca: &Ca, leaf: &Leaf) -> u16 {
             let tls = tls.clone();
             tokio::spawn(async move {
                 let Ok(accepted) = tls.accept(Box::new(stream)).await else { return };
-                let shown = if accepted.identity.is_some() { "with" } else { "without" };
+                let shown = if accepted.client.identity.is_some() { "with" } else { "without" };
                 let service =
                     hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| async move {
                         let said = format!("{:?} {shown} a certificate", request.version());
