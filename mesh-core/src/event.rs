@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::Name;
 
@@ -59,6 +60,32 @@ pub enum Event {
         /// The resource.
         name: Name,
     },
+    /// A resource that is in use was deleted, or a set emptied. It is used on for a grace period, so that a control plane's
+    /// slip does not stop traffic.
+    Withdrawn {
+        /// The type, without `type.googleapis.com/`.
+        type_url: Name,
+        /// The resource.
+        name: Name,
+        /// What became of it.
+        how: Withdrawal,
+        /// For how long it is used on; None: for ever.
+        grace: Option<Duration>,
+    },
+    /// What was withdrawn came back within its grace: nothing was lost.
+    Restored {
+        /// The type, without `type.googleapis.com/`.
+        type_url: Name,
+        /// The resource.
+        name: Name,
+    },
+    /// What was withdrawn did not come back within its grace: it is no longer used, and requests that need it fail.
+    Lapsed {
+        /// The type, without `type.googleapis.com/`.
+        type_url: Name,
+        /// The resource.
+        name: Name,
+    },
     /// A configuration was put in force.
     Published {
         /// The target or listening address.
@@ -94,6 +121,32 @@ pub enum Event {
     },
 }
 
+/// How a resource that is in use was withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Withdrawal {
+    /// It was deleted.
+    Deleted,
+    /// It is there, with nothing in it: an endpoint set without an endpoint.
+    Emptied,
+}
+
+impl Withdrawal {
+    /// As one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Emptied => "emptied",
+        }
+    }
+}
+
+impl fmt::Display for Withdrawal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,6 +159,16 @@ impl fmt::Display for Event {
                 write!(f, "refused part of {type_url} version `{version}` from {server}: {reason}")
             }
             Self::Missing { type_url, name } => write!(f, "{type_url} `{name}` does not exist"),
+            Self::Withdrawn { type_url, name, how, grace: Some(grace) } => {
+                write!(f, "{type_url} `{name}` was {how}; what was there is used on for {grace:?}")
+            }
+            Self::Withdrawn { type_url, name, how, grace: None } => {
+                write!(f, "{type_url} `{name}` was {how}; what was there is used on")
+            }
+            Self::Restored { type_url, name } => write!(f, "{type_url} `{name}` is back within its grace"),
+            Self::Lapsed { type_url, name } => {
+                write!(f, "{type_url} `{name}` did not come back within its grace and is no longer used")
+            }
             Self::Published { target, version } => write!(f, "configuration {version} of `{target}` is in force"),
             Self::Unpublished { target, reason } => write!(f, "`{target}` has no configuration: {reason}"),
             Self::LeftOut { resource, field } => write!(f, "`{resource}`: {field} is not supported and is left out"),
@@ -122,7 +185,7 @@ pub struct LogSink;
 impl EventSink for LogSink {
     fn event(&self, event: &Event) {
         match event {
-            Event::Connected { .. } | Event::Accepted { .. } | Event::Published { .. } => {
+            Event::Connected { .. } | Event::Accepted { .. } | Event::Restored { .. } | Event::Published { .. } => {
                 tracing::info!(target: "mesh", "{event}");
             }
             _ => tracing::warn!(target: "mesh", "{event}"),

@@ -48,6 +48,9 @@ pub enum Children {
         endpoints: Arc<Endpoints>,
         /// Why there are none, or why the last good ones are in use (gRFC A88's `resolution_note`).
         note: Option<Error>,
+        /// Whether the control plane has withdrawn them and they are used on for a grace period only. Other servers may
+        /// have their addresses by now: only those that are still connected, or whose identity TLS proves, may be used.
+        lapsing: bool,
     },
     /// An aggregate cluster's leaves, in order (gRFC A37).
     Leaves(Vec<Name>),

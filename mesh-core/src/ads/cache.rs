@@ -17,7 +17,7 @@ pub(super) enum Cause {
     Connectivity,
     /// It was refused.
     Refused,
-    /// It was deleted, or does not exist.
+    /// It was deleted, emptied, or does not exist.
     Missing,
     /// The server reported an error.
     Reported,
@@ -63,7 +63,9 @@ pub(super) struct Entry {
     pub(super) sequence: u64,
     /// When the state last changed.
     pub(super) since: Instant,
-    /// When a deleted value stops being used.
+    /// The empty set that is in the place of the one that is used on in its grace.
+    pub(super) emptied: Option<Held>,
+    /// When a value that was deleted or emptied stops being used.
     pub(super) grace: Option<Instant>,
     /// When it is overdue that any server is asked for it.
     pub(super) patience: Option<Instant>,
@@ -83,6 +85,7 @@ impl Entry {
             trouble: None,
             sequence,
             since: now,
+            emptied: None,
             grace: None,
             patience: Some(patience),
             expiry: None,
@@ -96,6 +99,7 @@ impl Entry {
 
     /// Takes a value. One that is byte for byte the one held tells nothing, unless a trouble ends with it.
     pub(super) fn accept(&mut self, key: &ResourceKey, held: Held, now: Instant) -> Option<ResourceEvent> {
+        self.emptied = None;
         self.enter(State::Acked, now);
         self.updated = Some(now);
         let trouble = self.trouble.take();
@@ -105,7 +109,7 @@ impl Entry {
             if let Some(old) = &mut self.held {
                 *old = Held { value: old.value.clone(), ..held };
             }
-            return trouble.map(|_| ResourceEvent::Ambient { key: key.clone(), error: None });
+            return trouble.map(|_| ResourceEvent::Ambient { key: key.clone(), error: None, lapsing: false });
         }
         self.held = Some(held);
         Some(ResourceEvent::Changed { key: key.clone(), value, version })
@@ -113,15 +117,55 @@ impl Entry {
 
     /// The server says that the value in use is there, without sending it.
     pub(super) fn is_there(&mut self, key: &ResourceKey, now: Instant) -> Option<ResourceEvent> {
+        if self.emptied.is_some() {
+            return None;
+        }
         let told = self.held.as_ref().and(self.trouble.as_ref()).filter(|trouble| trouble.cause == Cause::Missing);
         told?;
         self.enter(State::Acked, now);
         self.relieve(key, Cause::Missing)
     }
 
+    /// Takes an empty set in the place of one that held something, which is used on until `grace`. A set that stays empty
+    /// is not told again, and does not live longer.
+    pub(super) fn empty(
+        &mut self,
+        key: &ResourceKey,
+        held: Held,
+        trouble: Trouble,
+        grace: Option<Instant>,
+        now: Instant,
+    ) -> Option<ResourceEvent> {
+        let until = if self.is_withdrawn() { self.grace } else { grace };
+        self.emptied = Some(held);
+        self.enter(State::Acked, now);
+        self.updated = Some(now);
+        self.grace = until;
+        self.trouble(key, trouble, true)
+    }
+
+    /// The grace of an emptied set is over: the empty one is the value.
+    pub(super) fn end_grace(&mut self, key: &ResourceKey) -> Vec<ResourceEvent> {
+        let Some(held) = self.emptied.take() else { return Vec::new() };
+        self.held = Some(held);
+        self.grace = None;
+        // Why it is empty stays told beside it.
+        self.retell(key)
+    }
+
+    /// Whether it was deleted or emptied, and is used on.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.held.is_some() && (self.emptied.is_some() || self.is_deleted())
+    }
+
+    fn is_deleted(&self) -> bool {
+        matches!(self.state, State::DoesNotExist | State::ReceivedError)
+            && self.trouble.as_ref().is_some_and(|trouble| trouble.cause == Cause::Missing)
+    }
+
     /// Takes note of a trouble. `keep`: a value that is held is used on. The same trouble is not told twice.
     pub(super) fn trouble(&mut self, key: &ResourceKey, trouble: Trouble, keep: bool) -> Option<ResourceEvent> {
-        let dropped = if keep { None } else { self.held.take() };
+        let dropped = if keep { None } else { self.drop_value() };
         let known = self.trouble.as_ref();
         if trouble.cause == Cause::Connectivity && known.is_some_and(|known| known.cause != trouble.cause) {
             return None;
@@ -135,10 +179,7 @@ impl Entry {
         if same && dropped.is_none() {
             return None;
         }
-        Some(match self.held {
-            Some(_) => ResourceEvent::Ambient { key: key.clone(), error: Some(error) },
-            None => ResourceEvent::Unusable { key: key.clone(), error },
-        })
+        Some(self.tell(key, error))
     }
 
     /// The version that a server may be told is in use: then it need not send this value again. What there is trouble with
@@ -153,7 +194,20 @@ impl Entry {
     pub(super) fn relieve(&mut self, key: &ResourceKey, cause: Cause) -> Option<ResourceEvent> {
         self.trouble.take_if(|known| known.cause == cause)?;
         // Without a value there is nothing to go back to; the next one will be told.
-        self.held.as_ref().map(|_| ResourceEvent::Ambient { key: key.clone(), error: None })
+        self.held.as_ref().map(|_| ResourceEvent::Ambient { key: key.clone(), error: None, lapsing: false })
+    }
+
+    fn drop_value(&mut self) -> Option<Held> {
+        self.emptied = None;
+        self.grace = None;
+        self.held.take()
+    }
+
+    fn tell(&self, key: &ResourceKey, error: Error) -> ResourceEvent {
+        match self.held {
+            Some(_) => ResourceEvent::Ambient { key: key.clone(), error: Some(error), lapsing: self.is_withdrawn() },
+            None => ResourceEvent::Unusable { key: key.clone(), error },
+        }
     }
 
     /// Everything that is known, for someone who asks again: the value first, then its trouble.
@@ -163,10 +217,7 @@ impl Entry {
             value: held.value.clone(),
             version: held.version.clone(),
         });
-        let trouble = self.trouble.as_ref().map(|trouble| match self.held {
-            Some(_) => ResourceEvent::Ambient { key: key.clone(), error: Some(trouble.error.clone()) },
-            None => ResourceEvent::Unusable { key: key.clone(), error: trouble.error.clone() },
-        });
+        let trouble = self.trouble.as_ref().map(|trouble| self.tell(key, trouble.error.clone()));
         value.into_iter().chain(trouble).collect()
     }
 
@@ -175,7 +226,10 @@ impl Entry {
         self.since = now;
         self.refused = None;
         self.patience = None;
-        self.grace = None;
+        // What is empty stays so, whatever else is said about it.
+        if self.emptied.is_none() {
+            self.grace = None;
+        }
     }
 
     /// All of it, for someone who looks on.

@@ -231,14 +231,6 @@ impl Engine {
         self.events.push_back(Event::Missing { type_url: key.type_url.clone(), name: key.name.clone() });
     }
 
-    fn grace_is_over(&mut self, key: &ResourceKey, at: Instant) {
-        let Some(entry) = self.entry(key).filter(|entry| entry.grace == Some(at)) else { return };
-        let Some(trouble) = entry.trouble.clone() else { return };
-        entry.grace = None;
-        let event = entry.trouble(key, trouble, false);
-        self.told.extend(event);
-    }
-
     pub(super) fn entry(&mut self, key: &ResourceKey) -> Option<&mut Entry> {
         let kind = self.types.index(&key.type_url)?;
         self.cache[kind].get_mut(&key.name)

@@ -14,6 +14,7 @@ mod authority;
 mod stream;
 mod engine;
 mod receive;
+mod grace;
 mod failover;
 mod driver;
 

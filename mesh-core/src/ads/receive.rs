@@ -1,6 +1,6 @@
 //! What a response means (`spec` sections 2.2, 2.4, 2.9 and 2.12; gRFCs A46, A53, A88).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::cache::{Cause, Entry, Held, Trouble};
 use super::engine::{Due, Engine, ServerId};
@@ -9,7 +9,7 @@ use super::stream::Phase;
 use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::model::Name;
-use crate::resource::ResourceKey;
+use crate::resource::{ResourceEvent, ResourceKey};
 use crate::status::State;
 
 /// `google.rpc.Code.NOT_FOUND`: the server means that there is no such thing.
@@ -18,18 +18,18 @@ const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
 
 /// The response at hand.
-struct Response<'a> {
-    server: usize,
-    kind: usize,
-    type_url: &'a Name,
-    version: &'a str,
-    now: Instant,
+pub(super) struct Response<'a> {
+    pub(super) server: usize,
+    pub(super) kind: usize,
+    pub(super) type_url: &'a Name,
+    pub(super) version: &'a str,
+    pub(super) now: Instant,
     /// Nobody sent it: what the server said before comes true.
-    is_due: bool,
+    pub(super) is_due: bool,
 }
 
 impl Response<'_> {
-    fn key(&self, name: &Name) -> ResourceKey {
+    pub(super) fn key(&self, name: &Name) -> ResourceKey {
         ResourceKey::new(self.type_url.clone(), name.clone())
     }
 }
@@ -133,15 +133,16 @@ impl Engine {
             }),
         };
         let expiry = item.ttl.and_then(|ttl| response.now.checked_add(ttl));
+        let is_value = held.is_some();
+        match held {
+            Some(held) => self.apply_value(response, name, held),
+            None => self.with_entry(response, name, false, |entry, key| entry.is_there(key, response.now)),
+        }
         let mut lives = false;
-        self.with_entry(response, name, held.is_some(), |entry, key| {
-            let told = match held {
-                Some(held) => entry.accept(key, held, response.now),
-                None => entry.is_there(key, response.now),
-            };
+        self.with_entry(response, name, is_value, |entry, _| {
             lives = entry.held.is_some();
             entry.expiry = expiry.filter(|_| lives);
-            told
+            None
         });
         self.due.extend(expiry.filter(|_| lives).map(|at| (at, Due::Expiry(response.key(name)))));
     }
@@ -193,52 +194,15 @@ impl Engine {
         }
     }
 
-    /// The server says that there is no such resource. One that is in use has grace.
-    fn lose(&mut self, response: &Response<'_>, name: &Name, state: State, code: Code, reason: &str) {
-        let key = response.key(name);
-        let grace = self.grace(response.server);
-        let trouble = self.trouble(response, Cause::Missing, code, format!("{key}: {reason}"));
-        let mut until = None;
-        let mut news = false;
-        self.with_entry(response, name, false, |entry, key| {
-            let running = entry.grace;
-            news = entry.trouble.as_ref().is_none_or(|trouble| trouble.cause != Cause::Missing);
-            entry.enter(state, response.now);
-            let keep = grace != Some(Duration::ZERO);
-            if keep && entry.held.is_some() {
-                // Being told again does not make it live longer.
-                until = running.or(grace.map(|grace| response.now + grace));
-                entry.grace = until;
-                entry.expiry = None;
-            }
-            entry.trouble(key, trouble, keep)
-        });
-        self.due.extend(until.map(|at| (at, Due::Grace(key.clone()))));
-        if news {
-            self.events.push_back(Event::Missing { type_url: key.type_url, name: key.name });
-        }
-    }
-
-    fn grace(&self, server: usize) -> Option<Duration> {
-        let features = &self.streams[server].server.features;
-        if features.fail_on_data_errors {
-            Some(Duration::ZERO)
-        } else if features.ignore_resource_deletion {
-            None
-        } else {
-            self.settings.deletion_grace
-        }
-    }
-
     /// Changes the entry of `name`, if it is wanted and this server may: what came from a preferred server stays until that
     /// one says otherwise, but for targets that fell back to this one, whose values count. Whatever was said about it, its
     /// timer stops.
-    fn with_entry(
+    pub(super) fn with_entry<T: IntoIterator<Item = ResourceEvent>>(
         &mut self,
         response: &Response<'_>,
         name: &Name,
         is_value: bool,
-        change: impl FnOnce(&mut Entry, &ResourceKey) -> Option<crate::resource::ResourceEvent>,
+        change: impl FnOnce(&mut Entry, &ResourceKey) -> T,
     ) {
         let Some(entry) = self.cache[response.kind].get_mut(name) else { return };
         let key = response.key(name);
@@ -248,7 +212,7 @@ impl Engine {
         }
     }
 
-    fn trouble(&self, response: &Response<'_>, cause: Cause, code: Code, reason: String) -> Trouble {
+    pub(super) fn trouble(&self, response: &Response<'_>, cause: Cause, code: Code, reason: String) -> Trouble {
         let (uri, version) = (&self.streams[response.server].server.uri, response.version);
         let text = format!("{reason} (version `{version}` from xDS server {uri}) [xDS node id: {}]", self.node_id);
         Trouble { cause, reason, error: Error::new(code, text), version: version.to_owned() }

@@ -17,9 +17,9 @@ pub struct Settings {
     pub patience: Duration,
     /// How long a stream without subscriptions is kept: 5 min, the shorter end of what gRFC A47 suggests.
     pub idle_timeout: Duration,
-    /// How long a deleted resource stays in use: 30 s by default, so that a control plane's slip does not stop traffic. Zero
-    /// is gRPC's old behaviour; None, for ever, is that of gRFC A88. A server's `fail_on_data_errors` means zero, its
-    /// `ignore_resource_deletion` means None.
+    /// How long a deleted resource, and an endpoint set that was emptied, stays in use: 30 s by default, so that a control
+    /// plane's slip does not stop traffic. Zero is gRPC's old behaviour; None, for ever, is that of gRFC A88. A server's
+    /// `fail_on_data_errors` means zero, its `ignore_resource_deletion` means None for what is deleted.
     pub deletion_grace: Option<Duration>,
     /// What is asked for from a server that is fallen back to.
     pub fallback_scope: FallbackScope,

@@ -117,6 +117,7 @@ pub struct CandidateState {
     ready: AtomicBool,
     failed: AtomicBool,
     ejected: AtomicBool,
+    withdrawn: AtomicBool,
     outstanding: AtomicU32,
 }
 
@@ -151,6 +152,17 @@ impl CandidateState {
     /// Ejects it, or lets it back in (outlier detection); its connection stays.
     pub fn set_ejected(&self, ejected: bool) {
         self.ejected.store(ejected, Ordering::Release);
+    }
+
+    /// Says whether the control plane has withdrawn it, so that another server may have its address by now. The connections
+    /// that stand still lead to the server that was meant; no new one may be made.
+    pub fn set_withdrawn(&self, withdrawn: bool) {
+        self.withdrawn.store(withdrawn, Ordering::Release);
+    }
+
+    /// Whether no new connection to it may be made.
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
     }
 
     /// Requests that were sent to it and are not over.

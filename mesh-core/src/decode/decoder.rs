@@ -14,7 +14,7 @@ use prost::Message;
 use super::at::{At, Findings};
 use super::endpoints::Rules;
 use super::{DecodeResource, Decoded, Fault, Registry};
-use crate::model::Name;
+use crate::model::{Endpoints, Name};
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceValue};
 
 /// Decodes the four resource types of the mesh with the extensions of a [`Registry`].
@@ -56,6 +56,11 @@ impl DecodeResource for Decoder {
                 faults: vec![Fault::new("", format!("is a `{other}`, which is not a type of resource known here"))],
             },
         }
+    }
+
+    /// An endpoint set without an endpoint is one.
+    fn is_emptied(&self, value: &ResourceValue) -> bool {
+        value.downcast_ref::<Endpoints>().is_some_and(Endpoints::is_empty)
     }
 }
 

@@ -40,6 +40,12 @@ pub trait DecodeResource: Send + Sync {
     /// Decodes a resource of `type_url` (without [`TYPE_URL_PREFIX`](crate::resource::TYPE_URL_PREFIX)) from the `value`
     /// bytes of its `Any`. Name first, then meaning.
     fn decode(&self, type_url: &str, bytes: &[u8]) -> Decoded;
+
+    /// Whether a value of its own is a set with nothing in it. A set that had something before and has nothing now is used
+    /// on for a grace period, as a resource that was deleted is. By default nothing is such a set.
+    fn is_emptied(&self, _value: &ResourceValue) -> bool {
+        false
+    }
 }
 
 /// What became of a resource's bytes.

@@ -52,7 +52,7 @@ impl ClusterWalk {
                 self.found.insert(name.clone(), Err(error));
                 return;
             }
-            Found::Value(cluster, _) => cluster,
+            Found::Value(cluster, ..) => cluster,
         };
         match &cluster.discovery {
             DiscoveryKind::Aggregate(_) => self.aggregate(name, &cluster, nodes, clusters),
@@ -67,9 +67,10 @@ impl ClusterWalk {
 
     /// The endpoints of a cluster that is no aggregate; None: they must be waited for.
     fn endpoints(&mut self, cluster: &Cluster, nodes: &Nodes) -> Option<Children> {
-        let none = || Arc::new(Endpoints::default());
         match &cluster.discovery {
-            DiscoveryKind::Static(endpoints) => Some(Children::Endpoints { endpoints: endpoints.clone(), note: None }),
+            DiscoveryKind::Static(endpoints) => {
+                Some(Children::Endpoints { endpoints: endpoints.clone(), note: None, lapsing: false })
+            }
             DiscoveryKind::Eds { service_name } => {
                 let key = ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, service_name.clone());
                 self.needs.insert(key.clone());
@@ -78,8 +79,8 @@ impl ClusterWalk {
                         self.pending = true;
                         None
                     }
-                    Found::Value(endpoints, note) => Some(Children::Endpoints { endpoints, note }),
-                    Found::Error(error) => Some(Children::Endpoints { endpoints: none(), note: Some(error) }),
+                    Found::Value(endpoints, note, lapsing) => Some(Children::Endpoints { endpoints, note, lapsing }),
+                    Found::Error(error) => Some(no_endpoints(error)),
                 }
             }
             other => {
@@ -87,7 +88,7 @@ impl ClusterWalk {
                     Code::RESOURCE_REFUSED,
                     format!("cluster `{}` asks for {}, which is not built yet", cluster.name, kind(other)),
                 );
-                Some(Children::Endpoints { endpoints: none(), note: Some(error) })
+                Some(no_endpoints(error))
             }
         }
     }
@@ -137,7 +138,7 @@ impl ClusterWalk {
             }
             // A child that does not exist is skipped.
             Found::Error(_) => return Ok(()),
-            Found::Value(cluster, _) => cluster,
+            Found::Value(cluster, ..) => cluster,
         };
         let DiscoveryKind::Aggregate(children) = &cluster.discovery else {
             self.visit(name, nodes, clusters);
@@ -153,6 +154,10 @@ impl ClusterWalk {
         path.pop();
         Ok(())
     }
+}
+
+fn no_endpoints(error: Error) -> Children {
+    Children::Endpoints { endpoints: Arc::new(Endpoints::default()), note: Some(error), lapsing: false }
 }
 
 fn kind(discovery: &DiscoveryKind) -> &'static str {
@@ -217,7 +222,7 @@ impl Clusters {
             let (true, Some(lease)) = (left.needs.contains(key), left.lease.upgrade()) else { continue };
             let mut walk = ClusterWalk::default();
             let cluster = match nodes.find::<Cluster>(&ResourceKey::new(CLUSTER, name.clone())) {
-                Found::Value(cluster, _) => cluster,
+                Found::Value(cluster, ..) => cluster,
                 _ => continue,
             };
             let Some(children) = walk.endpoints(&cluster, nodes) else { continue };
@@ -241,10 +246,11 @@ fn same(config: &ClusterConfig, cluster: &Arc<Cluster>, children: &Children) -> 
     Arc::ptr_eq(&config.cluster, cluster)
         && match (&config.children, children) {
             (
-                Children::Endpoints { endpoints: old, note: old_note },
-                Children::Endpoints { endpoints: new, note: new_note },
+                Children::Endpoints { endpoints: old, note: old_note, lapsing: old_lapsing },
+                Children::Endpoints { endpoints: new, note: new_note, lapsing: new_lapsing },
             ) => {
-                (Arc::ptr_eq(old, new) || (old.is_empty() && new.is_empty() && old.drops == new.drops))
+                old_lapsing == new_lapsing
+                    && (Arc::ptr_eq(old, new) || (old.is_empty() && new.is_empty() && old.drops == new.drops))
                     && same_error(old_note.as_ref(), new_note.as_ref())
             }
             (Children::Leaves(old), Children::Leaves(new)) => old == new,

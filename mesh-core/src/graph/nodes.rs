@@ -15,6 +15,8 @@ pub(super) struct Node {
     state: State,
     /// Trouble that does not keep the value from being used.
     ambient: Option<Error>,
+    /// Whether the value is used on for a grace period only.
+    lapsing: bool,
     users: BTreeSet<TargetId>,
 }
 
@@ -31,8 +33,8 @@ enum State {
 pub(super) enum Found<T> {
     /// It must be waited for.
     Pending,
-    /// Its value, and trouble that does not keep it from being used.
-    Value(Arc<T>, Option<Error>),
+    /// Its value, trouble that does not keep it from being used, and whether it is used on for a grace period only.
+    Value(Arc<T>, Option<Error>, bool),
     /// There is none.
     Error(Error),
 }
@@ -75,11 +77,16 @@ impl Nodes {
             ResourceEvent::Changed { value, .. } => {
                 node.state = State::Value(value);
                 node.ambient = None;
+                node.lapsing = false;
             }
-            ResourceEvent::Ambient { error, .. } => node.ambient = error,
+            ResourceEvent::Ambient { error, lapsing, .. } => {
+                node.ambient = error;
+                node.lapsing = lapsing;
+            }
             ResourceEvent::Unusable { error, .. } => {
                 node.state = State::Unusable(error);
                 node.ambient = None;
+                node.lapsing = false;
             }
         }
         true
@@ -91,8 +98,8 @@ impl Nodes {
             None => Found::Pending,
             Some(Node { state: State::Requested, .. }) => Found::Pending,
             Some(Node { state: State::Unusable(error), .. }) => Found::Error(error.clone()),
-            Some(Node { state: State::Value(value), ambient, .. }) => match value.clone().downcast::<T>() {
-                Ok(value) => Found::Value(value, ambient.clone()),
+            Some(Node { state: State::Value(value), ambient, lapsing, .. }) => match value.clone().downcast::<T>() {
+                Ok(value) => Found::Value(value, ambient.clone(), *lapsing),
                 Err(_) => Found::Error(Error::new(
                     crate::error::Code::INTERNAL,
                     format!("{key} was decoded into another type than its own"),

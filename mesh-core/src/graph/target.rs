@@ -223,7 +223,7 @@ impl Target {
             needs.insert(key.clone());
             match nodes.find::<RouteTable>(&key) {
                 Found::Pending => pending = true,
-                Found::Value(value, _) => drop(routes.insert(table.clone(), Ok(value))),
+                Found::Value(value, ..) => drop(routes.insert(table.clone(), Ok(value))),
                 Found::Error(error) => drop(routes.insert(table.clone(), Err(error))),
             }
         }
@@ -259,7 +259,7 @@ fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) 
     let listener = match nodes.find::<Listener>(&key) {
         Found::Pending => return Step::Pending,
         Found::Error(error) => return no_listener(error),
-        Found::Value(listener, _) => listener,
+        Found::Value(listener, ..) => listener,
     };
     let ListenerKind::Client(http) = &listener.kind else {
         return Step::Failed(Error::new(
@@ -276,7 +276,7 @@ fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) 
             match nodes.find::<RouteTable>(&key) {
                 Found::Pending => return Step::Pending,
                 Found::Error(error) => return Step::Failed(error),
-                Found::Value(routes, _) => routes,
+                Found::Value(routes, ..) => routes,
             }
         }
     };
@@ -293,7 +293,7 @@ fn server_listener(
     match nodes.find::<Listener>(&key) {
         Found::Pending => Step::Pending,
         Found::Error(error) => no_listener(error),
-        Found::Value(listener, _) => match &listener.kind {
+        Found::Value(listener, ..) => match &listener.kind {
             ListenerKind::Server(server) => {
                 let server = server.clone();
                 Step::Done((listener, server))

@@ -311,7 +311,7 @@ fn a_cluster_without_endpoints_says_why() {
     story.says(CLUSTER, "a", eds("a"));
     story.denies(CLUSTER_LOAD_ASSIGNMENT, "a");
     let snapshot = story.latest.clone().expect("published");
-    let Children::Endpoints { endpoints, note } = &snapshot.clusters["a"].as_ref().expect("a").children else {
+    let Children::Endpoints { endpoints, note, .. } = &snapshot.clusters["a"].as_ref().expect("a").children else {
         panic!("not an aggregate")
     };
     assert!(endpoints.is_empty());
@@ -366,11 +366,32 @@ fn ambient_trouble_keeps_what_is_in_force_and_says_so_a88() {
     let mut story = Story::running();
     let error = Error::new(Code::RESOURCE_REFUSED, "refused");
     let key = ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, "a");
-    story.graph.handle_event(ResourceEvent::Ambient { key, error: Some(error) }, story.now);
+    story.graph.handle_event(ResourceEvent::Ambient { key, error: Some(error), lapsing: false }, story.now);
     story.settle();
     assert_eq!(story.port_of("a"), Some(1));
     let config = story.latest.as_ref().expect("published").clusters["a"].clone().expect("a");
-    assert!(matches!(&config.children, Children::Endpoints { note: Some(_), .. }));
+    assert!(matches!(&config.children, Children::Endpoints { note: Some(_), lapsing: false, .. }));
+}
+
+#[test]
+fn endpoints_in_their_grace_are_in_force_and_marked_until_they_are_told_again() {
+    let mut story = Story::running();
+    let lapsing = |story: &Story| {
+        let config = story.latest.as_ref().expect("published").clusters["a"].clone().expect("a");
+        matches!(&config.children, Children::Endpoints { lapsing: true, .. })
+    };
+    let key = ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, "a");
+    for error in [Some(Error::new(Code::NO_ENDPOINTS, "emptied")), None] {
+        let is_lapsing = error.is_some();
+        let event = ResourceEvent::Ambient { key: key.clone(), error, lapsing: is_lapsing };
+        story.graph.handle_event(event, story.now);
+        story.settle();
+        assert_eq!((story.port_of("a"), lapsing(&story)), (Some(1), is_lapsing));
+    }
+    let error = Some(Error::new(Code::NO_ENDPOINTS, "emptied"));
+    story.graph.handle_event(ResourceEvent::Ambient { key, error, lapsing: true }, story.now);
+    story.says(CLUSTER_LOAD_ASSIGNMENT, "a", endpoints(2));
+    assert_eq!((story.port_of("a"), lapsing(&story)), (Some(2), false));
 }
 
 #[test]

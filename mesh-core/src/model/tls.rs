@@ -23,6 +23,13 @@ pub struct UpstreamTls {
     pub alpn: Vec<String>,
 }
 
+impl UpstreamTls {
+    /// Whether a server that passes is the one that is meant, and not just any of the mesh: its SAN is demanded.
+    pub fn proves_identity(&self) -> bool {
+        !self.sans.is_empty() || self.auto_sni_san_validation
+    }
+}
+
 /// `DownstreamTlsContext`: TLS of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DownstreamTls {

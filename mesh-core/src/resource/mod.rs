@@ -76,6 +76,9 @@ pub enum ResourceEvent {
         key: ResourceKey,
         /// The trouble.
         error: Option<Error>,
+        /// Whether the trouble is that it was deleted, or emptied of all it held: the value is used on for a grace period
+        /// only, and what it names may belong to somebody else by now.
+        lapsing: bool,
     },
     /// There is no value to use: it does not exist, was refused, or nothing can be reached and nothing is cached. A value
     /// told before is to be dropped.
@@ -100,7 +103,7 @@ impl fmt::Debug for ResourceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changed { key, version, .. } => write!(f, "Changed({key} @ {version})"),
-            Self::Ambient { key, error } => write!(f, "Ambient({key}: {error:?})"),
+            Self::Ambient { key, error, .. } => write!(f, "Ambient({key}: {error:?})"),
             Self::Unusable { key, error } => write!(f, "Unusable({key}: {error:?})"),
         }
     }

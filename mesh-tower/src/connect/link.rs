@@ -11,7 +11,8 @@
 //!                  eager
 //! ```
 //!
-//! A dropped handle leads from everywhere to Closed.
+//! A dropped handle leads from everywhere to Closed. While the endpoint is withdrawn, nothing leads from Idle, and what is
+//! established is dropped.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -178,16 +179,18 @@ impl<E: Establish> Task<E> {
 
     /// What to do without a connection.
     fn at_rest(&self) -> State {
-        if self.eager { State::Connecting } else { State::Idle }
+        if self.eager && !self.state.is_withdrawn() { State::Connecting } else { State::Idle }
     }
 
     async fn step(&mut self, state: State) -> State {
         match state {
             State::Idle => {
                 self.shared.demand.notified().await;
-                State::Connecting
+                if self.state.is_withdrawn() { State::Idle } else { State::Connecting }
             }
             State::Connecting => match self.establish.establish().await {
+                // Withdrawn meanwhile: who knows whose it is.
+                Ok(_) if self.state.is_withdrawn() => State::Idle,
                 Ok(established) => self.stands(established),
                 Err(error) => self.failed(error),
             },

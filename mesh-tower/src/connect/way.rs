@@ -109,6 +109,14 @@ impl Way {
             .with_next_step("correct alpn_protocols of the cluster's TLS, or its protocol options")
     }
 
+    /// That no connection may be made.
+    pub(super) fn withdrawn(&self) -> Error {
+        Error::new(
+            Code::NO_CONNECTION,
+            format!("{} was withdrawn by the control plane, and no connection to it is left", self.peer),
+        )
+    }
+
     /// That connecting took longer than the cluster lets it.
     pub(super) fn timed_out(&self) -> Error {
         let limit = self.plan.connect_timeout;

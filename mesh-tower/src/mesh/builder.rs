@@ -133,6 +133,20 @@ impl MeshBuilder {
         self
     }
 
+    /// How long a Listener or a Cluster that the control plane deletes, and an endpoint set that it empties, is used on: 30 s
+    /// by default, so that its slip stops no traffic. After that requests fail with the reason. [`Duration::ZERO`] is gRPC's
+    /// old behaviour, None, for ever, that of gRFC A88. A server with `fail_on_data_errors` in the bootstrap gets no grace,
+    /// whatever is set here.
+    ///
+    /// It is [`Settings::deletion_grace`]; [`xds`](Self::xds) sets it too. An endpoint that goes while others stay has no
+    /// grace. During the grace of an emptied set only those endpoints are used that are still connected, or whose identity
+    /// TLS proves by a SAN: their addresses may be other servers' by then. With [`Mesh::layer`] the connections are the
+    /// application's, and all endpoints are used.
+    pub fn deletion_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
+        self.settings.deletion_grace = grace.into();
+        self
+    }
+
     /// Tells `sink` every event of the configuration, beside the log.
     pub fn events(mut self, sink: Arc<dyn EventSink>) -> Self {
         self.events.push(sink);
@@ -200,9 +214,11 @@ impl MeshBuilder {
             Arc::new(Connections::new(runtime.clone(), dial, secure, settings, fastrand::u64(..)))
         };
         let passthrough = passthrough(&self.client, connections);
-        let events: Arc<dyn EventSink> = Arc::new(Fanout::new(self.events));
-
         let telemetry = Telemetry::global();
+        let mut events = self.events;
+        events.push(Arc::new(telemetry.clone()));
+        let events: Arc<dyn EventSink> = Arc::new(Fanout::new(events));
+
         let signal = Signal::new();
         let watches = Arc::new(Watches::new(signal.clone()));
         let targets = targets(&names, &self.client, &watches);
@@ -312,11 +328,11 @@ fn open(origin: Origin, settings: Settings) -> Result<Opened, Error> {
     match origin {
         Origin::Environment => match Selection::from_env()? {
             Selection::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings)),
-            Selection::File(path) => of_file(&path),
+            Selection::File(path) => of_file(&path, settings),
             other => Err(Error::new(Code::NO_BOOTSTRAP, format!("the environment selects {other:?}"))),
         },
         Origin::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings)),
-        Origin::File(path) => of_file(&path),
+        Origin::File(path) => of_file(&path, settings),
         Origin::Source(source) => Ok(Opened { source, names: ListenerNames::local(), providers: BTreeMap::new() }),
     }
 }
@@ -327,14 +343,14 @@ fn of_bootstrap(bootstrap: Bootstrap, settings: Settings) -> Opened {
 }
 
 #[cfg(feature = "file")]
-fn of_file(path: &Path) -> Result<Opened, Error> {
-    let source = FileSource::open(path)?;
+fn of_file(path: &Path, settings: Settings) -> Result<Opened, Error> {
+    let source = FileSource::open(path)?.with_settings(settings);
     let providers = source.certificate_providers().clone();
     Ok(Opened { source: Box::new(source), names: ListenerNames::local(), providers })
 }
 
 #[cfg(not(feature = "file"))]
-fn of_file(path: &Path) -> Result<Opened, Error> {
+fn of_file(path: &Path, _settings: Settings) -> Result<Opened, Error> {
     let text = format!("{} cannot be read: this program is built without the feature `file`", path.display());
     Err(Error::new(Code::BAD_FILE, text))
 }

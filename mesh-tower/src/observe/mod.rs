@@ -2,10 +2,12 @@
 //! counter and a histogram. The only place that names `opentelemetry`.
 //!
 //! Callers state facts when they know them and never a name or an attribute; how a fact looks is decided in `names`.
-//! What concerns configuration is a [`mesh_core::event::Event`], and [`mesh_core::event::LogSink`] writes its line.
+//! What concerns configuration is a [`mesh_core::event::Event`]: [`mesh_core::event::LogSink`] writes its line, and what is
+//! counted of it is in `config`.
 //!
 //! A call that is not sampled pays for its span's box in the SDK and for its `traceparent`, and for nothing else.
 
+mod config;
 mod names;
 mod w3c;
 mod series;
@@ -33,6 +35,7 @@ pub(crate) use call::{AttemptObserver, CallEnd, CallFacts, CallLink, CallObserve
 #[cfg(feature = "server")]
 pub(crate) use served::{ServedFacts, ServedObserver};
 
+use config::Withdrawals;
 use names::{Outcome, Side};
 use series::{Key, Operation, Operations};
 
@@ -47,6 +50,7 @@ struct Inner {
     client: Instruments,
     server: Instruments,
     operations: Operations,
+    withdrawals: Withdrawals,
 }
 
 /// How an attempt, or a request that was served, ended.
@@ -80,6 +84,7 @@ impl Telemetry {
             client: Instruments::new(meter, Side::Client),
             server: Instruments::new(meter, Side::Server),
             operations: Operations::new(),
+            withdrawals: Withdrawals::new(meter),
         }))
     }
 

@@ -389,3 +389,22 @@ fn observers_are_small_and_go_where_futures_go() {
     assert!(goes::<super::ServedObserver>() <= 80, "{}", goes::<super::ServedObserver>());
     assert_eq!(goes::<Telemetry>(), 8);
 }
+
+#[test]
+fn what_the_control_plane_takes_away_is_counted_by_what_becomes_of_it() {
+    use mesh_core::event::{Event, EventSink, Withdrawal};
+    let process = Process::with(Sampler::AlwaysOff);
+    let type_url = name(mesh_core::resource::CLUSTER_LOAD_ASSIGNMENT);
+    let grace = Some(Duration::from_secs(30));
+    for _ in 0..2 {
+        let (type_url, name) = (type_url.clone(), name("reviews"));
+        process.telemetry.event(&Event::Withdrawn { type_url, name, how: Withdrawal::Emptied, grace });
+    }
+    process.telemetry.event(&Event::Restored { type_url: type_url.clone(), name: name("reviews") });
+    process.telemetry.event(&Event::Lapsed { type_url, name: name("ratings") });
+    let line = |state: &str, count: u64| {
+        let kind = r#""mesh.xds.resource_type": "ClusterLoadAssignment""#;
+        format!(r#"mesh.xds.withdrawals{{{kind}, "mesh.xds.state": "{state}"}} {count}"#)
+    };
+    assert_eq!(process.series(), [line("emptied", 2), line("lapsed", 1), line("restored", 1)]);
+}

@@ -93,7 +93,7 @@ fn a71_the_preferred_server_may_say_that_it_is_gone() {
     it.connect(A);
     it.requests(A);
     it.respond(LISTENER, "5", "n1", &[]);
-    assert_eq!(it.told(), ["x ambient MESH-112"]);
+    assert_eq!(it.told(), ["x lapsing MESH-112"]);
 }
 
 #[test]

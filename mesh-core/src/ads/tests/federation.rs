@@ -114,7 +114,7 @@ fn a47_a_server_cannot_give_another_authoritys_resources_nor_delete_them() {
     it.respond_from(A, &named(CLUSTER, "2", &[("plain", "true")]));
     assert_eq!(it.told(), ["plain=true"], "the absence of another authority's is no deletion");
     it.respond_from(B, &named(CLUSTER, "2", &[]));
-    assert_eq!(it.told(), [format!("{west} ambient MESH-112")], "its own server's is");
+    assert_eq!(it.told(), [format!("{west} lapsing MESH-112")], "its own server's is");
 }
 
 /// The types of another authority are none of this server's, and an empty list of names would ask for all of them.

@@ -108,7 +108,7 @@ fn delta_absence_means_nothing_and_removal_is_deletion_of_any_type() {
         it.respond_delta(type_url, "n2", &["b@2:two"], &[]);
         assert_eq!(it.told(), ["a=one", "b=one", "b=two"]);
         it.respond_delta(type_url, "n3", &[], &["a", "never", "unknown"]);
-        assert_eq!(it.told(), ["a ambient MESH-112", "never unusable MESH-112"], "what never was is told at once");
+        assert_eq!(it.told(), ["a lapsing MESH-112", "never unusable MESH-112"], "what never was is told at once");
         assert_eq!(it.state(type_url, "a"), State::DoesNotExist);
         it.wait(30.1);
         assert_eq!(it.told(), ["a unusable MESH-112"]);
@@ -121,7 +121,7 @@ fn delta_absence_means_nothing_and_removal_is_deletion_of_any_type() {
 fn a53_a88_the_rules_of_data_errors_are_the_same() {
     for (features, expected) in [
         (ServerFeatures { fail_on_data_errors: true, ..incremental() }, "a unusable MESH-112"),
-        (ServerFeatures { ignore_resource_deletion: true, ..incremental() }, "a ambient MESH-112"),
+        (ServerFeatures { ignore_resource_deletion: true, ..incremental() }, "a lapsing MESH-112"),
     ] {
         let mut it = Dialogue::with_features(features).asking(LISTENER, &["a"]);
         it.respond_delta(LISTENER, "n1", &["a@1:one"], &[]);
@@ -138,7 +138,7 @@ fn delta_names_may_be_removed_by_the_newer_field_too() {
     let mut response = delta(CLUSTER, "n2", &[], &[]);
     response.removed_resource_names = vec![ResourceName { name: "a".to_owned(), dynamic_parameter_constraints: None }];
     it.hear_delta(&response);
-    assert_eq!(it.told(), ["a ambient MESH-112"]);
+    assert_eq!(it.told(), ["a lapsing MESH-112"]);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn delta_a_resource_goes_by_its_other_names_too() {
     assert_eq!(it.told(), ["alias=one"]);
     it.requests(A);
     it.respond_delta(CLUSTER, "n2", &[], &["real"]);
-    assert_eq!(it.told(), ["alias ambient MESH-112"], "it goes with what it is a name of");
+    assert_eq!(it.told(), ["alias lapsing MESH-112"], "it goes with what it is a name of");
     let many: Vec<String> = (0..101).map(|n| format!("alias-{n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     it.hear_delta(&aliased("n3", "a@1:one", &many));
@@ -241,7 +241,7 @@ fn ttl_a_resource_with_one_is_deleted_unless_it_is_refreshed() {
     assert_eq!(it.requests(A), ["ClusterLoadAssignment nonce n3 NACK"], "of another version it is none");
     assert_eq!(it.told(), ["a ambient MESH-113"]);
     it.wait(1.1);
-    assert_eq!(it.told(), ["a ambient MESH-111"], "it is over");
+    assert_eq!(it.told(), ["a lapsing MESH-111"], "it is over");
     it.hear_delta(&with_ttl("n4", "a@1:?", 10));
     assert_eq!(it.told(), ["a well"], "and lives again");
     it.respond_delta(CLUSTER_LOAD_ASSIGNMENT, "n5", &["a@3:three"], &[]);
@@ -252,7 +252,7 @@ fn ttl_a_resource_with_one_is_deleted_unless_it_is_refreshed() {
     assert_eq!(it.told(), ["a ambient MESH-113"]);
     it.hear_delta(&with_ttl("n7", "a@5:five", 1));
     it.wait(40.0);
-    assert_eq!(it.told(), ["a=five", "a ambient MESH-111", "a unusable MESH-111"], "and then its grace is over");
+    assert_eq!(it.told(), ["a=five", "a lapsing MESH-111", "a unusable MESH-111"], "and then its grace is over");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod driver;
 mod fallback;
 mod federation;
+mod grace;
 mod incremental;
 mod protocol;
 mod robustness;
@@ -28,11 +29,13 @@ use crate::bootstrap::{Node, ServerConfig, ServerFeatures};
 use crate::decode::{DecodeResource, Decoded, Fault};
 use crate::event::Event;
 use crate::resource::{
-    CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceEvent, ResourceKey, TYPE_URL_PREFIX,
+    CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceEvent, ResourceKey, ResourceValue,
+    TYPE_URL_PREFIX,
 };
 use crate::status::State;
 
-/// Resources of these tests are text, `name:content`. The content `bad` is refused, and text without a colon has no name.
+/// Resources of these tests are text, `name:content`. The content `bad` is refused, content that starts with `empty` is a set
+/// with nothing in it, and text without a colon has no name.
 pub(crate) struct TextDecoder;
 
 impl DecodeResource for TextDecoder {
@@ -45,6 +48,10 @@ impl DecodeResource for TextDecoder {
             }
             Some((name, content)) => Decoded::Ok { name: name.into(), value: Arc::new(content.to_owned()) },
         }
+    }
+
+    fn is_emptied(&self, value: &ResourceValue) -> bool {
+        value.downcast_ref::<String>().is_some_and(|text| text.starts_with("empty"))
     }
 }
 
@@ -195,7 +202,8 @@ impl Dialogue {
         requests
     }
 
-    /// What was told about resources, as text: `a=content`, `a unusable MESH-112`, `a ambient MESH-113`, `a well`.
+    /// What was told about resources, as text: `a=content`, `a unusable MESH-112`, `a ambient MESH-113`,
+    /// `a lapsing MESH-112`, `a well`.
     pub(super) fn told(&mut self) -> Vec<String> {
         self.told_events().iter().map(tell).collect()
     }
@@ -306,6 +314,7 @@ fn tell(event: &ResourceEvent) -> String {
     match event {
         ResourceEvent::Changed { value, .. } => format!("{name}={}", value.downcast_ref::<String>().unwrap()),
         ResourceEvent::Unusable { error, .. } => format!("{name} unusable {}", error.code()),
+        ResourceEvent::Ambient { error: Some(error), lapsing: true, .. } => format!("{name} lapsing {}", error.code()),
         ResourceEvent::Ambient { error: Some(error), .. } => format!("{name} ambient {}", error.code()),
         ResourceEvent::Ambient { error: None, .. } => format!("{name} well"),
     }

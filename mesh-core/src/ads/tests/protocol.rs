@@ -315,7 +315,7 @@ fn a_foreign_type_is_a_row() {
     it.respond(WORKLOAD, "1", "n1", &["w:here"]);
     assert_eq!(it.told(), ["w=here"]);
     it.respond(WORKLOAD, "2", "n2", &[]);
-    assert_eq!(it.told(), ["w ambient MESH-112"], "its rows say that absence is deletion");
+    assert_eq!(it.told(), ["w lapsing MESH-112"], "its rows say that absence is deletion");
     it.subscribe(LISTENER, "a");
     assert_eq!(it.told(), ["a unusable MESH-113"], "a type that is no row is refused, not forgotten");
 }
@@ -409,14 +409,14 @@ fn ttl_a_wrapped_resource_with_one_is_deleted_unless_it_is_refreshed() {
     assert_eq!(it.told(), ["a=one", "b=one"]);
     assert_eq!(it.requests(A), ["Listener a,b version 1 nonce n2"]);
     it.wait(1.1);
-    assert_eq!(it.told(), ["a ambient MESH-111"]);
+    assert_eq!(it.told(), ["a lapsing MESH-111"]);
     let mut early = response(LISTENER, "2", "n3", &["b:one"]);
     early.resources.push(wrap("c", None));
     it.subscribe(LISTENER, "c");
     it.respond_from(A, &early);
     assert_eq!(
         it.told(),
-        ["a ambient MESH-112", "c unusable MESH-113"],
+        ["a lapsing MESH-112", "c unusable MESH-113"],
         "there is nothing that a heartbeat could refresh"
     );
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn cached(features: ServerFeatures) -> Dialogue {
+pub(super) fn cached(features: ServerFeatures) -> Dialogue {
     let mut it = Dialogue::with_features(features).asking(LISTENER, &["a", "b"]);
     it.respond(LISTENER, "1", "n1", &["a:one", "b:one"]);
     it.requests(A);
@@ -69,66 +69,6 @@ fn who_asks_for_what_does_not_exist_is_told_at_once_and_without_a_timer() {
     assert_eq!(it.told(), [""; 0]);
 }
 
-/// grpc-go's `*Watch_ResourceRemoved`.
-#[test]
-fn a53_a_deleted_listener_or_cluster_is_used_on_for_its_grace_and_then_gone() {
-    for type_url in [LISTENER, CLUSTER] {
-        let mut it = Dialogue::new().asking(type_url, &["a", "b"]);
-        it.respond(type_url, "1", "n1", &["a:one", "b:one"]);
-        it.told();
-        it.events();
-        it.respond(type_url, "2", "n2", &["b:one"]);
-        assert_eq!(it.told(), ["a ambient MESH-112"]);
-        assert_eq!(it.state(type_url, "a"), State::DoesNotExist);
-        assert!(it.events()[0].ends_with("`a` does not exist"));
-        it.wait(20.0);
-        it.respond(type_url, "3", "n3", &["b:one"]);
-        it.wait(9.9);
-        assert_eq!((it.told(), it.events().len()), (vec![], 1), "being absent again neither renews nor repeats it");
-        it.wait(0.2);
-        assert_eq!(it.told(), ["a unusable MESH-112"]);
-        it.respond(type_url, "4", "n4", &["a:one", "b:one"]);
-        assert_eq!(it.told(), ["a=one"]);
-    }
-}
-
-#[test]
-fn a_resource_that_comes_back_within_its_grace_was_never_gone() {
-    let mut it = cached(ServerFeatures::default());
-    it.respond(LISTENER, "2", "n2", &[]);
-    assert_eq!(it.told(), ["a ambient MESH-112", "b ambient MESH-112"], "an empty response deletes all");
-    it.wait(29.0);
-    it.respond(LISTENER, "3", "n3", &["a:one", "b:two"]);
-    assert_eq!(it.told(), ["a well", "b=two"]);
-    it.wait(60.0);
-    assert_eq!(it.told(), [""; 0]);
-}
-
-#[test]
-fn a53_a_server_may_ask_to_ignore_deletions() {
-    let mut it = cached(ServerFeatures { ignore_resource_deletion: true, ..ServerFeatures::default() });
-    it.respond(LISTENER, "2", "n2", &["b:one"]);
-    assert_eq!(it.told(), ["a ambient MESH-112"]);
-    it.wait(3600.0);
-    assert_eq!(it.told(), [""; 0]);
-}
-
-#[test]
-fn a88_fail_on_data_errors_leaves_no_grace() {
-    let mut it = cached(ServerFeatures { fail_on_data_errors: true, ..ServerFeatures::default() });
-    it.respond(LISTENER, "2", "n2", &["b:one"]);
-    assert_eq!(it.told(), ["a unusable MESH-112"]);
-}
-
-#[test]
-fn grace_can_be_none_at_all() {
-    let settings = Settings { deletion_grace: Some(Duration::ZERO), ..Settings::default() };
-    let mut it = Dialogue::with(vec![ServerConfig::insecure("a")], settings).asking(LISTENER, &["a"]);
-    it.respond(LISTENER, "1", "n1", &["a:one"]);
-    it.respond(LISTENER, "2", "n2", &[]);
-    assert_eq!(it.told(), ["a=one", "a unusable MESH-112"]);
-}
-
 #[test]
 fn absence_deletes_neither_routes_nor_endpoints() {
     for type_url in [ROUTE_CONFIGURATION, CLUSTER_LOAD_ASSIGNMENT] {
@@ -167,8 +107,8 @@ fn a88_errors_that_the_server_reports() {
         it.told()
     };
     for (code, uncached, kept, dropped) in [
-        (NOT_FOUND, "a unusable MESH-112", "a ambient MESH-112", "a unusable MESH-112"),
-        (PERMISSION_DENIED, "a unusable MESH-115", "a ambient MESH-115", "a unusable MESH-115"),
+        (NOT_FOUND, "a unusable MESH-112", "a lapsing MESH-112", "a unusable MESH-112"),
+        (PERMISSION_DENIED, "a unusable MESH-115", "a lapsing MESH-115", "a unusable MESH-115"),
         (INTERNAL, "a unusable MESH-115", "a ambient MESH-115", "a ambient MESH-115"),
     ] {
         let mut it = Dialogue::new().asking(CLUSTER_LOAD_ASSIGNMENT, &["a"]);

@@ -40,12 +40,9 @@ impl Drop for PoolService {
 
 async fn exchange(pool: Arc<Pool>, request: Request<MeshBody>) -> Result<Response<MeshBody>, Failed> {
     let turn = pool.turn().await;
-    let mut connection = match pool.idle() {
-        Some(connection) => connection,
-        None => match pool.open().await {
-            Ok(connection) => connection,
-            Err(error) => return Err(unreached(error, request)),
-        },
+    let mut connection = match pool.connection().await {
+        Ok(connection) => connection,
+        Err(error) => return Err(unreached(error, request)),
     };
     let response = connection.send(request).await.map_err(|error| finish(pool.peer(), error))?;
     connection.give_back(&response, turn);

@@ -24,6 +24,8 @@ pub(super) struct Pool {
     connections: Mutex<Connections>,
     /// Tells the one that waits in [`lost`](Self::lost).
     changed: Notify,
+    /// Tells those that must wait for a connection that stands.
+    returned: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,7 @@ impl Pool {
             turns: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             connections: Mutex::default(),
             changed: Notify::new(),
+            returned: Notify::new(),
         })
     }
 
@@ -67,8 +70,23 @@ impl Pool {
         self.turns.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
+    /// A connection that takes a request: one that waits for it, or another. Of an endpoint that is withdrawn, one that
+    /// stands is waited for.
+    pub(super) async fn connection(self: &Arc<Self>) -> Result<Busy, Error> {
+        loop {
+            let returned = self.returned.notified();
+            if let Some(idle) = self.idle() {
+                return Ok(idle);
+            }
+            if !self.way.plan.state.is_withdrawn() || self.lock().live == 0 {
+                return self.open().await;
+            }
+            returned.await;
+        }
+    }
+
     /// A connection that waits for a request.
-    pub(super) fn idle(&self) -> Option<Busy> {
+    fn idle(&self) -> Option<Busy> {
         // One that has ended is dropped outside the lock: it may be the last one of its connection, which takes the lock.
         std::iter::from_fn(|| self.pop()).find_map(Idle::take)
     }
@@ -78,7 +96,12 @@ impl Pool {
     }
 
     /// Another connection. Only HTTP/1.1 is offered, even where the first one was negotiated.
-    pub(super) async fn open(self: &Arc<Self>) -> Result<Busy, Error> {
+    async fn open(self: &Arc<Self>) -> Result<Busy, Error> {
+        if self.way.plan.state.is_withdrawn() {
+            let error = self.way.withdrawn();
+            self.failed(&error);
+            return Err(error);
+        }
         let opened = match timeout(self.way.plan.connect_timeout, self.way.open(WireProtocol::Http1)).await {
             Ok(Ok(Wire::Http1(io) | Wire::Http2(io))) => self.start(io).await,
             Ok(Err(error)) => Err(error),
@@ -98,6 +121,8 @@ impl Pool {
         if !connections.closed {
             connections.idle.push(idle);
         }
+        drop(connections);
+        self.returned.notify_one();
     }
 
     /// A connection stands.
@@ -115,6 +140,7 @@ impl Pool {
         if connections.live == 0 {
             connections.end = Some(if announced { End::Announced } else { End::Broken });
             self.changed.notify_one();
+            self.returned.notify_waiters();
         }
     }
 

@@ -291,3 +291,22 @@ async fn an_idle_connection_that_the_server_closes_is_made_again() {
     rig.text("/").await;
     assert_eq!(server.accepted(), 2);
 }
+
+/// No connection to an endpoint that is withdrawn may be made, and those that stand are shared.
+#[tokio::test]
+async fn requests_to_an_endpoint_that_is_withdrawn_wait_for_a_connection_that_stands() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let (open, gate) = watch::channel(false);
+    let server = Server::start(Http::One, held(requests.clone(), gate)).await;
+    let rig = Rig::ready(server.address, Http1).await;
+    rig.state.set_withdrawn(true);
+    let mut both = tokio::task::JoinSet::new();
+    for path in ["/a", "/b"] {
+        let request = rig.handle.call(get(path));
+        both.spawn(async move { text(request.await.unwrap()).await });
+    }
+    arrived(&requests, 1).await;
+    open.send_replace(true);
+    assert_eq!(both.join_all().await.len(), 2);
+    assert_eq!(server.accepted(), 1);
+}

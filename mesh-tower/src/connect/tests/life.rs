@@ -31,6 +31,8 @@ enum Fate {
     Refused,
     Silent,
     Connected,
+    /// Connected after a second.
+    Late,
 }
 
 /// Dials as it was told to, and writes down when.
@@ -78,6 +80,10 @@ impl Dial for FakeDial {
         Box::pin(async move {
             match fate {
                 Fate::Refused => Err(io::ErrorKind::ConnectionRefused.into()),
+                Fate::Late => {
+                    sleep(Duration::from_secs(1)).await;
+                    Ok(Box::new(tokio::io::duplex(1024).0) as BoxStream)
+                }
                 Fate::Silent | Fate::Connected => std::future::pending().await,
             }
         })
@@ -232,4 +238,33 @@ async fn a_dropped_handle_stops_trying() {
     drop(rig);
     sleep(Duration::from_secs(600)).await;
     assert_eq!(dial.count(), 1);
+}
+
+/// Another server may have its address by now.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_withdrawn_is_not_dialled_until_it_is_told_again() {
+    let dial = FakeDial::new([Fate::Connected, Fate::Connected]);
+    let rig = Rig::new(&connections(dial.clone()), eager(Http1));
+    rig.until_ready().await;
+    rig.state.set_withdrawn(true);
+    dial.hang_up();
+    rig.until(|state| !state.is_ready()).await;
+    rig.handle.connect();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(dial.count(), 1);
+    rig.state.set_withdrawn(false);
+    rig.handle.connect();
+    rig.until_ready().await;
+    assert_eq!(dial.count(), 2);
+}
+
+/// A connection that is being made when the endpoint is withdrawn is never used.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_stands_too_late_is_dropped() {
+    let dial = FakeDial::new([Fate::Late]);
+    let rig = Rig::new(&connections(dial.clone()), eager(Http1));
+    sleep(Duration::from_millis(500)).await;
+    rig.state.set_withdrawn(true);
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!((dial.count(), rig.state.is_ready()), (1, false));
 }

@@ -6,6 +6,8 @@
 
 mod lane;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

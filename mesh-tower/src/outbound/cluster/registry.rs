@@ -156,18 +156,27 @@ fn build(
     factory: &dyn EndpointFactory,
     seed: u64,
 ) -> LaneView {
-    let Children::Endpoints { endpoints, .. } = &config.children else {
+    let Children::Endpoints { endpoints, lapsing, .. } = &config.children else {
         return LaneView::new(mesh_core::balance::build(&*config.cluster.policy, &[], None, seed), vec![], vec![]);
     };
     let mut next = HashMap::with_capacity(endpoints.len());
     let mut candidates = Vec::with_capacity(endpoints.len());
     let mut ways = Vec::with_capacity(endpoints.len());
+    // What stands leads to the servers that were meant; what is made anew may lead to another, unless TLS says who it is.
+    let withdrawn = *lapsing && !config.cluster.tls.as_ref().is_some_and(|tls| tls.proves_identity());
     for locality in &endpoints.localities {
         for endpoint in &locality.endpoints {
+            if withdrawn && !known.contains_key(&endpoint.address) && !next.contains_key(&endpoint.address) {
+                continue;
+            }
             let kept = next.entry(endpoint.address).or_insert_with(|| {
                 let before = known.remove(&endpoint.address).filter(|known| known.serves(endpoint, &config.cluster));
                 before.unwrap_or_else(|| make(lane, endpoint, &config.cluster, factory))
             });
+            kept.withdraw(withdrawn, &config.cluster);
+            if withdrawn && !kept.state.is_ready() {
+                continue;
+            }
             candidates.push(Arc::new(candidate(endpoint, locality, &kept.state)));
             ways.push(kept.way.clone());
         }
@@ -179,6 +188,17 @@ fn build(
 }
 
 impl Known {
+    /// Keeps new connections from being made, or lets them be made again.
+    fn withdraw(&self, withdrawn: bool, cluster: &Cluster) {
+        if withdrawn == self.state.is_withdrawn() {
+            return;
+        }
+        self.state.set_withdrawn(withdrawn);
+        if !withdrawn && cluster.policy.connects_all() {
+            self.way.connect();
+        }
+    }
+
     /// Whether the way leads to this endpoint as it is now.
     fn serves(&self, endpoint: &Endpoint, cluster: &Cluster) -> bool {
         let old = &*self.endpoint;

@@ -4,6 +4,7 @@ mod away;
 mod backend;
 mod built_in;
 mod filters;
+mod grace;
 mod limits;
 mod passing;
 #[cfg(feature = "server")]
