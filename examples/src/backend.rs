@@ -67,7 +67,7 @@ pub async fn run(mesh: &Mesh, options: Options) -> Result<(), Error> {
         say("serving", address);
     });
     let (stopping, is_child) = (mesh.clone(), options.is_child);
-    tokio::spawn(async move {
+    let stopped = tokio::spawn(async move {
         tokio::select! {
             () = ended => {}
             () = stdin_ended(), if is_child => {}
@@ -76,7 +76,8 @@ pub async fn run(mesh: &Mesh, options: Options) -> Result<(), Error> {
     });
     serve(slot, listener, app(&options)).await;
     announced.abort();
-    Ok(())
+    // What is under way has ended; the control plane is still to be told.
+    stopped.await.map_err(|error| Error::new(Code::INTERNAL, error.to_string()))
 }
 
 async fn stdin_ended() {

@@ -35,12 +35,10 @@ use mesh_core::policy::retry::Failure;
 pub use self::app::PickedEndpoint;
 pub(crate) use self::app::{MadeEndpoints, ServiceEndpoints};
 pub use self::backoff::ConnectBackoff;
-#[allow(unused_imports, reason = "for errors of response bodies")]
-pub(crate) use self::classify::failure_of;
 pub use self::connections::Connections;
 pub(crate) use self::dial::{Dial, ServiceDial, TcpDial};
-#[allow(unused_imports, reason = "the seam for tunnels")]
-pub(crate) use self::hops::{Hop, Hops, PoolKey};
+#[cfg(test)]
+use self::hops::{Hop, Hops, PoolKey};
 pub use self::settings::ConnectSettings;
 use crate::body::MeshBody;
 

@@ -111,23 +111,29 @@ impl<S> InboundService<S> {
             if let Some(half) = &self.half {
                 half.allow_refusal();
             }
-            return Err(self.misuse("the request carries no connection of a mesh listener"));
+            let error = Error::new(Code::HALF_SERVER, "the request carries no connection of a mesh listener");
+            return Err(self.misuse(error.with_next_step(NO_CONNECTION)));
         };
         peer.connection().mark_seen();
         if !Arc::ptr_eq(&peer.connection().slot, &self.slot) {
-            return Err(self.misuse("the request came over the listener of another split()"));
+            return Err(
+                self.misuse(Error::new(Code::HALF_SERVER, "the request came over the listener of another split()"))
+            );
         }
         Ok(peer)
     }
 
-    fn misuse(&self, why: &str) -> Error {
-        let error = Error::new(Code::HALF_SERVER, why);
+    fn misuse(&self, error: Error) -> Error {
         if let Some(half) = &self.half {
             half.complain(&error);
         }
         error
     }
 }
+
+/// What usually helps whose requests carry no connection.
+const NO_CONNECTION: &str = "serve on the listener that split() gave together with the layer; with axum::serve, pass it \
+     `router.into_make_service_with_connect_info::<PeerInfo>()`";
 
 /// Puts the client's identity where applications look for it. One that anybody else has put there proves nothing.
 fn show_identity(peer: &PeerInfo, extensions: &mut Extensions) {

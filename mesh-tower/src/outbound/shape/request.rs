@@ -24,6 +24,13 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// [`Code::UNSUPPORTED_ROUTE`] if a rewrite makes something that is no path or no authority.
 pub(super) fn shape(routed: &mut Routed) -> Result<(), Error> {
     mutate(routed);
+    let of_weighted = routed.decision.weighted_cluster().is_some_and(|cluster| cluster.host_rewrite.is_some());
+    let of_route =
+        routed.forward().is_some_and(|forward| forward.path_rewrite.is_some() || forward.host_rewrite.is_some());
+    if !of_weighted && !of_route {
+        return Ok(());
+    }
+    // What follows changes what the decision is part of.
     let decision = routed.decision.clone();
     let mesh_core::model::Action::Forward(forward) = &decision.route.action else { return Ok(()) };
     if forward.path_rewrite.is_some() {
