@@ -109,7 +109,7 @@ impl Call {
     async fn exchange(&self) -> Outcome {
         let response = match self.client.send(self.request()).await {
             Ok(response) => response,
-            Err(error) => return Outcome::lost(&error.code().to_string()),
+            Err(error) => return Outcome::failed(&error),
         };
         let mut outcome = Outcome {
             endpoint: response.body().endpoint_address(),
@@ -163,6 +163,11 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 impl Outcome {
+    /// No response, after the retries there were.
+    fn failed(error: &Error) -> Self {
+        Self { retries: error.retries(), ..Self::lost(&error.code().to_string()) }
+    }
+
     fn lost(why: &str) -> Self {
         Self {
             latency: Duration::ZERO,
@@ -284,10 +289,11 @@ mod tests {
         (1..=99).for_each(|millis| one.add(answered(millis, "v1")));
         let mut other = Tally::default();
         other.add(Outcome { error: Some("GRPC-14".to_owned()), ..answered(5_000, "v2") });
-        other.add(Outcome::lost("MESH-402"));
+        let failed = Error::new(mesh_core::error::Code::NO_CONNECTION, "no").with_retries(2);
+        other.add(Outcome::failed(&failed));
         one.merge(&other);
         one.sort();
-        assert_eq!((one.sent, one.ok, one.lost, one.retries), (101, 99, 2, 100));
+        assert_eq!((one.sent, one.ok, one.lost, one.retries), (101, 99, 2, 102));
         assert_eq!(one.backends, BTreeMap::from([("v1".to_owned(), 99)]));
         assert_eq!(one.endpoints.values().sum::<u64>(), 100, "a bad answer comes from somewhere, too");
         assert_eq!(one.errors, BTreeMap::from([("GRPC-14".to_owned(), 1), ("MESH-402".to_owned(), 1)]));

@@ -25,6 +25,7 @@ struct Inner {
     message: String,
     next_step: Option<String>,
     config_version: Option<u64>,
+    retries: u32,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -248,7 +249,14 @@ impl fmt::Debug for Code {
 impl Error {
     /// An error of this code. `message` says what happened and names the resource and the server.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { code, message: message.into(), next_step: None, config_version: None, source: None }))
+        Self(Arc::new(Inner {
+            code,
+            message: message.into(),
+            next_step: None,
+            config_version: None,
+            retries: 0,
+            source: None,
+        }))
     }
 
     /// With the error that caused it.
@@ -263,6 +271,12 @@ impl Error {
         self.change(|inner| inner.config_version = Some(version))
     }
 
+    /// With how many attempts the retry policy had asked for beside the first.
+    #[must_use]
+    pub fn with_retries(self, retries: u32) -> Self {
+        if retries == self.0.retries { self } else { self.change(|inner| inner.retries = retries) }
+    }
+
     /// With a next step that says more than the code's.
     #[must_use]
     pub fn with_next_step(self, step: impl Into<String>) -> Self {
@@ -275,6 +289,7 @@ impl Error {
             message: shared.message.clone(),
             next_step: shared.next_step.clone(),
             config_version: shared.config_version,
+            retries: shared.retries,
             source: None,
         });
         change(&mut inner);
@@ -306,6 +321,12 @@ impl Error {
         self.0.config_version
     }
 
+    /// How many attempts the retry policy had asked for beside the first, when the request failed in the end. An attempt
+    /// whose request never left is replaced without being counted.
+    pub fn retries(&self) -> u32 {
+        self.0.retries
+    }
+
     /// What happened, without code and next step.
     pub fn message(&self) -> &str {
         &self.0.message
@@ -330,8 +351,16 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.code, self.0.message)?;
-        if let Some(version) = self.0.config_version {
-            write!(f, " (configuration {version})")?;
+        let retries = match self.0.retries {
+            0 => None,
+            1 => Some("after 1 retry".to_owned()),
+            many => Some(format!("after {many} retries")),
+        };
+        match (self.0.config_version, retries) {
+            (Some(version), Some(retries)) => write!(f, " (configuration {version}, {retries})")?,
+            (Some(version), None) => write!(f, " (configuration {version})")?,
+            (None, Some(retries)) => write!(f, " ({retries})")?,
+            (None, None) => {}
         }
         write!(f, "; {}", self.next_step())
     }
@@ -343,6 +372,7 @@ impl fmt::Debug for Error {
             .field("code", &self.0.code)
             .field("message", &self.0.message)
             .field("config_version", &self.0.config_version)
+            .field("retries", &self.0.retries)
             .field("source", &self.0.source)
             .finish()
     }
@@ -374,6 +404,15 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "MESH-401: cluster `a` has no endpoints (configuration 7); check that the service has running servers"
+        );
+        assert_eq!(
+            error.with_retries(2).to_string(),
+            "MESH-401: cluster `a` has no endpoints (configuration 7, after 2 retries); check that the service has running servers"
+        );
+        let once = Error::new(Code::BAD_REQUEST, "no").with_retries(1);
+        assert_eq!(
+            (once.to_string(), once.retries()),
+            ("MESH-604: no (after 1 retry); correct the request".to_owned(), 1)
         );
         assert_eq!(std::mem::size_of::<Error>(), std::mem::size_of::<usize>());
     }

@@ -135,6 +135,10 @@ impl Target {
         let authority = name.rsplit('/').next().unwrap_or(name);
         let without_port = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let mut hosts: Vec<_> = [authority, without_port].iter().filter_map(|name| index.virtual_host(name)).collect();
+        if routes.vhost_header.is_some() {
+            // Which virtual host a request takes, its headers say.
+            hosts.clear();
+        }
         if hosts.is_empty() {
             hosts = routes.virtual_hosts.iter().collect();
         }

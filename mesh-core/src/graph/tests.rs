@@ -39,7 +39,7 @@ fn http(routes: RouteSource) -> HttpConnection {
 }
 
 pub(crate) fn listener(name: &str, routes: RouteSource) -> ResourceValue {
-    Arc::new(Listener { name: name.into(), kind: ListenerKind::Client(Arc::new(http(routes))) })
+    Arc::new(Listener { name: name.into(), kind: ListenerKind::Client(Arc::new(http(routes))), buffer_limit: None })
 }
 
 fn forward(cluster: &str) -> Arc<Route> {
@@ -77,6 +77,7 @@ fn forward(cluster: &str) -> Arc<Route> {
         overrides: FilterOverrides::new(),
         metadata: Metadata::new(),
         operation: None,
+        body_limit: None,
         unsupported: Vec::new(),
     })
 }
@@ -93,6 +94,7 @@ fn virtual_host(domain: Domain, clusters: &[&str]) -> Arc<VirtualHost> {
         mirrors: Vec::new(),
         request_attempt_count: false,
         response_attempt_count: false,
+        require_tls: Default::default(),
         cors: None,
         unsupported: Vec::new(),
     })
@@ -107,6 +109,7 @@ fn table(virtual_hosts: Vec<Arc<VirtualHost>>) -> Arc<RouteTable> {
         most_specific_mutations_win: false,
         max_direct_response_body: 4096,
         ignore_port_in_host: false,
+        vhost_header: None,
         mirrors: Vec::new(),
         overrides: FilterOverrides::new(),
         unsupported: Vec::new(),
@@ -498,7 +501,8 @@ fn a_cluster_that_a_request_names_is_added_to_the_snapshot() {
 fn a_client_listener_is_not_one_for_servers_and_the_reverse() {
     let mut story = Story::of("svc");
     let server = ServerListener { address: ([0, 0, 0, 0], 80).into(), chains: Vec::new(), default_chain: None };
-    let value: ResourceValue = Arc::new(Listener { name: "svc".into(), kind: ListenerKind::Server(Arc::new(server)) });
+    let value: ResourceValue =
+        Arc::new(Listener { name: "svc".into(), kind: ListenerKind::Server(Arc::new(server)), buffer_limit: None });
     story.says(LISTENER, "svc", value);
     assert!(
         matches!(&story.updates[..], [Update::Failed { error, .. }] if error.code() == Code::NOT_A_CLIENT_LISTENER)

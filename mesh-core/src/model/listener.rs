@@ -34,6 +34,9 @@ pub struct Listener {
     pub name: Name,
     /// Which side it is for.
     pub kind: ListenerKind,
+    /// `per_connection_buffer_limit_bytes`, which bounds what is kept of a request for another attempt. None: it has no
+    /// word, or zero.
+    pub buffer_limit: Option<u32>,
 }
 
 impl Listener {

@@ -33,9 +33,9 @@ pub use metadata::{MetadataMatch, MetadataSource, ValueMatch};
 pub use rbac::{Audit, Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules};
 pub use retry::{Backoff, HedgePolicy, RateLimitedBackoff, ResetFormat, ResetHeader, RetryOn, RetryPolicy};
 pub use route::{
-    Action, ClusterChoice, Cors, DirectResponse, Domain, Forward, HashPolicy, HashSource, HostRewrite,
-    MaxStreamDuration, Mirror, PathRewrite, Redirect, RegexRewrite, Route, RouteMatch, RouteTable, VirtualHost,
-    WeightedCluster, WeightedClusters,
+    Action, BodyLimit, ClusterChoice, Cors, DirectResponse, Domain, Forward, HashPolicy, HashSource, HostRewrite,
+    MaxStreamDuration, Mirror, PathRewrite, Redirect, RegexRewrite, Route, RouteMatch, RouteTable, TlsRequirement,
+    VirtualHost, WeightedCluster, WeightedClusters,
 };
 pub use tls::{CertificateRef, DownstreamTls, SanKind, SanMatch, TrustRoots, UpstreamTls};
 

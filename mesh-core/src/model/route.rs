@@ -29,6 +29,9 @@ pub struct RouteTable {
     pub max_direct_response_body: u32,
     /// `ignore_port_in_host_matching`.
     pub ignore_port_in_host: bool,
+    /// `vhost_header`: the header that chooses the virtual host in the authority's place. gRPC knows no such thing and goes
+    /// by the authority.
+    pub vhost_header: Option<HeaderName>,
     /// Mirrors for routes that have none of their own.
     pub mirrors: Vec<Mirror>,
     /// Overrides of HTTP filters for every route.
@@ -85,8 +88,48 @@ pub struct VirtualHost {
     pub response_attempt_count: bool,
     /// `cors` of the virtual host (deprecated spelling).
     pub cors: Option<Arc<Cors>>,
+    /// `require_tls`.
+    pub require_tls: TlsRequirement,
     /// What it asks for and does not get.
     pub unsupported: Vec<Unsupported>,
+}
+
+/// `VirtualHost.require_tls`: which requests that did not come in `https` are sent to ask again so. gRPC knows no such thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsRequirement {
+    /// None.
+    #[default]
+    None,
+    /// Those from outside: all but internal callers, whom the Listener's `internal_address_config` names.
+    ExternalOnly,
+    /// All.
+    All,
+}
+
+/// How many bytes of a request's body may be kept for another attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLimit {
+    /// `request_body_buffer_limit`: so many, whatever else is said.
+    Exactly(u64),
+    /// `per_request_buffer_limit_bytes`: so many, and no more than the Listener's `per_connection_buffer_limit_bytes`.
+    AtMost(u32),
+}
+
+impl BodyLimit {
+    /// Envoy's `per_connection_buffer_limit_bytes` where a Listener has none.
+    const DEFAULT_CONNECTION: u32 = 1024 * 1024;
+
+    /// The bytes to keep of a request whose route says `route` and whose Listener says `listener`; `default` where neither
+    /// has a word.
+    pub fn bytes(route: Option<Self>, listener: Option<u32>, default: usize) -> usize {
+        let bytes = match (route, listener) {
+            (Some(Self::Exactly(bytes)), _) => bytes,
+            (Some(Self::AtMost(bytes)), listener) => bytes.min(listener.unwrap_or(Self::DEFAULT_CONNECTION)).into(),
+            (None, Some(bytes)) => bytes.into(),
+            (None, None) => return default,
+        };
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
 }
 
 /// One pattern of `VirtualHost.domains`, lower case.
@@ -119,6 +162,8 @@ pub struct Route {
     pub metadata: Metadata,
     /// `decorator.operation`: the span's name.
     pub operation: Option<String>,
+    /// How much of a request is kept for another attempt: its own word, else its virtual host's.
+    pub body_limit: Option<BodyLimit>,
     /// What it asks for and does not get.
     pub unsupported: Vec<Unsupported>,
 }
@@ -156,6 +201,8 @@ pub enum Action {
     Redirect(Box<Redirect>),
     /// Answer with a fixed response.
     Direct(DirectResponse),
+    /// Answer with a redirect to the same in `https`: what [`VirtualHost::require_tls`] makes of a request.
+    RequireTls,
     /// `non_forwarding_action`: on a server, hand the request to the application.
     NonForwarding,
     /// Something we do not know: requests that match fail with its name.

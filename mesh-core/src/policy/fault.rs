@@ -146,6 +146,7 @@ mod tests {
             is_grpc: false,
             tls: None,
             source_ip: None,
+            is_internal: false,
             channel_id: 0,
         };
         fault(policy, &facts, Some("one"), draws)

@@ -92,9 +92,12 @@ impl RouteIndex {
         random: u64,
         observer: &mut O,
     ) -> Result<Decision, NoDecision> {
-        let host_index = self.hosts.find(authority).ok_or(NoDecision::NoVirtualHost)?;
+        let host_index = self.host_of(authority, facts).ok_or(NoDecision::NoVirtualHost)?;
         let host = &self.table().virtual_hosts[host_index];
         observer.host(host);
+        if let Some(route) = self.tls_redirect(host_index, facts) {
+            return Ok(Decision { host: host.clone(), route: route.clone(), cluster: None });
+        }
         let try_route = |position: usize| {
             let route = &host.routes[position];
             let mismatch = route.matches.mismatch(facts, fraction_draw(facts, random, position));

@@ -24,6 +24,8 @@ pub struct RequestFacts<'a> {
     pub tls: Option<TlsFacts>,
     /// The address the request came from.
     pub source_ip: Option<IpAddr>,
+    /// Whether the caller is internal: who the Listener's `internal_address_config` says is.
+    pub is_internal: bool,
     /// A random number of the channel or client, the same for its whole life (gRFC A42's `io.grpc.channel_id`).
     pub channel_id: u64,
 }

@@ -14,6 +14,8 @@ pub(super) struct HostIndex {
     suffixes: PrefixSet<u32>,
     prefixes: PrefixSet<u32>,
     any: Option<u32>,
+    /// No domain but `*` is named.
+    nothing_else: bool,
     ignore_port: bool,
 }
 
@@ -35,12 +37,14 @@ impl HostIndex {
                 }
             }
         }
+        let nothing_else = exact.is_empty() && suffixes.is_empty() && prefixes.is_empty();
         let keep_first = |_: &mut u32, _: u32| {};
         Self {
             exact,
             suffixes: PrefixSet::new(suffixes, keep_first),
             prefixes: PrefixSet::new(prefixes, keep_first),
             any,
+            nothing_else,
             ignore_port: table.ignore_port_in_host,
         }
     }
@@ -58,6 +62,11 @@ impl HostIndex {
             None => self.find_lower(&mut authority.as_bytes().to_vec()),
         };
         found.map(|host| host as usize)
+    }
+
+    /// The virtual host of `*`, where no other domain is named.
+    pub(super) fn only_one_for_everything(&self) -> Option<usize> {
+        self.any.filter(|_| self.nothing_else).map(|host| host as usize)
     }
 
     fn find_lower(&self, host: &mut [u8]) -> Option<u32> {

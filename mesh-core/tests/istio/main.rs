@@ -296,6 +296,7 @@ fn its_authorization_became_two_filters() {
                 is_grpc: false,
                 tls: None,
                 source_ip: None,
+                is_internal: false,
                 channel_id: 0,
             },
             tls: true,

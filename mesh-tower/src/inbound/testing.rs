@@ -50,6 +50,7 @@ pub(crate) fn route(prefix: &str, action: Action) -> Arc<Route> {
         overrides: BTreeMap::new(),
         metadata: BTreeMap::new(),
         operation: None,
+        body_limit: None,
         unsupported: Vec::new(),
     })
 }
@@ -68,6 +69,7 @@ pub(crate) fn table(domain: Domain, routes: Vec<Arc<Route>>) -> Arc<RouteTable> 
         request_attempt_count: false,
         response_attempt_count: false,
         cors: None,
+        require_tls: Default::default(),
         unsupported: Vec::new(),
     };
     Arc::new(RouteTable {
@@ -78,6 +80,7 @@ pub(crate) fn table(domain: Domain, routes: Vec<Arc<Route>>) -> Arc<RouteTable> 
         most_specific_mutations_win: false,
         max_direct_response_body: 4096,
         ignore_port_in_host: false,
+        vhost_header: None,
         mirrors: Vec::new(),
         overrides: BTreeMap::new(),
         unsupported: Vec::new(),
@@ -107,7 +110,8 @@ impl Config {
         let http = Arc::new(HttpConnection { filters: self.filters, ..http_connection() });
         let chain = Arc::new(FilterChain { name: "chain".into(), matches: self.matches, tls: self.tls, http });
         let server = Arc::new(ServerListener { address: self.address, chains: vec![chain], default_chain: None });
-        let listener = Listener { name: "listener".into(), kind: ListenerKind::Server(server.clone()) };
+        let listener =
+            Listener { name: "listener".into(), kind: ListenerKind::Server(server.clone()), buffer_limit: None };
         Arc::new(ServerSnapshot {
             version,
             target: "listener".into(),

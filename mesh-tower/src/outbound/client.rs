@@ -178,7 +178,7 @@ impl Future for ResponseFuture {
                         Ok(response)
                     }
                     Err(error) => {
-                        observer.end(&CallEnd { error: Some(&error), ..CallEnd::default() });
+                        observer.end(&CallEnd { error: Some(&error), retries: error.retries(), ..CallEnd::default() });
                         Err(error)
                     }
                 })

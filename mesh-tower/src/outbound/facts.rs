@@ -37,6 +37,7 @@ impl FilterFacts for OutboundFacts {
             is_grpc: self.grpc,
             tls: self.downstream.tls(),
             source_ip: self.downstream.remote().map(|remote| remote.ip()),
+            is_internal: false,
             channel_id: 0,
         }
     }

@@ -71,6 +71,12 @@ fn weighted_of(route: &Route) -> &[WeightedCluster] {
     }
 }
 
+/// A call's way through the layers, as far as it got.
+pub(crate) trait Tries {
+    /// The attempts that the retry policy has asked for beside the first.
+    fn retries(&self) -> u32;
+}
+
 /// What would change the response and is not implemented fails the request.
 fn refuse_unsupported(fields: &[Unsupported], whose: impl FnOnce() -> String) -> Result<(), Error> {
     match fields.iter().find(|field| field.effect == UnsupportedEffect::FailsRequests) {

@@ -17,7 +17,8 @@ pub struct OutboundOptions {
     /// ([`Mesh::http`](crate::Mesh::http)) ask.
     pub unknown_hosts: UnknownHosts,
     /// How many bytes of a request's body are kept for another attempt: 64 KiB by default. A longer request is not tried
-    /// again.
+    /// again. It is for routes and Listeners that have no word: `request_body_buffer_limit`,
+    /// `per_request_buffer_limit_bytes` or `per_connection_buffer_limit_bytes`, the most specific of which counts.
     pub replay_bytes: usize,
     /// The HTTP filters that can be applied; fault injection and CORS by default.
     pub filters: OutboundFilters,

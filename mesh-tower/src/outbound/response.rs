@@ -196,7 +196,7 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let error = broken(error);
+                let error = broken(error).with_retries(*this.retries);
                 this.held.on_failure(&error);
                 Poll::Ready(Some(Err(error)))
             }

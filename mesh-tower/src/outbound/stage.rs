@@ -171,6 +171,7 @@ impl Call {
             is_grpc: self.grpc,
             tls: self.downstream.tls(),
             source_ip: self.downstream.remote().map(|remote| remote.ip()),
+            is_internal: self.internal,
             channel_id: self.channel_id,
         }
     }

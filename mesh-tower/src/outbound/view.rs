@@ -47,7 +47,7 @@ impl TargetView {
         let same_filters = |before: &&Self| same(before) && Arc::ptr_eq(&before.snapshot.http, &snapshot.http);
         let filters = match before.filter(same_filters) {
             Some(before) => before.filters.clone(),
-            None => Arc::new(RouteFilters::new(&snapshot.http, &snapshot.routes, filters)?),
+            None => Arc::new(RouteFilters::new(&snapshot.http, &index, filters)?),
         };
         Ok(Self { snapshot, index, clusters, filters })
     }
@@ -86,9 +86,16 @@ impl TargetView {
 }
 
 impl RouteFilters {
-    fn new(http: &HttpConnection, table: &RouteTable, filters: &OutboundFilters) -> Result<Self, Error> {
+    fn new(http: &HttpConnection, index: &RouteIndex, filters: &OutboundFilters) -> Result<Self, Error> {
+        let table = index.table();
         let plain = filters.chain(&http.filters, &[])?;
         let mut special = HashMap::new();
+        for (host, redirect) in index.tls_redirects() {
+            let levels = [&table.overrides, &host.overrides];
+            if levels.iter().any(|level| !level.is_empty()) {
+                special.insert(key(redirect), filters.chain(&http.filters, &levels)?);
+            }
+        }
         for host in &table.virtual_hosts {
             for route in &host.routes {
                 let levels = [&table.overrides, &host.overrides, &route.overrides];

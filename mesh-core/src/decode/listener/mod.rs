@@ -22,7 +22,8 @@ impl Decoder {
             Some(api) => self.client(api, at).map(ListenerKind::Client),
             None => self.server(value, at).map(|server| ListenerKind::Server(Arc::new(server))),
         };
-        Some(Listener { name: value.name.as_str().into(), kind: kind? })
+        let buffer_limit = value.per_connection_buffer_limit_bytes.map(|limit| limit.value).filter(|bytes| *bytes != 0);
+        Some(Listener { name: value.name.as_str().into(), kind: kind?, buffer_limit })
     }
 
     fn client(&self, api: &pb::ApiListener, at: &At<'_>) -> Option<Arc<crate::model::HttpConnection>> {

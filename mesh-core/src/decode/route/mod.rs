@@ -20,6 +20,7 @@ pub(super) use cors::filter_policy as cors_filter_policy;
 pub(super) use matches::uri_template;
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
+use http::HeaderName;
 
 use super::Decoder;
 use super::at::At;
@@ -55,6 +56,7 @@ impl Decoder {
             most_specific_mutations_win: value.most_specific_header_mutations_wins,
             max_direct_response_body: max_body,
             ignore_port_in_host: value.ignore_port_in_host_matching,
+            vhost_header: vhost_header(&value.vhost_header, &at.field("vhost_header")),
             mirrors: mirror::mirrors(&value.request_mirror_policies, at),
             overrides: self.overrides(&value.typed_per_filter_config, at),
             virtual_hosts: vhost::virtual_hosts(self, value.virtual_hosts, max_body, at),
@@ -64,10 +66,17 @@ impl Decoder {
     }
 }
 
+/// The authority by another name is the authority.
+fn vhost_header(name: &str, at: &At<'_>) -> Option<HeaderName> {
+    if matches!(name, "" | ":authority") || name.eq_ignore_ascii_case("host") {
+        return None;
+    }
+    header_name(name, at)
+}
+
 fn note_unsupported(value: &pb::RouteConfiguration, at: &At<'_>) {
     at.all_fail_requests(&[
         ("vhds", value.vhds.is_some()),
-        ("vhost_header", !value.vhost_header.is_empty()),
         ("ignore_path_parameters_in_path_matching", value.ignore_path_parameters_in_path_matching),
         ("route_specifiers", !value.route_specifiers.is_empty()),
     ]);

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
+use envoy_types::pb::google::protobuf::{UInt32Value, UInt64Value};
 
 use super::{action, cors, matches, mirror, mutation, retry};
 use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::value::{check_line, metadata};
-use crate::model::{Domain, Route, RouteMatch, VirtualHost};
+use crate::model::{BodyLimit, Domain, Route, RouteMatch, TlsRequirement, VirtualHost};
 
 /// The virtual hosts of a table. A domain that two of them claim is refused, as in Envoy: gRPC takes the first, and which
 /// one the operator meant cannot be known.
@@ -38,14 +39,17 @@ fn check_unique(domains: &[String], seen: &mut BTreeSet<String>, at: &At<'_>) {
 }
 
 fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &At<'_>) -> VirtualHost {
+    let limit = body_limit(value.request_body_buffer_limit, value.per_request_buffer_limit_bytes, at);
     let routes = value.routes.into_iter().enumerate();
-    let routes = routes.map(|(index, value)| Arc::new(route(decoder, value, max_body, &at.item("routes", index))));
+    let routes = routes.map(|(index, value)| {
+        let route = route(decoder, value, max_body, &at.item("routes", index));
+        Arc::new(Route { body_limit: route.body_limit.or(limit), ..route })
+    });
     let routes = routes.collect();
     // After the routes, which take their own notes.
     let mark = at.mark();
     at.all_fail_requests(&[
         ("matcher", value.matcher.is_some()),
-        ("require_tls", value.require_tls != 0),
         ("rate_limits", !value.rate_limits.is_empty()),
         ("retry_policy_typed_config", value.retry_policy_typed_config.is_some()),
         ("route_specifiers", !value.route_specifiers.is_empty()),
@@ -72,9 +76,35 @@ fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &A
         request_attempt_count: value.include_request_attempt_count,
         response_attempt_count: value.include_attempt_count_in_response,
         cors: value.cors.map(|policy| Arc::new(cors::route_policy(&policy, &at.field("cors")))),
+        require_tls: require_tls(value.require_tls, &at.field("require_tls")),
         unsupported: Vec::new(),
     };
     VirtualHost { unsupported: at.notes_since(mark), ..host }
+}
+
+fn require_tls(value: i32, at: &At<'_>) -> TlsRequirement {
+    match pb::virtual_host::TlsRequirementType::try_from(value) {
+        Ok(pb::virtual_host::TlsRequirementType::None) => TlsRequirement::None,
+        Ok(pb::virtual_host::TlsRequirementType::ExternalOnly) => TlsRequirement::ExternalOnly,
+        Ok(pb::virtual_host::TlsRequirementType::All) => TlsRequirement::All,
+        Err(_) => {
+            at.fault(format!("is {value}, which is not known"));
+            TlsRequirement::All
+        }
+    }
+}
+
+/// The newer field and its older spelling, of which only one may be set (Envoy).
+fn body_limit(exactly: Option<UInt64Value>, at_most: Option<UInt32Value>, at: &At<'_>) -> Option<BodyLimit> {
+    match (exactly, at_most) {
+        (Some(_), Some(_)) => {
+            at.field("request_body_buffer_limit").fault("is set together with per_request_buffer_limit_bytes");
+            None
+        }
+        (Some(bytes), None) => Some(BodyLimit::Exactly(bytes.value)),
+        (None, Some(bytes)) => Some(BodyLimit::AtMost(bytes.value)),
+        (None, None) => None,
+    }
 }
 
 fn domains(values: &[String], at: &At<'_>) -> Vec<Domain> {
@@ -129,6 +159,7 @@ fn route(decoder: &Decoder, value: pb::Route, max_body: u32, at: &At<'_>) -> Rou
         overrides: decoder.overrides(&value.typed_per_filter_config, at),
         metadata: metadata(value.metadata),
         operation: value.decorator.map(|decorator| decorator.operation).filter(|name| !name.is_empty()),
+        body_limit: body_limit(value.request_body_buffer_limit, value.per_request_buffer_limit_bytes, at),
         unsupported: Vec::new(),
     };
     Route { unsupported: at.notes_since(mark), ..route }

@@ -43,6 +43,7 @@ impl Asked<'_> {
             is_grpc: false,
             tls: None,
             source_ip: None,
+            is_internal: false,
             channel_id: 0,
         };
         ask(&RbacFacts {

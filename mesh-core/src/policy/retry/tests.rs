@@ -46,6 +46,7 @@ fn attempts_on(policy: RetryPolicy, is_grpc: bool, method: &Method, headers: &He
         is_grpc,
         tls: None,
         source_ip: None,
+        is_internal: false,
         channel_id: 0,
     };
     Attempts::new(Some(&Arc::new(policy)), &facts)

@@ -248,3 +248,63 @@ fn a_large_table_costs_little() {
         assert!(tried <= most, "{path}: {tried} routes tried");
     }
 }
+
+fn two_hosts(vhost_header: Option<&'static str>) -> RouteIndex {
+    let hosts = vec![
+        host("one", &["one.test"], vec![to("one", prefix("/"))]),
+        host("star", &["*"], vec![to("star", prefix("/"))]),
+    ];
+    RouteIndex::new(Arc::new(RouteTable { vhost_header: vhost_header.map(HeaderName::from_static), ..table(hosts) }))
+}
+
+/// Envoy: the header's first value is the host; without the header there is none. gRPC knows only the authority.
+#[test]
+fn a_header_may_choose_the_virtual_host() {
+    let index = two_hosts(Some("x-vhost"));
+    let ask = |authority: &str, headers: &[(&str, &str)]| {
+        let mut request = Request { authority: authority.into(), ..Request::get("/") };
+        for (name, value) in headers {
+            request = request.with(name, value);
+        }
+        taken(&index, &request, 0)
+    };
+    let none = NoDecision::NoVirtualHost.to_string();
+    assert_eq!(ask("star.test", &[("x-vhost", "ONE.test")]), "one");
+    assert_eq!(ask("one.test", &[("x-vhost", "two.test")]), "star");
+    assert_eq!(ask("star.test", &[("x-vhost", "one.test"), ("x-vhost", "two.test")]), "one");
+    assert_eq!(ask("one.test", &[("x-vhost", "")]), "star");
+    assert_eq!(ask("one.test", &[]), none);
+    let grpc = Request { authority: "one.test".into(), ..Request::get("/") }.grpc().with("x-vhost", "two.test");
+    assert_eq!(taken(&index, &grpc, 0), "one");
+    let hosts = vec![host("only", &["*"], vec![to("only", prefix("/"))])];
+    let only = RouteIndex::new(Arc::new(RouteTable {
+        vhost_header: Some(HeaderName::from_static("x-vhost")),
+        ..table(hosts)
+    }));
+    assert_eq!(taken(&only, &Request::get("/"), 0), "only", "there is no other");
+}
+
+/// Envoy asks for TLS before it looks at routes; gRPC knows no such thing.
+#[test]
+fn a_virtual_host_may_require_tls() {
+    use crate::model::TlsRequirement::{All, ExternalOnly, None as Nothing};
+    let ask = |require_tls, request: &Request, scheme: &'static str, is_internal: bool| {
+        let mut host = Arc::unwrap_or_clone(host("v", &["*"], vec![to("a", prefix("/"))]));
+        host.require_tls = require_tls;
+        let index = RouteIndex::new(Arc::new(table(vec![Arc::new(host)])));
+        let facts = crate::route::RequestFacts { scheme, is_internal, ..request.facts() };
+        matches!(index.decide("v", &facts, 0).unwrap().route.action, Action::RequireTls)
+    };
+    let plain = Request::get("/nowhere");
+    let forwarded = |proto: &str| Request::get("/").with("x-forwarded-proto", proto);
+    for required in [ExternalOnly, All] {
+        assert!(ask(required, &Request::get("/"), "http", false));
+        assert!(!ask(required, &Request::get("/"), "https", false));
+        assert!(!ask(required, &forwarded("https"), "http", false), "the header says how it came");
+        assert!(ask(required, &forwarded("http"), "https", false));
+        assert_eq!(ask(required, &Request::get("/"), "http", true), required == All, "an internal caller");
+        assert!(!ask(required, &Request::get("/").grpc(), "http", false));
+    }
+    assert!(ask(All, &plain, "http", false), "whether or not a route takes it");
+    assert!(!ask(Nothing, &Request::get("/"), "http", false));
+}

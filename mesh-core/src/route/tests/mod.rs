@@ -59,6 +59,7 @@ impl Request {
             is_grpc: self.is_grpc,
             tls: None,
             source_ip: None,
+            is_internal: false,
             channel_id: 77,
         }
     }
@@ -111,6 +112,7 @@ fn route(name: &str, matches: RouteMatch, action: Action) -> Arc<Route> {
         overrides: FilterOverrides::default(),
         metadata: BTreeMap::new(),
         operation: None,
+        body_limit: None,
         unsupported: Vec::new(),
     })
 }
@@ -132,6 +134,7 @@ fn host(name: &str, domains: &[&str], routes: Vec<Arc<Route>>) -> Arc<VirtualHos
         mirrors: Vec::new(),
         request_attempt_count: false,
         response_attempt_count: false,
+        require_tls: Default::default(),
         cors: None,
         unsupported: Vec::new(),
     })
@@ -156,6 +159,7 @@ fn table(virtual_hosts: Vec<Arc<VirtualHost>>) -> RouteTable {
         most_specific_mutations_win: false,
         max_direct_response_body: 4096,
         ignore_port_in_host: false,
+        vhost_header: None,
         mirrors: Vec::new(),
         overrides: FilterOverrides::default(),
         unsupported: Vec::new(),

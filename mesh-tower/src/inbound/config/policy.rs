@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{Action, Domain, FilterChain, PathMatch, Route, RouteSource, RouteTable, VirtualHost};
+use mesh_core::model::{
+    Action, Domain, FilterChain, PathMatch, Route, RouteSource, RouteTable, TlsRequirement, VirtualHost,
+};
 use mesh_core::snapshot::ServerSnapshot;
 
 /// Whether `snapshot` can be put in force on a server that is bound to `bound`.
@@ -60,12 +62,14 @@ fn check_transport_only(snapshot: &ServerSnapshot, chain: &FilterChain) -> Resul
 fn takes_everything(table: &RouteTable) -> bool {
     table.unsupported.is_empty()
         && table.headers.is_empty()
+        && table.vhost_header.is_none()
         && table.virtual_hosts.iter().any(|host| host.domains.contains(&Domain::Any))
         && table.virtual_hosts.iter().all(|host| host_takes_everything(host))
 }
 
 fn host_takes_everything(host: &VirtualHost) -> bool {
     host.unsupported.is_empty()
+        && host.require_tls == TlsRequirement::None
         && host.headers.is_empty()
         && host.routes.iter().all(|route| leaves_alone(route))
         && host.routes.iter().any(|route| matches_everything(route))

@@ -14,6 +14,7 @@ use super::identify::PeerInfo;
 use super::normalize::authority_of;
 use super::{InboundFilters, RequestFacts as FilterFacts};
 use crate::filter::FilterChain;
+use crate::outbound::InternalCaller;
 
 /// The routes of one filter chain, with the filters of each.
 pub(crate) struct Routes {
@@ -117,6 +118,7 @@ pub(super) fn facts_of<'a>(request: &'a request::Parts, peer: &PeerInfo) -> Requ
         is_grpc: is_grpc(&request.headers),
         tls: peer.is_tls().then(|| tls_facts(peer)),
         source_ip: Some(peer.remote_addr().ip()),
+        is_internal: request.extensions.get::<InternalCaller>().is_some(),
         channel_id: 0,
     }
 }

@@ -10,7 +10,7 @@ use pin_project::pin_project;
 use tokio::time::Sleep;
 
 use super::quiet::Quiet;
-use crate::outbound::ResponseBody;
+use crate::outbound::{ResponseBody, Tries};
 
 /// The future of [`Deadline`](super::Deadline).
 #[pin_project]
@@ -39,29 +39,35 @@ impl<F> DeadlineFuture<F> {
     }
 }
 
+impl<F: Tries> Tries for DeadlineFuture<F> {
+    fn retries(&self) -> u32 {
+        self.inner.retries()
+    }
+}
+
 impl<F> Future for DeadlineFuture<F>
 where
-    F: Future<Output = Result<Response<ResponseBody>, Error>>,
+    F: Future<Output = Result<Response<ResponseBody>, Error>> + Tries,
 {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Poll::Ready(done) = this.inner.poll(cx) {
+        if let Poll::Ready(done) = this.inner.as_mut().poll(cx) {
             return Poll::Ready(done.map(|mut response| {
                 response.body_mut().limit(*this.limit, *this.idle, *this.started);
                 response
             }));
         }
         if let Some(Poll::Ready(error)) = this.quiet.as_mut().map(|quiet| quiet.poll(cx)) {
-            return Poll::Ready(Err(error));
+            return Poll::Ready(Err(error.with_retries(this.inner.retries())));
         }
         let Some(limit) = *this.limit else { return Poll::Pending };
         if this.timer.is_none() {
             this.timer.set(Some(tokio::time::sleep_until(limit.into())));
         }
         match this.timer.as_pin_mut().map(|timer| timer.poll(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(over(*this.started, limit))),
+            Some(Poll::Ready(())) => Poll::Ready(Err(over(*this.started, limit).with_retries(this.inner.retries()))),
             _ => Poll::Pending,
         }
     }

@@ -10,8 +10,8 @@ use tower_service::Service;
 
 use super::DeadlineFuture;
 use super::quiet::Quiet;
-use crate::outbound::ResponseBody;
 use crate::outbound::stage::Routed;
+use crate::outbound::{ResponseBody, Tries};
 
 /// Which limit a [`Deadline`] keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,7 @@ impl<S> Deadline<S> {
 impl<S> Service<Routed> for Deadline<S>
 where
     S: Service<Routed, Response = Response<ResponseBody>, Error = Error>,
+    S::Future: Tries,
 {
     type Response = Response<ResponseBody>;
     type Error = Error;

@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::body::MeshBody;
 use crate::filter::FilterRun;
 use crate::outbound::stage::Routed;
-use crate::outbound::{OutboundFacts, ResponseBody};
+use crate::outbound::{OutboundFacts, ResponseBody, Tries};
 
 /// The future of [`Filter`](super::Filter).
 #[pin_project]
@@ -44,6 +44,18 @@ impl<S: Service<Routed>> FilterFuture<S> {
         let (head, body) = std::mem::take(&mut routed.request).into_parts();
         let held = Some(Box::new(Held { head, body, routed }));
         Self { stage: Stage::Judged { inner, held }, run: Some(Box::new(run)) }
+    }
+}
+
+impl<S: Service<Routed>> Tries for FilterFuture<S>
+where
+    S::Future: Tries,
+{
+    fn retries(&self) -> u32 {
+        match &self.stage {
+            Stage::Judged { .. } => 0,
+            Stage::Passed(future) => future.retries(),
+        }
     }
 }
 

@@ -15,10 +15,10 @@ use tower_service::Service;
 
 use super::kept::KeptRequest;
 use crate::body::MeshBody;
-use crate::outbound::ResponseBody;
 use crate::outbound::cluster::ClusterHandle;
 use crate::outbound::stage::{Attempt, AttemptFailed, Call, Tried};
 use crate::outbound::view::TargetView;
+use crate::outbound::{ResponseBody, Tries};
 
 /// Envoy's count of attempts, where a virtual host asks for it.
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -59,6 +59,8 @@ pub(super) struct Plan {
     pub(super) tried: Tried,
     pub(super) number: u32,
     pub(super) permit: Option<RetryPermit>,
+    /// How many bytes of the body are kept for another attempt.
+    pub(super) replay_bytes: usize,
     pub(super) kept: Option<KeptRequest>,
 }
 
@@ -139,12 +141,18 @@ impl Plan {
         }
     }
 
+    /// The retries that were made; the policy may have asked for one more than the budget or the request's length allowed.
+    fn retries(&self) -> u32 {
+        self.number.saturating_sub(1)
+    }
+
     /// The call has its response.
     fn commit(&mut self, response: &mut Response<ResponseBody>) {
         if let Some(kept) = &self.kept {
             kept.commit();
         }
-        response.body_mut().hold_retry(self.permit.take(), self.attempts.retries());
+        let retries = self.retries();
+        response.body_mut().hold_retry(self.permit.take(), retries);
         let idle = self.attempts.policy().and_then(|policy| policy.per_try_idle_timeout);
         response.body_mut().limit(None, idle, self.call.started);
         if self.count_in_response {
@@ -170,6 +178,12 @@ where
     }
 }
 
+impl<S: Service<Attempt>> Tries for RetryFuture<S> {
+    fn retries(&self) -> u32 {
+        self.plan.retries()
+    }
+}
+
 impl<S> Future for RetryFuture<S>
 where
     S: Service<Attempt, Response = Response<ResponseBody>, Error = AttemptFailed>,
@@ -189,7 +203,7 @@ where
                         },
                     };
                     if let Some(result) = self.as_mut().judge(done) {
-                        return Poll::Ready(result);
+                        return Poll::Ready(result.map_err(|error| error.with_retries(self.plan.retries())));
                     }
                 }
                 Projected::Pausing(pause) => {

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use http::{Method, Response};
 use mesh_core::error::Error;
+use mesh_core::model::BodyLimit;
 use mesh_core::policy::retry::Attempts;
 use tower_service::Service;
 
@@ -34,6 +35,8 @@ impl<S> Retry<S> {
         let request = &routed.request;
         let facts = routed.call.facts_of(request.method(), request.uri(), request.headers());
         let attempts = Attempts::new(policy, &facts);
+        let listener = routed.view.snapshot.listener.buffer_limit;
+        let replay_bytes = BodyLimit::bytes(routed.decision.route.body_limit, listener, self.settings.replay_bytes);
         let auto_host = auto_host(&routed.decision.route.action, routed.call.grpc);
         let host = &routed.decision.host;
         let Routed { request, call, view, cluster, hash, deadline, .. } = routed;
@@ -55,6 +58,7 @@ impl<S> Retry<S> {
             tried: Tried::default(),
             number: 0,
             permit: None,
+            replay_bytes,
             kept: None,
         };
         (plan, request)
@@ -79,7 +83,7 @@ where
         if !plan.attempts.may_retry() || request.method() == Method::CONNECT {
             return RetryFuture::new(self.inner.clone(), plan, request);
         }
-        let kept = KeptRequest::new(request, self.settings.replay_bytes, self.settings.keep_extensions);
+        let kept = KeptRequest::new(request, plan.replay_bytes, self.settings.keep_extensions);
         let request = kept.again();
         plan.kept = Some(kept);
         RetryFuture::new(self.inner.clone(), plan, request)

@@ -1,7 +1,7 @@
 //! Routes that answer themselves: redirects and direct responses.
 
 use http::header::{CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use mesh_core::error::{Code, Error};
 use mesh_core::model::{Action, DirectResponse, Redirect};
 use mesh_core::route::RequestFacts;
@@ -21,6 +21,10 @@ pub(super) fn answer(routed: &Routed, facts: &RequestFacts<'_>) -> Result<Respon
     match &route.action {
         Action::Direct(direct) => Ok(direct_response(direct, facts.is_grpc)),
         Action::Redirect(redirect) => redirection(redirect, routed, facts),
+        // Authority and path as they are: Envoy leaves even the port of plaintext in place.
+        Action::RequireTls => {
+            redirect_to(StatusCode::MOVED_PERMANENTLY, format!("https://{}{}", facts.authority, facts.path).as_bytes())
+        }
         Action::Unknown(what) => Err(unsupported(routed, what)),
         _ => Err(unsupported(routed, "non_forwarding_action")),
     }
@@ -52,12 +56,15 @@ fn redirection(
     if facts.is_grpc {
         return Err(unsupported(routed, "redirect"));
     }
-    let location = location(redirect, &routed.decision.route.matches, facts);
-    let location = HeaderValue::from_bytes(&location).map_err(|_| {
+    redirect_to(redirect.status, &location(redirect, &routed.decision.route.matches, facts))
+}
+
+fn redirect_to(status: StatusCode, location: &[u8]) -> Result<Response<ResponseBody>, Error> {
+    let location = HeaderValue::from_bytes(location).map_err(|_| {
         Error::new(Code::UNSUPPORTED_ROUTE, "the route's redirect makes a location that no header can hold")
     })?;
     let mut response = Response::new(ResponseBody::ours(crate::body::MeshBody::empty()));
-    *response.status_mut() = redirect.status;
+    *response.status_mut() = status;
     response.headers_mut().insert(LOCATION, location);
     Ok(response)
 }

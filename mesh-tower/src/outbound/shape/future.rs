@@ -11,9 +11,9 @@ use mesh_core::route::format::FormatFacts;
 use mesh_core::route::mutate::mutate_response;
 use pin_project::pin_project;
 
-use crate::outbound::ResponseBody;
 use crate::outbound::stage::{Call, Routed};
 use crate::outbound::view::TargetView;
+use crate::outbound::{ResponseBody, Tries};
 
 /// The future of [`Shape`](super::Shape).
 #[pin_project]
@@ -79,6 +79,15 @@ impl<F> ShapeFuture<F> {
 
     pub(super) fn forwarded(future: F, responding: Option<Box<Responding>>) -> Self {
         Self { stage: Stage::Forwarded(future), responding }
+    }
+}
+
+impl<F: Tries> Tries for ShapeFuture<F> {
+    fn retries(&self) -> u32 {
+        match &self.stage {
+            Stage::Done(_) => 0,
+            Stage::Forwarded(future) => future.retries(),
+        }
     }
 }
 

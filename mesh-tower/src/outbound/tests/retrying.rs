@@ -123,3 +123,46 @@ impl futures_core::Stream for Chunks {
         self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(http_body::Frame::data(chunk))))
     }
 }
+
+/// `per_request_buffer_limit_bytes` and its like, over the client's own bound.
+#[tokio::test]
+async fn what_is_kept_of_a_body_is_the_configurations_to_say() {
+    let long = 100 * 1024;
+    for (field, bytes, length, attempts) in [
+        ("per_request_buffer_limit_bytes", 16, 8, 2),
+        ("per_request_buffer_limit_bytes", 16, 17, 1),
+        ("request_body_buffer_limit", 2 * long, long, 2),
+        ("request_body_buffer_limit", 16, 17, 1),
+    ] {
+        let backend = Backend::start("one").await;
+        let mut table = routes(&json!([{"match": {"prefix": "/"},
+            "route": {"cluster": "one", "retry_policy": {"retry_on": "5xx", "num_retries": 1}}}]));
+        table["virtual_hosts"][0][field] = json!(bytes);
+        let client = client(&table, &[cluster("one", &[backend.address])]);
+        let body = MeshBody::new(http_body_util::Full::from(vec![b'x'; length]));
+        let request = Request::post("http://a/").header("x-plan", "503,200").body(body).unwrap();
+        let response = client.send(request).await.unwrap();
+        assert_eq!(backend.count(), attempts, "{length} bytes, {field}: {bytes}");
+        assert_eq!(response.status().is_success(), attempts == 2);
+        assert_eq!(response.body().retries() as usize, attempts - 1);
+    }
+}
+
+#[tokio::test]
+async fn an_error_says_after_how_many_retries() {
+    let one = Backend::start("one").await;
+    let table = retrying(&json!({"retry_on": "5xx,reset", "num_retries": 2, "per_try_timeout": "0.05s",
+        "retry_back_off": {"base_interval": "0.001s"}}));
+    let exhausted = client(&table, &[cluster("one", &[one.address])]);
+    let error = exhausted.send(planned("hang,hang,hang")).await.unwrap_err();
+    assert_eq!((error.code(), error.retries(), one.count()), (Code::ATTEMPT_TIMEOUT, 2, 3));
+    assert!(error.to_string().contains("after 2 retries"), "{error}");
+
+    let two = Backend::start("two").await;
+    let mut table =
+        retrying(&json!({"retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"}}));
+    table["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("0.3s");
+    let late = client(&table, &[cluster("one", &[two.address])]);
+    let error = late.send(planned("503,hang")).await.unwrap_err();
+    assert_eq!((error.code(), error.retries(), two.count()), (Code::DEADLINE, 1, 2));
+}

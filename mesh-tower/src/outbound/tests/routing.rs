@@ -129,3 +129,31 @@ async fn grpc_goes_over_http2_whatever_version_its_request_says() {
         assert_eq!(one.version(), Version::HTTP_2, "{version:?}");
     }
 }
+
+#[tokio::test]
+async fn a_virtual_host_that_requires_tls_sends_plaintext_there_and_nothing_to_its_servers() {
+    let one = Backend::start("one").await;
+    let mut table = routes(&to("one"));
+    table["virtual_hosts"][0]["require_tls"] = json!("ALL");
+    let (mesh, _source) = mesh(&[listener("a:8080", &table), cluster("one", &[one.address])]);
+    let client = mesh.http();
+    let response = client.get("http://a:8080/x?y=1").await.unwrap();
+    assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(response.headers()["location"], "https://a:8080/x?y=1");
+    assert_eq!(one.count(), 0);
+    let forwarded = Request::get("http://a:8080/").header("x-forwarded-proto", "https");
+    assert_eq!(client.send(forwarded.body(MeshBody::empty()).unwrap()).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_header_that_chooses_the_virtual_host_finds_its_clusters() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let table = json!({"vhost_header": "x-vhost", "virtual_hosts": [
+        {"name": "a", "domains": ["a"], "routes": to("one")},
+        {"name": "b", "domains": ["b"], "routes": to("two")},
+    ]});
+    let client = client(&table, &[cluster("one", &[one.address]), cluster("two", &[two.address])]);
+    let request = Request::get("http://a/").header("x-vhost", "b").body(MeshBody::empty()).unwrap();
+    assert_eq!(text(client.send(request).await.unwrap()).await, "two GET / a");
+    assert_eq!(code(client.get("http://a/").await), Code::NO_VIRTUAL_HOST);
+}

@@ -374,9 +374,9 @@ fn header_mutations_become_what_they_say() {
 #[test]
 fn what_is_not_implemented_is_noted_where_it_is_said() {
     let table: Arc<RouteTable> = table().value(|table| {
-        table.vhost_header = "x-vhost".to_owned();
+        table.ignore_path_parameters_in_path_matching = true;
         let host = &mut table.virtual_hosts[0];
-        host.require_tls = 1;
+        host.retry_policy_typed_config = Some(Default::default());
         host.virtual_clusters.push(pb::VirtualCluster::default());
         if let Some(PbAction::Route(action)) = &mut host.routes[0].action {
             action.internal_redirect_policy = Some(pb::InternalRedirectPolicy::default());
@@ -387,11 +387,75 @@ fn what_is_not_implemented_is_noted_where_it_is_said() {
         list.iter().map(|note| (note.field.clone(), note.effect)).collect()
     };
     let host = &table.virtual_hosts[0];
-    assert_eq!(notes(&table.unsupported), [fails("vhost_header")]);
+    assert_eq!(notes(&table.unsupported), [fails("ignore_path_parameters_in_path_matching")]);
     let left_out = ("virtual_hosts[0].virtual_clusters".to_owned(), UnsupportedEffect::LeftOut);
-    assert_eq!(notes(&host.unsupported), [fails("virtual_hosts[0].require_tls"), left_out]);
+    assert_eq!(notes(&host.unsupported), [fails("virtual_hosts[0].retry_policy_typed_config"), left_out]);
     assert_eq!(
         notes(&host.routes[0].unsupported),
         [fails("virtual_hosts[0].routes[0].route.internal_redirect_policy")]
     );
+}
+
+/// What Envoy's `RouteConfiguration`, `VirtualHost` and `Route` say of which requests they take, and what is kept of them.
+#[test]
+#[allow(deprecated, reason = "the older spelling is still sent")]
+fn the_virtual_hosts_header_its_tls_and_what_is_kept_of_a_body() {
+    use envoy_types::pb::google::protobuf::{UInt32Value, UInt64Value};
+
+    use crate::model::{BodyLimit, TlsRequirement};
+    let changed = |change: &dyn Fn(&mut pb::RouteConfiguration)| {
+        let mut table = routes();
+        change(&mut table);
+        decoder().decode(ROUTE_CONFIGURATION, &table.encode_to_vec())
+    };
+    let table = |change: &dyn Fn(&mut pb::RouteConfiguration)| -> Arc<RouteTable> { taken(changed(change)) };
+    let faulty = |path: &str, change: &dyn Fn(&mut pb::RouteConfiguration)| {
+        let faults = refused(changed(change));
+        assert!(faults.len() == 1 && faults[0].contains(path), "{faults:?}");
+    };
+    for (said, expected) in [("", None), ("Host", None), (":authority", None), ("X-Vhost", Some("x-vhost"))] {
+        let header = table(&|table| table.vhost_header = said.to_owned()).vhost_header.clone();
+        assert_eq!(header.as_ref().map(http::HeaderName::as_str), expected, "{said}");
+    }
+    faulty("vhost_header", &|table| table.vhost_header = "no header".to_owned());
+    for (said, expected) in [(0, TlsRequirement::None), (1, TlsRequirement::ExternalOnly), (2, TlsRequirement::All)] {
+        assert_eq!(table(&|table| table.virtual_hosts[0].require_tls = said).virtual_hosts[0].require_tls, expected);
+    }
+    faulty("virtual_hosts[0].require_tls", &|table| table.virtual_hosts[0].require_tls = 7);
+    let exactly = |bytes| Some(UInt64Value { value: bytes });
+    let at_most = |bytes| Some(UInt32Value { value: bytes });
+    let set = |table: &mut pb::RouteConfiguration, host, route| {
+        let of_host = &mut table.virtual_hosts[0];
+        (of_host.request_body_buffer_limit, of_host.per_request_buffer_limit_bytes) = host;
+        let of_route = &mut of_host.routes[0];
+        (of_route.request_body_buffer_limit, of_route.per_request_buffer_limit_bytes) = route;
+    };
+    for (host, route, expected) in [
+        ((None, None), (None, None), None),
+        ((None, at_most(1)), (None, None), Some(BodyLimit::AtMost(1))),
+        ((exactly(1), None), (None, at_most(2)), Some(BodyLimit::AtMost(2))),
+        ((None, at_most(1)), (exactly(2), None), Some(BodyLimit::Exactly(2))),
+    ] {
+        assert_eq!(first(&table(&|table| set(table, host, route))).body_limit, expected);
+    }
+    let both = (exactly(1), at_most(1));
+    faulty("virtual_hosts[0].routes[0].request_body_buffer_limit", &|table| set(table, (None, None), both));
+}
+
+/// The precedence that the fields' own documentation gives.
+#[test]
+fn the_most_specific_word_on_what_is_kept_counts() {
+    use crate::model::BodyLimit::{self, AtMost, Exactly};
+    const MIB: usize = 1024 * 1024;
+    for (route, listener, expected) in [
+        (None, None, 7),
+        (None, Some(9), 9),
+        (Some(AtMost(5)), Some(9), 5),
+        (Some(AtMost(50)), Some(9), 9),
+        (Some(AtMost(u32::MAX)), None, MIB),
+        (Some(Exactly(50)), Some(9), 50),
+        (Some(Exactly(0)), Some(9), 0),
+    ] {
+        assert_eq!(BodyLimit::bytes(route, listener, 7), expected, "{route:?} {listener:?}");
+    }
 }

@@ -69,6 +69,7 @@ fn facts<'a>(method: &'a Method, path: &'a str, headers: &'a HeaderMap) -> Reque
         is_grpc: false,
         tls: None,
         source_ip: None,
+        is_internal: false,
         channel_id: 1,
     }
 }
