@@ -22,6 +22,7 @@ fn http() -> Arc<HttpConnection> {
         strip_trailing_host_dot: false,
         origin: Default::default(),
         underscores: Default::default(),
+        client_cert: Default::default(),
         unsupported: Vec::new(),
     })
 }

@@ -82,7 +82,8 @@ impl Decoder {
         Some(DownstreamTls {
             identity: identity?,
             client_roots,
-            require_client_certificate: required,
+            // Names that must match ask for a certificate, as in Envoy: nobody has a name without one.
+            require_client_certificate: required || !validation.sans.is_empty(),
             sans: validation.sans,
         })
     }

@@ -34,6 +34,7 @@ fn http(routes: RouteSource) -> HttpConnection {
         strip_trailing_host_dot: false,
         origin: Default::default(),
         underscores: Default::default(),
+        client_cert: Default::default(),
         unsupported: Vec::new(),
     }
 }

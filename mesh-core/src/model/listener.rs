@@ -85,6 +85,8 @@ pub struct HttpConnection {
     pub origin: OriginTrust,
     /// `common_http_protocol_options.headers_with_underscores_action`.
     pub underscores: Underscores,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub client_cert: ForwardClientCert,
     /// What it asks for and does not get.
     pub unsupported: Vec<Unsupported>,
 }
@@ -111,6 +113,47 @@ impl OriginTrust {
     pub fn is_internal(&self, client: IpAddr, forwarded: bool) -> bool {
         self.use_remote_address && !forwarded && self.internal.iter().any(|range| range.contains(&client))
     }
+}
+
+/// `forward_client_cert_details` and `set_current_client_cert_details`: what the application is told of clients in
+/// `x-forwarded-client-cert`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ForwardClientCert {
+    /// What becomes of what the client said, and of who it is.
+    pub mode: ForwardClientCertMode,
+    /// What is told beside the server's own URI and the hash of the client's certificate.
+    pub details: ClientCertDetails,
+}
+
+/// `HttpConnectionManager.ForwardClientCertDetails`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForwardClientCertMode {
+    /// Take the header out.
+    #[default]
+    Sanitize,
+    /// Leave the header of a client that has shown a certificate.
+    ForwardOnly,
+    /// Add to the header of a client that has shown a certificate.
+    AppendForward,
+    /// Replace the header by what the client's certificate says.
+    SanitizeSet,
+    /// Leave the header, whoever sends it.
+    AlwaysForwardOnly,
+}
+
+/// `HttpConnectionManager.SetCurrentClientCertDetails`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientCertDetails {
+    /// Its certificate, as percent-encoded PEM.
+    pub cert: bool,
+    /// Its whole chain, the same.
+    pub chain: bool,
+    /// Its subject.
+    pub subject: bool,
+    /// Its URIs.
+    pub uri: bool,
+    /// Its DNS names.
+    pub dns: bool,
 }
 
 /// `HttpProtocolOptions.headers_with_underscores_action`: servers that turn `-` into `_` (CGI, WSGI) cannot tell the two

@@ -23,8 +23,8 @@ pub use fault::{FaultAbort, FaultDelay, FaultDelayAmount, FaultOutcome, FaultPol
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
 pub use header::{AppendAction, HeaderAppend, HeaderMutations};
 pub use listener::{
-    ChainMatch, Cidr, FilterChain, HttpConnection, Listener, ListenerKind, OriginTrust, RouteSource, ServerListener,
-    SourceType, Underscores,
+    ChainMatch, Cidr, ClientCertDetails, FilterChain, ForwardClientCert, ForwardClientCertMode, HttpConnection,
+    Listener, ListenerKind, OriginTrust, RouteSource, ServerListener, SourceType, Underscores,
 };
 pub use matcher::{
     ByteRegex, Fraction, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, StringMatch,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use mesh_core::error::Error;
 use mesh_core::model::listener::EscapedSlashes;
 use mesh_core::model::{
-    Action, ChainMatch, Domain, DownstreamTls, FilterChain, HeaderMutations, HttpConnection, HttpFilter, Listener,
-    ListenerKind, PathMatch, Route, RouteMatch, RouteSource, RouteTable, ServerListener, VirtualHost,
+    Action, ChainMatch, Domain, DownstreamTls, FilterChain, ForwardClientCert, HeaderMutations, HttpConnection,
+    HttpFilter, Listener, ListenerKind, PathMatch, Route, RouteMatch, RouteSource, RouteTable, ServerListener,
+    VirtualHost,
 };
 use mesh_core::snapshot::ServerSnapshot;
 
@@ -26,6 +27,7 @@ pub(crate) fn http_connection() -> HttpConnection {
         strip_trailing_host_dot: false,
         origin: Default::default(),
         underscores: Default::default(),
+        client_cert: Default::default(),
         unsupported: Vec::new(),
     }
 }
@@ -98,16 +100,25 @@ pub(crate) struct Config {
     pub(crate) filters: Vec<HttpFilter>,
     pub(crate) tls: Option<Arc<DownstreamTls>>,
     pub(crate) matches: ChainMatch,
+    pub(crate) client_cert: ForwardClientCert,
     pub(crate) routes: Result<Arc<RouteTable>, Error>,
 }
 
 impl Config {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, filters: Vec::new(), tls: None, matches: ChainMatch::default(), routes: Ok(everything()) }
+        Self {
+            address,
+            filters: Vec::new(),
+            tls: None,
+            matches: ChainMatch::default(),
+            client_cert: ForwardClientCert::default(),
+            routes: Ok(everything()),
+        }
     }
 
     pub(crate) fn build(self, version: u64) -> Arc<ServerSnapshot> {
-        let http = Arc::new(HttpConnection { filters: self.filters, ..http_connection() });
+        let base = http_connection();
+        let http = Arc::new(HttpConnection { filters: self.filters, client_cert: self.client_cert, ..base });
         let chain = Arc::new(FilterChain { name: "chain".into(), matches: self.matches, tls: self.tls, http });
         let server = Arc::new(ServerListener { address: self.address, chains: vec![chain], default_chain: None });
         let listener =

@@ -1,18 +1,20 @@
 //! TLS of a server: the certificate shown, and clients verified as the filter chain says.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
-use mesh_core::identity::{IdentityMaterial, PeerIdentity, TrustMaterial};
+use mesh_core::identity::{IdentityMaterial, PeerIdentity, Sans, TrustMaterial};
 use mesh_core::model::{DownstreamTls, SanMatch};
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, HandshakeKind, ServerConfig, ServerConnection, SignatureScheme,
+    SupportedCipherSuite,
 };
 
 use super::Secure;
@@ -47,6 +49,8 @@ struct Inner {
 /// What one generation of identity and roots makes of a policy.
 struct Built {
     config: Arc<ServerConfig>,
+    /// The URIs of the certificate that is shown.
+    uris: Arc<[String]>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -76,6 +80,8 @@ impl Inner {
         let client = TlsClient {
             identity: identity(session.peer_certificates())?,
             server_name: session.server_name().map(Box::from),
+            hash: session.peer_certificates().and_then(<[_]>::first).map(|leaf| built.hash(leaf).into()),
+            shown_uris: built.uris.clone(),
         };
         Ok(Accepted { io: Box::new(stream), client })
     }
@@ -103,7 +109,9 @@ impl Inner {
             .with_single_cert(identity.chain.clone(), identity.key.clone_key())
             .map_err(|error| unusable(identity, error))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Built { config: Arc::new(config), verifier })
+        let uris =
+            identity.chain.first().and_then(|leaf| Sans::read(leaf).ok()).map_or_else(Vec::new, |sans| sans.uris);
+        Ok(Built { config: Arc::new(config), uris: uris.into(), verifier })
     }
 
     fn verifier(&self, roots: &TrustMaterial) -> Result<Arc<dyn ClientCertVerifier>, Error> {
@@ -118,6 +126,22 @@ impl Inner {
 }
 
 impl Built {
+    /// The SHA-256 of a certificate, in hexadecimal; empty if the cryptography in use has none.
+    fn hash(&self, certificate: &CertificateDer<'_>) -> String {
+        let suites = self.config.crypto_provider().cipher_suites.iter();
+        let mut hashes = suites.map(|suite| match suite {
+            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+        });
+        let sha256 = hashes.find(|hash| hash.algorithm() == HashAlgorithm::SHA256);
+        let hash = sha256.map(|hash| hash.hash(certificate));
+        let mut hex = String::new();
+        for byte in hash.iter().flat_map(AsRef::as_ref) {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        hex
+    }
+
     /// rustls does not verify the certificate of a resumed session again; it may be out of date by now.
     fn verify_resumed(&self, session: &ServerConnection) -> io::Result<()> {
         let (Some(HandshakeKind::Resumed), Some(verifier)) = (session.handshake_kind(), &self.verifier) else {

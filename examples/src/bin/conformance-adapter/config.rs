@@ -10,9 +10,12 @@ use std::sync::Arc;
 
 use mesh_core::decode::{DecodeResource, Decoded, Decoder, Registry};
 use mesh_core::error::Error;
+use mesh_core::model::Name;
 use mesh_core::source::file::resource_from_json;
 use mesh_core::source::responder::EncodedResource;
 use serde_json::{Map, Value, json};
+
+use crate::certificates::{self, Provider};
 
 /// The client Listener's name.
 pub(crate) const CLIENT_LISTENER: &str = "corpus";
@@ -44,9 +47,6 @@ const SERVER_FIELDS: [&str; 14] = [
 
 const PROTOCOL_OPTIONS: &str = "common_http_protocol_options";
 
-/// Where a configuration holds certificates itself.
-const INLINE_CERTIFICATES: [&str; 2] = ["tls_certificates", "trusted_ca"];
-
 /// Why a configuration is not served.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -57,23 +57,27 @@ pub(crate) enum Refusal {
 }
 
 /// The `config` of a case.
-pub(crate) struct Case(Map<String, Value>);
+pub(crate) struct Case(Map<String, Value>, Vec<Provider>);
 
 impl Case {
-    pub(crate) fn new(config: Map<String, Value>) -> Self {
-        Self(config)
+    /// Reads a case; the certificates in it become providers.
+    pub(crate) fn new(config: Map<String, Value>) -> Result<Self, Refusal> {
+        let (mut config, mut providers) = (config, Vec::new());
+        config.values_mut().try_for_each(|value| certificates::take(value, &mut providers))?;
+        Ok(Self(config, providers))
+    }
+
+    /// Where the case's certificates come from.
+    pub(crate) fn providers(&self) -> &[Provider] {
+        &self.1
     }
 
     /// The resources of a mesh that serves the case on `address`.
     pub(crate) fn resources(&self, address: SocketAddr) -> Result<Vec<EncodedResource>, Refusal> {
-        if let Some(field) =
-            INLINE_CERTIFICATES.iter().find(|field| self.0.values().any(|value| has_field(value, field)))
-        {
-            return Err(Refusal::Unsupported(format!("{field}: certificates come from providers, not from resources")));
-        }
         let mut resources = vec![self.client_listener(), self.server_listener(address)];
         resources.extend(self.clusters());
-        let decoder = Decoder::new(Arc::new(Registry::standard()), []);
+        let instances = self.1.iter().map(|(name, _)| Name::from(name.as_str()));
+        let decoder = Decoder::new(Arc::new(Registry::standard()), instances);
         resources.iter().map(|json| checked(json, &decoder)).collect()
     }
 
@@ -167,14 +171,6 @@ impl Case {
 
     fn object(&self, name: &str) -> Map<String, Value> {
         self.0.get(name).and_then(Value::as_object).cloned().unwrap_or_default()
-    }
-}
-
-fn has_field(value: &Value, name: &str) -> bool {
-    match value {
-        Value::Object(fields) => fields.iter().any(|(field, value)| field == name || has_field(value, name)),
-        Value::Array(items) => items.iter().any(|item| has_field(item, name)),
-        _ => false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! It is `serve` in front of `http()`, nothing else: each configuration becomes one mesh, whose server passes every request
 //! to the mesh's client. What comes out is the library's.
 
+mod certificates;
 mod config;
 mod served;
 
@@ -73,7 +74,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 async fn answer(message: Message, served: &mut HashMap<u64, Served>) -> Value {
     let Message { id, op, listen, config } = message;
     match op {
-        Op::Serve => match Served::start(&Case::new(config), &listen).await {
+        Op::Serve => match Served::start(Case::new(config), &listen).await {
             Ok(one) => {
                 served.insert(id, one);
                 json!({"ready": true})
@@ -87,7 +88,7 @@ async fn answer(message: Message, served: &mut HashMap<u64, Served>) -> Value {
             }
             json!({"stopped": true})
         }
-        Op::Validate => match Case::new(config).validate() {
+        Op::Validate => match Case::new(config).and_then(|case| case.validate()) {
             Ok(()) => json!({"accepted": true}),
             Err(Refusal::Rejected(why)) => json!({"accepted": false, "error": why}),
             Err(Refusal::Unsupported(what)) => json!({"unsupported": what}),

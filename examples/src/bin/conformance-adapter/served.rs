@@ -24,7 +24,8 @@ pub(crate) struct Served {
 
 impl Served {
     /// Serves `case` on `listen`.
-    pub(crate) async fn start(case: &Case, listen: &str) -> Result<Self, Refusal> {
+    pub(crate) async fn start(case: Result<Case, Refusal>, listen: &str) -> Result<Self, Refusal> {
+        let case = case?;
         let address = listen.parse().map_err(|error| Refusal::Rejected(format!("{listen}: {error}")))?;
         let (told, mut changes) = unbounded_channel();
         let mut options = InboundOptions::default();
@@ -32,7 +33,9 @@ impl Served {
         let mut names = ListenerNames::local();
         // Whatever its host, a request finds the one Listener: which host it is for is the routes' business.
         names.set_client_default(CLIENT_LISTENER);
-        let mesh = Mesh::builder()
+        let sources = case.providers().iter().cloned();
+        let builder = sources.fold(Mesh::builder(), |builder, (name, source)| builder.certificates(name, source));
+        let mesh = builder
             .source(MemorySource::new(case.resources(address)?))
             .listener_names(names)
             .server_options(options)

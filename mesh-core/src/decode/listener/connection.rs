@@ -11,7 +11,9 @@ use crate::decode::envelope::check_source;
 use crate::decode::value::duration;
 use crate::decode::{Decoder, Side};
 use crate::model::listener::EscapedSlashes;
-use crate::model::{HttpConnection, OriginTrust, RouteSource, Underscores};
+use crate::model::{
+    ClientCertDetails, ForwardClientCert, ForwardClientCertMode, HttpConnection, OriginTrust, RouteSource, Underscores,
+};
 
 impl Decoder {
     /// Decodes a connection manager for one side.
@@ -49,6 +51,7 @@ impl Decoder {
             strip_trailing_host_dot: value.strip_trailing_host_dot,
             origin: origin(value, at),
             underscores: underscores(value, &options_at),
+            client_cert: client_cert(value, at),
             unsupported: Vec::new(),
         };
         Some(HttpConnection { unsupported: at.notes_since(mark), ..connection })
@@ -106,9 +109,6 @@ fn note_unsupported(value: &pb::HttpConnectionManager, side: Side, at: &At<'_>) 
         ("request_timeout", is_set(value.request_timeout.as_ref())),
         ("stream_idle_timeout", is_set(value.stream_idle_timeout.as_ref())),
         ("request_headers_timeout", is_set(value.request_headers_timeout.as_ref())),
-        ("set_current_client_cert_details", value.set_current_client_cert_details.is_some()),
-        // 0 is SANITIZE, which is what happens anyway.
-        ("forward_client_cert_details", side == Side::Server && value.forward_client_cert_details != 0),
     ]);
 }
 
@@ -122,6 +122,29 @@ fn origin(value: &pb::HttpConnectionManager, at: &At<'_>) -> OriginTrust {
             ranges(&config.cidr_ranges, "cidr_ranges", &at.field("internal_address_config"))
         }),
     }
+}
+
+fn client_cert(value: &pb::HttpConnectionManager, at: &At<'_>) -> ForwardClientCert {
+    let mode = match value.forward_client_cert_details {
+        0 => ForwardClientCertMode::Sanitize,
+        1 => ForwardClientCertMode::ForwardOnly,
+        2 => ForwardClientCertMode::AppendForward,
+        3 => ForwardClientCertMode::SanitizeSet,
+        4 => ForwardClientCertMode::AlwaysForwardOnly,
+        other => {
+            at.field("forward_client_cert_details").fault(format!("is {other}, which is not known"));
+            ForwardClientCertMode::Sanitize
+        }
+    };
+    let details = value.set_current_client_cert_details.as_ref();
+    let details = details.map_or_else(ClientCertDetails::default, |details| ClientCertDetails {
+        cert: details.cert,
+        chain: details.chain,
+        subject: details.subject.is_some_and(|subject| subject.value),
+        uri: details.uri,
+        dns: details.dns,
+    });
+    ForwardClientCert { mode, details }
 }
 
 fn underscores(value: &pb::HttpConnectionManager, at: &At<'_>) -> Underscores {

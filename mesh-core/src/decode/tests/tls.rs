@@ -437,4 +437,9 @@ fn tls_becomes_what_it_says() {
         down_common(context).validation_context_type = None;
     });
     assert!(!open.require_client_certificate && open.client_roots.is_none());
+    let named = down(|context| {
+        context.require_client_certificate = None;
+        validation(down_common(context)).match_subject_alt_names = vec![exact("spiffe://a/b")];
+    });
+    assert!(named.require_client_certificate, "nobody has that name without one");
 }

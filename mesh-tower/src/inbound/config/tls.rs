@@ -45,6 +45,10 @@ pub(crate) struct TlsClient {
     pub(crate) identity: Option<PeerIdentity>,
     /// The server name that it asked for.
     pub(crate) server_name: Option<Box<str>>,
+    /// The SHA-256 of its certificate, in hexadecimal.
+    pub(crate) hash: Option<Box<str>>,
+    /// The URIs of the certificate that it was shown.
+    pub(crate) shown_uris: Arc<[String]>,
 }
 
 impl Accepted {

