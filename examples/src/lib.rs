@@ -1,5 +1,6 @@
 //! What the programs and examples share.
 
+pub mod admin;
 pub mod backend;
 pub mod load;
 pub mod sandbox;

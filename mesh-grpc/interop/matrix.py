@@ -317,6 +317,49 @@ def their_clients_take_our_control_plane_and_call_our_servers_over_mtls(place):
     our_log_has_no_nack(place)
 
 
+@case
+def their_tools_read_our_admin_ports(place):
+    """gRFC A38: CSDS, channelz, health and reflection of a client and of a server of ours, by gRPC's own stubs."""
+    place.certificates("client", "server")
+    address, of_server, of_client = free_address(), free_address(), free_address()
+    at, _ = our_control_plane(place, greeters([address], [100]))
+    server = ["backend", "--listen", address, "--name", "v1", "--grpc", "--admin", of_server]
+    listening(address, place.ours("v1", *server, bootstrap=place.bootstrap(at, "server")))
+    client = probe(place, "probe", place.bootstrap(at, "client"), 10, "--admin", of_client)
+    reader = place.python("reader", "admin")
+    is_called = lambda read: any(one["succeeded"] > 50 for one in read.get("channelz", {}).get("channels", []))
+    read = until(lambda: reader.ask(of_client), is_called, "the client's calls are not told")
+    [xds] = read["csds"]["clients"]
+    expect((xds["node"], xds["scope"]) == ("client", "process") and xds["agent"], f"{xds}")
+    expect(read["csds"]["streamed"] == [1, 1], f"{read['csds']}")
+    found = {one["type"]: one for one in xds["resources"]}
+    expect(set(found) == {"Listener", "RouteConfiguration", "Cluster", "ClusterLoadAssignment"}, f"{found}")
+    for one in xds["resources"]:
+        is_well = one["status"] == "ACKED" and one["version"] and one["updated"] > 1_700_000_000 and not one["error"]
+        expect(is_well and one["named"] == one["name"], f"{one}")
+    [channel] = read["channelz"]["channels"]
+    expect((channel["target"], channel["state"]) == (TARGET, "READY"), f"{channel}")
+    [subchannel] = channel["subchannels"]
+    expect((subchannel["target"], subchannel["state"]) == (address, "READY"), f"{subchannel}")
+    expect(read["health"] == "SERVING", f"{read['health']}")
+    services = {
+        "envoy.service.status.v3.ClientStatusDiscoveryService": ["StreamClientStatus", "FetchClientStatus"],
+        "grpc.health.v1.Health": ["Check", "Watch"],
+    }
+    told = read["reflection"]
+    expect(all(told.get(name) == methods for name, methods in services.items()), f"{told}")
+    expect("GetTopChannels" in told["grpc.channelz.v1.Channelz"], f"{told}")
+    # The server's side of the same connection.
+    read = until(lambda: reader.ask(of_server), lambda read: "channelz" in read, "the server's admin port cannot be read")
+    [served] = read["channelz"]["servers"]
+    expect(served["name"] == address and served["succeeded"] > 50 and not served["failed"], f"{served}")
+    [socket] = served["sockets"]
+    expect((socket["local"], socket["name"], socket["tls"]) == (address, spiffe("client"), True), f"{socket}")
+    [xds] = read["csds"]["clients"]
+    expect([one["type"] for one in xds["resources"]] == ["Listener"], f"{xds}")
+    nothing_lost(client.output(60))
+
+
 # ---- the run ----
 
 

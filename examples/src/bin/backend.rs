@@ -25,6 +25,9 @@ struct Arguments {
     /// Take gRPC too.
     #[arg(long)]
     grpc: bool,
+    /// Serve the admin services here.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
     /// How many milliseconds an answer takes.
     #[arg(long, default_value_t = 0)]
     delay: u64,
@@ -38,9 +41,13 @@ fn word(text: &str) -> Result<String, String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     log_to_stderr("info");
-    let Arguments { listen, name, grpc, delay } = Arguments::parse();
+    let Arguments { listen, name, grpc, admin, delay } = Arguments::parse();
     let options = Options { listen, name, grpc, delay: Duration::from_millis(delay), is_child: false };
-    let served = async { backend::run(&Mesh::from_env()?, options).await };
+    let served = async {
+        let mesh = Mesh::from_env()?;
+        mesh_examples::admin::serve(&mesh, admin).await?;
+        backend::run(&mesh, options).await
+    };
     match served.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

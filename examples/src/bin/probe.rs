@@ -4,11 +4,13 @@
 //! output says that.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use mesh_core::error::Error;
+use mesh_examples::admin;
 use mesh_examples::load::{self, Call, Pace, Tally};
 use mesh_examples::log_to_stderr;
 use mesh_tower::Mesh;
@@ -41,6 +43,9 @@ struct Arguments {
     /// After so many seconds a request is lost.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
+    /// Serve the admin services here.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -65,6 +70,7 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<Tally, Error> {
     let mesh = Mesh::from_env()?;
+    admin::serve(&mesh, arguments.admin).await?;
     let timeout = Duration::from_secs(arguments.timeout);
     let call = if arguments.grpc {
         Call::grpc(&mesh, &arguments.target, &arguments.method, timeout)?

@@ -35,7 +35,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::model::{Endpoint, Locality};
 
@@ -119,6 +119,8 @@ pub struct CandidateState {
     ejected: AtomicBool,
     withdrawn: AtomicBool,
     outstanding: AtomicU32,
+    started: AtomicU64,
+    lost: AtomicU64,
 }
 
 impl CandidateState {
@@ -169,6 +171,16 @@ impl CandidateState {
     pub fn outstanding(&self) -> u32 {
         self.outstanding.load(Ordering::Relaxed)
     }
+
+    /// Requests that were ever sent to it.
+    pub fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Those of them whose exchange broke before the response was complete.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
 }
 
 /// Held from the pick to the end of the response: counts the request as outstanding, and is told how it goes.
@@ -184,6 +196,7 @@ impl PickGuard {
     /// Counts a request to the candidate of `state`.
     pub fn new(state: Arc<CandidateState>, observer: Option<Arc<dyn Observer>>) -> Self {
         state.outstanding.fetch_add(1, Ordering::Relaxed);
+        state.started.fetch_add(1, Ordering::Relaxed);
         Self { state, observer }
     }
 
@@ -203,6 +216,7 @@ impl PickGuard {
 
     /// The exchange failed before its response was complete.
     pub fn on_failure(&self) {
+        self.state.lost.fetch_add(1, Ordering::Relaxed);
         if let Some(observer) = &self.observer {
             observer.on_failure();
         }

@@ -1,5 +1,5 @@
-//! The admin services on one port (gRFC A38): what the process's xDS clients know (CSDS, gRFC A40), its health, and reflection,
-//! so that `grpcdebug`, `grpcurl` and health probes can read them.
+//! The admin services on one port (gRFC A38): what the process's xDS clients know (CSDS, gRFC A40), what its clients and servers
+//! do (channelz), its health, and reflection, so that `grpcdebug`, `grpcurl` and health probes can read them.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), mesh_grpc::Error> {
@@ -17,6 +17,7 @@
 
 mod raw;
 mod csds;
+mod channelz;
 #[cfg(test)]
 #[cfg(feature = "control")]
 mod tests;
@@ -33,6 +34,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 
+use channelz::Channelz;
 use csds::Csds;
 use raw::Raw;
 
@@ -59,6 +61,7 @@ impl Admin {
     pub fn new(mesh: &Mesh) -> Self {
         let (health, server) = tonic_health::server::health_reporter();
         let routes = Routes::new(server).add_service(Raw::new(Csds::new(mesh.clone())));
+        let routes = routes.add_service(Raw::new(Channelz::new(mesh.clone())));
         let descriptors = vec![DESCRIPTORS.to_vec(), tonic_health::pb::FILE_DESCRIPTOR_SET.to_vec()];
         Self { mesh: mesh.clone(), health, routes, descriptors, remote: false }
     }

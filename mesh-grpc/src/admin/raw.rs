@@ -90,7 +90,7 @@ impl<M: Methods> StreamingService<Bytes> for Each<M> {
 
 /// Messages as they are.
 #[derive(Debug, Clone, Copy)]
-struct Whole;
+pub(super) struct Whole;
 
 impl Codec for Whole {
     type Encode = Bytes;

@@ -6,13 +6,13 @@ use mesh_core::source::file::resource_from_json;
 use mesh_core::source::responder::EncodedResource;
 use serde_json::{Value, json};
 
-pub(super) const HCM: &str =
+pub(crate) const HCM: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The connection manager of `routes`, under one virtual host for every name.
-pub(super) fn manager(routes: &Value) -> Value {
+pub(crate) fn manager(routes: &Value) -> Value {
     json!({
         "@type": HCM,
         "route_config": {"name": "table", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
@@ -21,7 +21,7 @@ pub(super) fn manager(routes: &Value) -> Value {
 }
 
 /// The Listener of a client.
-pub(super) fn listener(name: &str, routes: &Value) -> Value {
+pub(crate) fn listener(name: &str, routes: &Value) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
         "name": name,
@@ -30,7 +30,7 @@ pub(super) fn listener(name: &str, routes: &Value) -> Value {
 }
 
 /// The Listener of a server at `address`, which hands everything to the application; with this transport socket.
-pub(super) fn server_listener(name: &str, address: SocketAddr, socket: Option<&Value>) -> Value {
+pub(crate) fn server_listener(name: &str, address: SocketAddr, socket: Option<&Value>) -> Value {
     let hand_over = json!([{"match": {"prefix": ""}, "non_forwarding_action": {}}]);
     let mut chain = json!({"name": "all", "filters": [{"name": "http", "typed_config": manager(&hand_over)}]});
     if let Some(socket) = socket {
@@ -45,12 +45,12 @@ pub(super) fn server_listener(name: &str, address: SocketAddr, socket: Option<&V
 }
 
 /// A route for everything to one cluster.
-pub(super) fn forward(cluster: &str) -> Value {
+pub(crate) fn forward(cluster: &str) -> Value {
     json!({"match": {"prefix": ""}, "route": {"cluster": cluster}})
 }
 
 /// A cluster of these endpoints, that speaks HTTP/2.
-pub(super) fn cluster(name: &str, endpoints: &[SocketAddr]) -> Value {
+pub(crate) fn cluster(name: &str, endpoints: &[SocketAddr]) -> Value {
     let endpoint = |address: &SocketAddr| {
         json!({"endpoint": {"address": {"socket_address": {
             "address": address.ip().to_string(), "port_value": address.port()}}}})
@@ -68,6 +68,6 @@ pub(super) fn cluster(name: &str, endpoints: &[SocketAddr]) -> Value {
     })
 }
 
-pub(super) fn encode(resources: &[Value]) -> Vec<EncodedResource> {
+pub(crate) fn encode(resources: &[Value]) -> Vec<EncodedResource> {
     resources.iter().map(|resource| resource_from_json(resource).unwrap()).collect()
 }

@@ -1,6 +1,6 @@
 //! Over real sockets: generated clients, real servers, configuration as a control plane would send it.
 
-mod config;
+pub(crate) mod config;
 mod backend;
 mod calls;
 mod failing;

@@ -39,6 +39,12 @@ impl Listeners {
         Ok(Bound::new(slot, listener))
     }
 
+    /// Those that are in use.
+    pub(crate) fn all(&self) -> Vec<std::sync::Arc<InboundSlot>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Has every server stop accepting and drain, and waits until they have ended: `deadline` from now at the latest.
     pub(crate) async fn shutdown(&self, deadline: Duration) {
         let at = Instant::now() + deadline;

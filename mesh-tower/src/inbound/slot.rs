@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::config::{self, Generation};
+use super::identify::{PeerInfo, WeakPeer};
 use super::options::InboundOptions;
+use crate::mesh::{Calls, number};
 
 /// Whether an address serves.
 #[derive(Debug, Clone)]
@@ -50,6 +52,10 @@ pub struct InboundSlot {
     /// How many accept loops run, those that only wait for their connections to end included.
     loops: watch::Sender<usize>,
     writer: Mutex<Writer>,
+    number: u64,
+    calls: Arc<Calls>,
+    /// For whoever looks on; only accepting one writes to it.
+    connections: Mutex<Vec<(u64, WeakPeer)>>,
     /// What must live as long as the server does: the mesh.
     _owner: Option<Owner>,
 }
@@ -90,6 +96,9 @@ impl InboundSlot {
             shutdown: watch::Sender::new(None),
             loops: watch::Sender::new(0),
             writer: Mutex::default(),
+            number: number(),
+            calls: Arc::default(),
+            connections: Mutex::default(),
             _owner: owner,
         })
     }
@@ -102,6 +111,32 @@ impl InboundSlot {
     /// The address it is for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its number, which nothing else in the process has.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Counts its requests.
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
+        &self.calls
+    }
+
+    /// Lists a connection as long as it lives.
+    pub(crate) fn list(&self, peer: &PeerInfo) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looking for those that are gone is paid for by those that came.
+        if connections.len() == connections.capacity() {
+            connections.retain(|(_, peer)| peer.is_alive());
+        }
+        connections.push((number(), peer.downgrade()));
+    }
+
+    /// The connections that it has, in the order in which they came, with their numbers.
+    pub(crate) fn connections(&self) -> Vec<(u64, PeerInfo)> {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.iter().filter_map(|(number, peer)| Some((*number, peer.upgrade()?))).collect()
     }
 
     /// How it treats connections.

@@ -20,6 +20,7 @@ use mesh_core::source::file::FileSource;
 use mesh_core::source::{AdsSource, Source};
 
 use super::apply::{Joining, MeshApply};
+use super::traffic::Traffic;
 use super::{Mesh, Outbound, Shared};
 use crate::connect::control::control_transport;
 use crate::connect::{ConnectSettings, Connections, Dial, EndpointFactory, ServiceDial, TcpDial};
@@ -258,6 +259,7 @@ impl MeshBuilder {
                 in_flight: Arc::default(),
                 events,
                 telemetry: telemetry.clone(),
+                traffic: Traffic::default(),
             },
             #[cfg(feature = "server")]
             inbound: Inbound {

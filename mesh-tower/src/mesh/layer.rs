@@ -70,7 +70,8 @@ impl Mesh {
 
     /// A client with endpoints of its own, for one target.
     fn client_over(&self, target: &Target, factory: Arc<dyn EndpointFactory>) -> HttpClient {
-        let Outbound { watches, signal, joining, options, in_flight, events, telemetry, .. } = &self.0.outbound;
+        let Outbound { watches, signal, joining, options, in_flight, events, telemetry, traffic, .. } =
+            &self.0.outbound;
         let targets = targets(&self.0.names, options, watches);
         let parts = OutboundParts { targets: &targets, signal, options, events };
         joining.lock().unwrap_or_else(PoisonError::into_inner).push(parts.apply(factory));
@@ -81,9 +82,10 @@ impl Mesh {
             Ok(pinned) => Way::Fixed { target: Arc::new(pinned), authority: authority.into() },
             Err(error) => Way::Refused(error),
         };
+        let record = traffic.record(&way);
         // Whatever the application put into a request's extensions is for its own service.
         let stack = stack(way, targets, options, true);
-        HttpClient::new(stack, default, in_flight.clone(), telemetry.clone(), self.0.clone())
+        HttpClient::new(stack, default, in_flight.clone(), telemetry.clone(), record, self.0.clone())
     }
 }
 

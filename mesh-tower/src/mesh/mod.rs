@@ -4,6 +4,7 @@ mod apply;
 mod builder;
 mod drain;
 mod layer;
+pub mod traffic;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use mesh_core::status::ConfigStatus;
 pub use builder::MeshBuilder;
 pub(crate) use drain::{InFlight, InFlightGuard};
 pub use layer::{MeshLayer, MeshMakeLayer};
+#[cfg(feature = "server")]
+pub(crate) use traffic::number;
+pub(crate) use traffic::{Calls, ClientRecord};
 
 #[cfg(feature = "server")]
 use crate::inbound::{Bound, InboundOptions, Listeners, RequestBody, serve};
@@ -24,6 +28,7 @@ use crate::observe::Telemetry;
 use crate::outbound::{HttpClient, OutboundOptions, Passthrough, Signal, TargetState, Targets, Watches, Way, stack};
 #[cfg(feature = "server")]
 use apply::Servers;
+use traffic::Traffic;
 
 /// How long the configuration thread may take to end. It waits for nothing, but may be in the middle of a large update.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -67,6 +72,7 @@ struct Outbound {
     in_flight: Arc<InFlight>,
     events: Arc<dyn mesh_core::event::EventSink>,
     telemetry: Telemetry,
+    traffic: Traffic,
 }
 
 /// What servers of a mesh share.
@@ -180,10 +186,11 @@ impl Mesh {
     }
 
     fn client_of(&self, way: Way, authority: Option<http::uri::Authority>) -> HttpClient {
-        let Outbound { targets, options, in_flight, telemetry, .. } = &self.0.outbound;
+        let Outbound { targets, options, in_flight, telemetry, traffic, .. } = &self.0.outbound;
+        let record = traffic.record(&way);
         // Nobody looks at the extensions of a request on a connection of our own.
         let stack = stack(way, targets.clone(), options, false);
-        HttpClient::new(stack, authority, in_flight.clone(), telemetry.clone(), self.0.clone())
+        HttpClient::new(stack, authority, in_flight.clone(), telemetry.clone(), record, self.0.clone())
     }
 }
 

@@ -13,6 +13,8 @@ use opentelemetry::global::BoxedSpan;
 use opentelemetry::trace::{Span, SpanBuilder, SpanKind, Tracer};
 use opentelemetry::{Context, KeyValue};
 
+use crate::mesh::Calls;
+
 use super::names::{self, OTHER, Outcome, Prefix, Side};
 use super::series::Key;
 use super::span::{self, Prefer, Started};
@@ -22,6 +24,8 @@ use super::{AttemptEnd, Measure, Telemetry};
 /// What is known of a call when it begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallFacts<'a> {
+    /// The client's count.
+    pub(crate) calls: &'a Arc<Calls>,
     /// The request's method.
     pub(crate) method: &'a Method,
     /// The request's path, with or without its query.
@@ -98,7 +102,7 @@ impl Telemetry {
     pub(crate) fn call(&self, facts: &CallFacts<'_>) -> CallObserver {
         let method = if facts.grpc { names::rpc_method(facts.path) } else { names::http_method(facts.method) };
         let key = Key { side: Side::Client, grpc: facts.grpc, method, target: facts.target };
-        let measure = Measure::start(self, &key);
+        let measure = Measure::start(self, facts.calls, &key);
         let name = || match measure.operation.span_name() {
             Some(name) => name,
             None if facts.grpc => Cow::Owned(names::rpc_span(Prefix::Sent, method)),

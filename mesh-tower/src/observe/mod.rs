@@ -35,6 +35,7 @@ pub(crate) use call::{AttemptObserver, CallEnd, CallFacts, CallLink, CallObserve
 #[cfg(feature = "server")]
 pub(crate) use served::{ServedFacts, ServedObserver};
 
+use crate::mesh::Calls;
 use config::Withdrawals;
 use names::{Outcome, Side};
 use series::{Key, Operation, Operations};
@@ -136,19 +137,23 @@ impl Instruments {
 /// A request under way, as far as metrics go: from its first fact to its end, or its drop.
 struct Measure {
     telemetry: Telemetry,
+    calls: Arc<Calls>,
     operation: Arc<Operation>,
     started: Instant,
     ended: bool,
 }
 
 impl Measure {
-    fn start(telemetry: &Telemetry, key: &Key<'_>) -> Self {
+    fn start(telemetry: &Telemetry, calls: &Arc<Calls>, key: &Key<'_>) -> Self {
         let operation = telemetry.0.operations.find(key);
-        Self { telemetry: telemetry.clone(), operation, started: Instant::now(), ended: false }
+        let started = Instant::now();
+        calls.start(started);
+        Self { telemetry: telemetry.clone(), calls: calls.clone(), operation, started, ended: false }
     }
 
     fn end(&mut self, outcome: Outcome) {
         self.ended = true;
+        self.calls.end(outcome.is_well(self.operation.side, self.operation.grpc));
         let inner = &*self.telemetry.0;
         let instruments = match self.operation.side {
             Side::Client => &inner.client,

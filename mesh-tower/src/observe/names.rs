@@ -187,6 +187,11 @@ impl Outcome {
         Some(Cow::Owned(status.as_str().to_owned()))
     }
 
+    /// Whether it is no error for this side.
+    pub(super) fn is_well(self, side: Side, grpc: bool) -> bool {
+        self.error_type(side, grpc).is_none()
+    }
+
     /// A span's status; `message` is the error's text. An HTTP span that went well stays unset, a gRPC one is OK (A72).
     pub(super) fn span_status(self, side: Side, grpc: bool, message: &str) -> Status {
         if self.error_type(side, grpc).is_none() {

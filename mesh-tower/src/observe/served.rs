@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use mesh_core::error::Error;
@@ -10,6 +11,8 @@ use mesh_core::model::Name;
 use opentelemetry::global::BoxedSpan;
 use opentelemetry::trace::{Span, SpanKind};
 use opentelemetry::{Context, ContextGuard, KeyValue};
+
+use crate::mesh::Calls;
 
 use super::names::{self, Outcome, Prefix, Side};
 use super::series::Key;
@@ -19,6 +22,8 @@ use super::{Measure, ServedEnd, Telemetry};
 /// What is known of a request when it arrives.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServedFacts<'a> {
+    /// The server's count.
+    pub(crate) calls: &'a Arc<Calls>,
     /// The request's method.
     pub(crate) method: &'a Method,
     /// The request's path, with or without its query.
@@ -59,7 +64,7 @@ impl Telemetry {
         let scheme = if facts.secure { "https" } else { "http" };
         // gRPC's conventions do not tell schemes apart.
         let target = if facts.grpc { "" } else { scheme };
-        let measure = Measure::start(self, &Key { side: Side::Server, grpc: facts.grpc, method, target });
+        let measure = Measure::start(self, facts.calls, &Key { side: Side::Server, grpc: facts.grpc, method, target });
         let name = || match measure.operation.span_name() {
             Some(name) => name,
             None if facts.grpc => Cow::Owned(names::rpc_span(Prefix::Recv, method)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -18,6 +19,8 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetrics, SumDataPoint};
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
+
+use crate::mesh::Calls;
 
 use super::{AttemptEnd, CallEnd, CallFacts, ServedEnd, ServedFacts, Telemetry, scope};
 
@@ -85,17 +88,30 @@ fn map<'a>(attributes: impl IntoIterator<Item = &'a KeyValue>) -> BTreeMap<Strin
     attributes.into_iter().map(|pair| (pair.key.to_string(), pair.value.to_string())).collect()
 }
 
+/// What the tests count to, all together.
+fn calls() -> &'static Arc<Calls> {
+    static CALLS: OnceLock<Arc<Calls>> = OnceLock::new();
+    CALLS.get_or_init(Arc::default)
+}
+
 fn grpc<'a>(headers: &'a HeaderMap) -> CallFacts<'a> {
-    CallFacts { method: &Method::POST, path: METHOD, grpc: true, target: "greeter:50051", headers }
+    CallFacts { calls: calls(), method: &Method::POST, path: METHOD, grpc: true, target: "greeter:50051", headers }
 }
 
 fn http<'a>(headers: &'a HeaderMap) -> CallFacts<'a> {
-    CallFacts { method: &Method::GET, path: "/ratings/7?token=secret", grpc: false, target: "ratings:9080", headers }
+    CallFacts {
+        calls: calls(),
+        method: &Method::GET,
+        path: "/ratings/7?token=secret",
+        grpc: false,
+        target: "ratings:9080",
+        headers,
+    }
 }
 
 fn served<'a>(headers: &'a HeaderMap) -> ServedFacts<'a> {
     let peer = "127.0.0.9:5000".parse().ok();
-    ServedFacts { method: &Method::POST, path: METHOD, grpc: true, secure: true, peer, headers }
+    ServedFacts { calls: calls(), method: &Method::POST, path: METHOD, grpc: true, secure: true, peer, headers }
 }
 
 fn address() -> SocketAddr {

@@ -21,7 +21,7 @@ use super::stage::Arrived;
 use super::{ResponseBody, authority_of};
 use crate::BoxError;
 use crate::body::MeshBody;
-use crate::mesh::{InFlight, InFlightGuard};
+use crate::mesh::{ClientRecord, InFlight, InFlightGuard};
 use crate::observe::{CallEnd, CallFacts, CallObserver, Telemetry};
 
 /// A request's extension: it waits for an endpoint that can take it where others fail at once, until its deadline (gRPC's
@@ -49,6 +49,7 @@ pub struct HttpClient {
     authority: Option<Authority>,
     in_flight: Arc<InFlight>,
     telemetry: Telemetry,
+    record: Arc<ClientRecord>,
     /// Clients keep the mesh alive.
     _mesh: Arc<dyn Any + Send + Sync>,
 }
@@ -59,9 +60,10 @@ impl HttpClient {
         authority: Option<Authority>,
         in_flight: Arc<InFlight>,
         telemetry: Telemetry,
+        record: Arc<ClientRecord>,
         mesh: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self { stack, authority, in_flight, telemetry, _mesh: mesh }
+        Self { stack, authority, in_flight, telemetry, record, _mesh: mesh }
     }
 
     /// Sends a request.
@@ -111,6 +113,7 @@ impl HttpClient {
     fn observe(&self, request: &Request<MeshBody>) -> CallObserver {
         let said = authority_of(request.uri(), request.headers());
         self.telemetry.call(&CallFacts {
+            calls: self.record.calls(),
             method: request.method(),
             path: request.uri().path(),
             grpc: is_grpc(request.headers()),

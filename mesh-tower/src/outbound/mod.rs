@@ -46,7 +46,7 @@ pub(crate) use passthrough::Passthrough;
 pub(crate) use resolve::Way;
 pub use response::ResponseBody;
 pub(crate) use stack::stack;
-pub(crate) use target::{NoConfig, TargetState, Targets};
+pub(crate) use target::{NoConfig, TargetSlot, TargetState, Targets};
 pub(crate) use watches::Watches;
 
 /// The HTTP filters that a client can apply.

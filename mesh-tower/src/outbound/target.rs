@@ -237,6 +237,11 @@ impl Targets {
         self.lock().get(name).cloned()
     }
 
+    /// All targets in use.
+    pub(crate) fn all(&self) -> Vec<Arc<TargetSlot>> {
+        self.lock().values().cloned().collect()
+    }
+
     /// The targets that have no configuration yet.
     pub(crate) fn waiting(&self) -> Vec<Name> {
         let is_waiting = |slot: &&Arc<TargetSlot>| matches!(&**slot.state.load(), TargetState::Waiting);

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::Guard;
+use mesh_core::balance::Candidate;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::{HttpConnection, Name, Route, RouteTable};
 use mesh_core::route::RouteIndex;
 use mesh_core::snapshot::Snapshot;
 
-use super::cluster::ClusterHandle;
+use super::cluster::{ClusterHandle, LaneView};
 use super::{OutboundFacts, OutboundFilters};
 use crate::filter::FilterChain;
 
@@ -71,6 +73,16 @@ impl TargetView {
     /// The handle of a cluster; None: no route names it.
     pub(crate) fn cluster(&self, name: &str) -> Option<Result<Arc<ClusterHandle>, Error>> {
         self.clusters.get(name).cloned()
+    }
+
+    /// The endpoints of all its clusters, by whatever protocol they are reached, with the cluster's name.
+    pub(crate) fn candidates(&self) -> Vec<(Name, Arc<Candidate>)> {
+        let clusters = self.clusters.values().flatten().map(|handle| handle.state());
+        let lanes = clusters.flat_map(|state| state.lanes().iter().map(|lane| (state.name(), lane.load())));
+        let named = |(name, view): (&Name, Guard<Arc<LaneView>>)| {
+            view.candidates.iter().map(|candidate| (name.clone(), candidate.clone())).collect::<Vec<_>>()
+        };
+        lanes.flat_map(named).collect()
     }
 
     /// The filters of a request that takes `route` and the weighted cluster at `weighted`.

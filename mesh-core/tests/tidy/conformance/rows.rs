@@ -27,7 +27,7 @@ const TELEMETRY: &str = "Telemetry";
 pub(crate) const ROWS: &[Row] = &[
     row(CLIENT, "A27", "ADS: Listeners, routes, clusters and endpoints by name over one stream", ""),
     row(CLIENT, "A30", "xDS v3", ""),
-    row(CLIENT, "A38", "admin services on one port", "channelz"),
+    row(CLIENT, "A38", "admin services on one port", ""),
     row(CLIENT, "A40", "CSDS: the client's own account of its resources", ""),
     row(CLIENT, "A46", "the good resources of a refused response are used", ""),
     row(CLIENT, "A47", "federation: `xdstp:` names and authorities", ""),

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use mesh_core::identity::PeerIdentity;
 use tokio::sync::watch;
@@ -18,6 +18,19 @@ use super::slot::InboundSlot;
 /// configuration.
 #[derive(Clone)]
 pub struct PeerInfo(Arc<Connection>);
+
+/// A connection that may be gone.
+pub(crate) struct WeakPeer(Weak<Connection>);
+
+impl WeakPeer {
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(crate) fn upgrade(&self) -> Option<PeerInfo> {
+        self.0.upgrade().map(PeerInfo)
+    }
+}
 
 /// What is shared by a connection's byte stream, its requests and whoever drains it.
 pub(crate) struct Connection {
@@ -42,7 +55,13 @@ impl PeerInfo {
         drain: watch::Receiver<bool>,
     ) -> Self {
         let (seen, read) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self(Arc::new(Connection { addresses, client, chain, slot, drain, seen, read }))
+        let peer = Self(Arc::new(Connection { addresses, client, chain, slot, drain, seen, read }));
+        peer.0.slot.list(&peer);
+        peer
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakPeer {
+        WeakPeer(Arc::downgrade(&self.0))
     }
 
     /// The client's address.

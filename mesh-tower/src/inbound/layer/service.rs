@@ -77,6 +77,7 @@ impl<S> InboundService<S> {
         let telemetry = self.slot.options().telemetry.as_ref()?;
         let peer = parts.extensions.get::<PeerInfo>();
         Some(telemetry.served(&ServedFacts {
+            calls: self.slot.calls(),
             method: &parts.method,
             path: parts.uri.path(),
             grpc: is_grpc(&parts.headers),

@@ -62,6 +62,11 @@ impl ClusterState {
         self.config.load()
     }
 
+    /// One for each protocol.
+    pub(crate) fn lanes(&self) -> &[Lane; 3] {
+        &self.lanes
+    }
+
     pub(crate) fn breaker(&self) -> Arc<Breaker> {
         self.breaker.load_full()
     }

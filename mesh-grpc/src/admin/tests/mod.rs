@@ -1,5 +1,7 @@
 //! The admin port as tools read it, over real sockets.
 
+mod channelz;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -206,6 +208,7 @@ async fn a38_csds_health_and_reflection_are_on_one_port() {
     let names: Vec<&str> = all.service.iter().map(|service| &*service.name).collect();
     for name in [
         "envoy.service.status.v3.ClientStatusDiscoveryService",
+        "grpc.channelz.v1.Channelz",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
     ] {
