@@ -2,7 +2,7 @@
 //!
 //! The files are read again every refresh interval. What cannot be read, parsed or paired leaves the last good material in
 //! use. Certificate and key are taken only as a pair that belongs together; a rotation caught in the middle is read again at
-//! the next interval. Following the names each time sees symbolic links that are swapped, as Kubernetes does.
+//! the next interval. Roots are one list, or a SPIFFE bundle map with one for each trust domain (gRFC A87). Following the names each time sees symbolic links that are swapped, as Kubernetes does.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{CertificateSource, IdentityMaterial, TrustMaterial};
+use super::{CertificateSource, IdentityMaterial, Roots, TrustMaterial, bundle_map};
 use crate::bootstrap::FileWatcherConfig;
 use crate::error::{Code, Error};
 use crate::model::Name;
@@ -123,14 +123,21 @@ impl FileWatcher {
     }
 
     fn refresh_trust(&self, seen: &mut Seen) -> bool {
-        let Some(file) = &self.config.ca_certificate_file else { return false };
+        // gRFC A87: the map beats the roots, which may trust more.
+        let map = self.config.spiffe_trust_bundle_map_file.as_ref();
+        let Some(file) = map.or(self.config.ca_certificate_file.as_ref()) else { return false };
         let parsed = match read(file) {
             Ok(bytes) if seen.trust.as_ref() == Some(&bytes) => {
                 seen.trust_error = None;
                 return false;
             }
             Ok(bytes) => {
-                certificates(&bytes).map(|roots| (bytes, roots)).map_err(|error| format!("{} {error}", file.display()))
+                let roots = if map.is_some() {
+                    bundle_map(&bytes).map(Roots::ByTrustDomain).map_err(|error| error.to_string())
+                } else {
+                    certificates(&bytes).map(Roots::Any)
+                };
+                roots.map(|roots| (bytes, roots)).map_err(|error| format!("{} {error}", file.display()))
             }
             Err(error) => Err(error),
         };

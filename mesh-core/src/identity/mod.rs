@@ -1,5 +1,6 @@
 //! Who we are and whom we believe: SPIFFE identities, certificates, trust, and where they come from.
 
+mod bundle;
 mod file_watcher;
 mod peer;
 mod providers;
@@ -8,6 +9,7 @@ mod spiffe;
 mod static_source;
 mod subject;
 
+pub use bundle::{BadBundle, bundle_map};
 pub use file_watcher::{FileWatcher, PairCheck};
 pub use peer::PeerIdentity;
 pub use providers::CertificateProviders;
@@ -15,6 +17,7 @@ pub use san::{BadCertificate, Sans};
 pub use spiffe::{BadSpiffeId, SpiffeId};
 pub use static_source::StaticSource;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -54,11 +57,21 @@ impl fmt::Debug for IdentityMaterial {
     }
 }
 
-/// Root certificates.
+/// Whom to trust.
 #[derive(Debug, Clone)]
 pub struct TrustMaterial {
-    /// The roots of the mesh's own trust domain.
-    pub roots: Vec<CertificateDer<'static>>,
+    /// The root certificates.
+    pub roots: Roots,
     /// Grows with every rotation of its source.
     pub generation: u64,
+}
+
+/// Root certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// These, for everyone.
+    Any(Vec<CertificateDer<'static>>),
+    /// Those of the trust domain in the peer's SPIFFE ID. Who has none, or is of another trust domain, is not trusted (gRFC
+    /// A87).
+    ByTrustDomain(BTreeMap<String, Vec<CertificateDer<'static>>>),
 }

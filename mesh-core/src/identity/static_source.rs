@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{CertificateSource, IdentityMaterial, TrustMaterial};
+use super::{CertificateSource, IdentityMaterial, Roots, TrustMaterial};
 use crate::error::{Code, Error};
 
 /// Certificates that the application sets, for tests and for origins of its own.
@@ -30,6 +30,11 @@ impl StaticSource {
 
     /// Sets the roots.
     pub fn set_trust(&self, roots: Vec<CertificateDer<'static>>) {
+        self.set_roots(Roots::Any(roots));
+    }
+
+    /// Sets the roots, which may be of several trust domains (gRFC A87).
+    pub fn set_roots(&self, roots: Roots) {
         let generation = self.next();
         self.trust.store(Some(Arc::new(TrustMaterial { roots, generation })));
     }

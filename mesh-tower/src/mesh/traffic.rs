@@ -186,7 +186,7 @@ enum Reach {
 impl ClientRecord {
     fn new(way: &Way) -> Arc<Self> {
         let (target, reach) = match way {
-            Way::ByAuthority(targets) => ("*", Reach::All(Arc::downgrade(targets))),
+            Way::ByAuthority { targets, .. } => ("*", Reach::All(Arc::downgrade(targets))),
             Way::Fixed { target, authority } => (&**authority, Reach::One(Arc::downgrade(target.slot()))),
             Way::Refused(_) => ("", Reach::Nothing),
         };
@@ -251,7 +251,7 @@ fn overall(slots: &[Arc<TargetSlot>], endpoints: &[EndpointTraffic]) -> Connecti
         Connectivity::Ready
     } else if any(Connectivity::Idle) || (endpoints.is_empty() && states.iter().any(|state| configured(state))) {
         Connectivity::Idle
-    } else if !endpoints.is_empty() || states.iter().any(|state| matches!(**state, TargetState::Failed(_))) {
+    } else if !endpoints.is_empty() || states.iter().any(|state| matches!(**state, TargetState::Missing(_))) {
         Connectivity::TransientFailure
     } else if states.is_empty() {
         Connectivity::Idle

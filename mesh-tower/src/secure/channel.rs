@@ -7,7 +7,6 @@ use mesh_core::error::Error;
 use mesh_core::identity::{CertificateProviders, FileWatcher};
 use mesh_core::model::{CertificateRef, Name, TrustRoots, UpstreamTls};
 
-use super::files::source;
 use super::{Alpn, ClientTls, Secure, Secured, crypto};
 use crate::io::BoxStream;
 
@@ -24,7 +23,7 @@ impl ChannelTls {
         let instance: Name = "channel_creds".into();
         let config = FileWatcherConfig::from(files);
         let watcher = Arc::new(FileWatcher::new(instance.clone(), config.clone(), crypto::pair_check()));
-        let providers = CertificateProviders::new().with(instance.clone(), source(&instance, &config, watcher.clone()));
+        let providers = CertificateProviders::new().with(instance.clone(), watcher.clone());
         let policy = Arc::new(policy(&config, instance));
         Self { watcher, tls: Secure::new(providers).client_by_name(&policy, Alpn::Http2) }
     }

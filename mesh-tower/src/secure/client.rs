@@ -169,7 +169,7 @@ impl ClientTls {
 
     fn build(&self, identity: Option<&IdentityMaterial>, roots: &Roots) -> Result<Built, Error> {
         let crypto = self.0.secure.crypto()?;
-        let verifier = Arc::new(ServerVerifier::new(roots.store()?, crypto, self.0.names.clone()));
+        let verifier = Arc::new(ServerVerifier::new(roots.anchors()?, crypto, self.0.names.clone()));
         let builder = ClientConfig::builder_with_provider(crypto.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::new(Code::INTERNAL, format!("no TLS version can be used: {error}")))?

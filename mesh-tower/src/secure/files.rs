@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::bootstrap::{CertificateProvider, FileWatcherConfig};
+use mesh_core::bootstrap::CertificateProvider;
 use mesh_core::config::Background;
-use mesh_core::error::{Code, Error};
-use mesh_core::identity::{CertificateProviders, CertificateSource, FileWatcher, IdentityMaterial, TrustMaterial};
+use mesh_core::identity::{CertificateProviders, FileWatcher};
 use mesh_core::model::Name;
 use tokio::time::{Instant, sleep_until};
 
@@ -29,22 +28,10 @@ pub(crate) fn watch_files(configured: &BTreeMap<Name, CertificateProvider>) -> (
             continue;
         };
         let watcher = Arc::new(FileWatcher::new(instance.clone(), config.clone(), pair.clone()));
-        providers = providers.with(instance.clone(), source(instance, config, watcher.clone()));
+        providers = providers.with(instance.clone(), watcher.clone());
         watchers.push(watcher);
     }
     (providers, Box::pin(refresh(watchers)))
-}
-
-/// What `watcher` gives, without what cannot be honoured.
-pub(super) fn source(
-    instance: &Name,
-    config: &FileWatcherConfig,
-    watcher: Arc<FileWatcher>,
-) -> Arc<dyn CertificateSource> {
-    if config.spiffe_trust_bundle_map_file.is_none() {
-        return watcher;
-    }
-    Arc::new(WithoutBundles { instance: instance.clone(), watcher })
 }
 
 async fn refresh(watchers: Vec<Arc<FileWatcher>>) {
@@ -57,28 +44,5 @@ async fn refresh(watchers: Vec<Arc<FileWatcher>>) {
             tracing::info!(target: "mesh", "took new certificates: {watcher:?}");
         }
         *at = Instant::now() + interval(watcher);
-    }
-}
-
-/// A provider whose roots are SPIFFE trust bundles by trust domain (gRFC A87). They beat `ca_certificate_file`, which may
-/// trust more; as they cannot be honoured yet, nobody is trusted.
-#[derive(Debug)]
-struct WithoutBundles {
-    instance: Name,
-    watcher: Arc<FileWatcher>,
-}
-
-impl CertificateSource for WithoutBundles {
-    fn identity(&self) -> Result<Arc<IdentityMaterial>, Error> {
-        self.watcher.identity()
-    }
-
-    fn trust(&self) -> Result<Arc<TrustMaterial>, Error> {
-        let text = format!(
-            "certificate provider `{}` has a spiffe_trust_bundle_map_file, which is not supported",
-            self.instance
-        );
-        Err(Error::new(Code::NO_CERTIFICATE, text)
-            .with_next_step("give ca_certificate_file without spiffe_trust_bundle_map_file"))
     }
 }

@@ -1,12 +1,14 @@
 //! What handshakes are made from: identity and roots, and what was built of one generation of them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use mesh_core::error::{Code, Error};
-use mesh_core::identity::{IdentityMaterial, TrustMaterial};
+use mesh_core::identity::{IdentityMaterial, Sans, SpiffeId, TrustMaterial};
 use mesh_core::model::TrustRoots;
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 
 use super::Secure;
 
@@ -67,18 +69,59 @@ impl Roots {
         }
     }
 
-    pub(super) fn store(&self) -> Result<Arc<RootCertStore>, Error> {
+    pub(super) fn anchors(&self) -> Result<Anchors, Error> {
         match self {
-            Self::Given(material) => store(material).map(Arc::new),
-            Self::System(store) => Ok(store.clone()),
+            Self::Given(material) => Anchors::new(material),
+            Self::System(store) => Ok(Anchors::Any(store.clone())),
         }
     }
 }
 
+/// Roots, ready to verify with.
+pub(super) enum Anchors {
+    /// These, for everyone.
+    Any(Arc<RootCertStore>),
+    /// Those of the peer's trust domain (gRFC A87).
+    ByTrustDomain(BTreeMap<String, Arc<RootCertStore>>),
+}
+
+impl Anchors {
+    /// Those of `material`. Without any for anyone there is nothing to verify against; a map without trust domains is valid,
+    /// and trusts nobody.
+    pub(super) fn new(material: &TrustMaterial) -> Result<Self, Error> {
+        match &material.roots {
+            mesh_core::identity::Roots::Any(roots) => Ok(Self::Any(Arc::new(store(roots)?))),
+            mesh_core::identity::Roots::ByTrustDomain(map) => {
+                let usable = |(name, roots): (&String, &Vec<_>)| Some((name.clone(), Arc::new(store(roots).ok()?)));
+                Ok(Self::ByTrustDomain(map.iter().filter_map(usable).collect()))
+            }
+        }
+    }
+
+    /// The roots for whoever shows `leaf`; the error says why there are none.
+    pub(super) fn of(&self, leaf: &CertificateDer<'_>) -> Result<&Arc<RootCertStore>, String> {
+        match self {
+            Self::Any(store) => Ok(store),
+            Self::ByTrustDomain(map) => of_domain(map, leaf),
+        }
+    }
+}
+
+/// What is there for the trust domain in the one SPIFFE ID of `leaf` (gRFC A87).
+pub(super) fn of_domain<'a, T>(map: &'a BTreeMap<String, T>, leaf: &CertificateDer<'_>) -> Result<&'a T, String> {
+    let sans = Sans::read(leaf).map_err(|error| error.to_string())?;
+    let [uri] = sans.uris.as_slice() else {
+        return Err(format!("it has {} URIs, and trust by SPIFFE trust domain needs one", sans.uris.len()));
+    };
+    let id: SpiffeId = uri.parse().map_err(|error| format!("its URI is no SPIFFE ID: {error}"))?;
+    let known = map.get(id.trust_domain());
+    known.ok_or_else(|| format!("the trust domain `{}` is not in the SPIFFE bundle map", id.trust_domain()))
+}
+
 /// Roots that cannot be read trust nobody; without any other there is nothing to verify against.
-pub(super) fn store(material: &TrustMaterial) -> Result<RootCertStore, Error> {
+fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
-    let (_, unreadable) = store.add_parsable_certificates(material.roots.iter().cloned());
+    let (_, unreadable) = store.add_parsable_certificates(roots.iter().cloned());
     if unreadable > 0 {
         tracing::warn!(target: "mesh", "{unreadable} root certificates cannot be read and are left out");
     }

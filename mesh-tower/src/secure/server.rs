@@ -1,5 +1,6 @@
 //! TLS of a server: the certificate shown, and clients verified as the filter chain says.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
@@ -9,18 +10,19 @@ use mesh_core::identity::{IdentityMaterial, PeerIdentity, Sans, TrustMaterial};
 use mesh_core::model::{DownstreamTls, SanMatch};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::hash::HashAlgorithm;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, HandshakeKind, ServerConfig, ServerConnection, SignatureScheme,
-    SupportedCipherSuite,
+    DigitallySignedStruct, DistinguishedName, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
+    SignatureScheme, SupportedCipherSuite,
 };
 
 use super::Secure;
-use super::material::{Cache, Generation, store, unusable};
+use super::material::{Anchors, Cache, Generation, of_domain, unusable};
 use super::refusal::{explain, refuse};
-use super::verify::{check_client, untrusted};
+use super::verify::{check_client, foreign, untrusted};
 use crate::inbound::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
 use crate::io::BoxStream;
 
@@ -115,13 +117,23 @@ impl Inner {
     }
 
     fn verifier(&self, roots: &TrustMaterial) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-        let builder =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(store(roots)?), self.secure.crypto()?.clone());
+        let chains = match Anchors::new(roots)? {
+            Anchors::Any(roots) => Chains::Any(self.chain(roots)?),
+            Anchors::ByTrustDomain(map) => {
+                let chain = |(name, roots)| Ok((name, self.chain(roots)?));
+                Chains::ByTrustDomain(map.into_iter().map(chain).collect::<Result<_, Error>>()?)
+            }
+        };
+        let algorithms = self.secure.crypto()?.signature_verification_algorithms;
+        Ok(Arc::new(ClientVerifier { chains, algorithms, policy: self.policy.clone() }))
+    }
+
+    fn chain(&self, roots: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, self.secure.crypto()?.clone());
         let builder = if self.policy.require_client_certificate { builder } else { builder.allow_unauthenticated() };
-        let chain = builder.build().map_err(|error| {
+        builder.build().map_err(|error| {
             Error::new(Code::NO_CERTIFICATE, format!("clients cannot be verified: {error}")).with_source(error)
-        })?;
-        Ok(Arc::new(ClientVerifier { chain, policy: self.policy.clone() }))
+        })
     }
 }
 
@@ -168,27 +180,46 @@ fn identity(chain: Option<&[CertificateDer<'static>]>) -> Result<Option<PeerIden
 
 /// Verifies clients: the chain by webpki, then the names.
 struct ClientVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
+    chains: Chains,
+    algorithms: WebPkiSupportedAlgorithms,
     policy: Arc<DownstreamTls>,
+}
+
+/// Who verifies a chain.
+enum Chains {
+    Any(Arc<dyn ClientCertVerifier>),
+    /// The one of the client's trust domain (gRFC A87).
+    ByTrustDomain(BTreeMap<String, Arc<dyn ClientCertVerifier>>),
 }
 
 impl ClientVerifier {
     fn wanted(&self) -> &[SanMatch] {
         &self.policy.sans
     }
+
+    fn chain(&self, leaf: &CertificateDer<'_>) -> Result<&Arc<dyn ClientCertVerifier>, rustls::Error> {
+        match &self.chains {
+            Chains::Any(chain) => Ok(chain),
+            Chains::ByTrustDomain(map) => of_domain(map, leaf).map_err(|why| foreign(leaf, &why)),
+        }
+    }
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.chain.offer_client_auth()
+        true
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.chain.client_auth_mandatory()
+        self.policy.require_client_certificate
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        match &self.chains {
+            Chains::Any(chain) => chain.root_hint_subjects(),
+            // None is as good as all: clients show what they have.
+            Chains::ByTrustDomain(_) => &[],
+        }
     }
 
     fn verify_client_cert(
@@ -198,7 +229,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self
-            .chain
+            .chain(leaf)?
             .verify_client_cert(leaf, intermediates, now)
             .inspect_err(|error| refuse(untrusted(leaf, error)))?;
         check_client(leaf, self.wanted())?;
@@ -211,7 +242,7 @@ impl ClientCertVerifier for ClientVerifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, leaf, signature)
+        verify_tls12_signature(message, leaf, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -220,11 +251,11 @@ impl ClientCertVerifier for ClientVerifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, leaf, signature)
+        verify_tls13_signature(message, leaf, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -62,6 +62,13 @@ impl Ca {
         self.0.der().clone()
     }
 
+    /// Its root as a key of a SPIFFE bundle.
+    pub(crate) fn root_jwk(&self) -> String {
+        let pem = self.root_pem();
+        let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        format!(r#"{{"kty": "EC", "use": "x509-svid", "x5c": ["{base64}"]}}"#)
+    }
+
     pub(crate) fn root_pem(&self) -> String {
         self.0.pem()
     }

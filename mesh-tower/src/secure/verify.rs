@@ -11,8 +11,9 @@ use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_na
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 
+use super::material::Anchors;
 use super::refusal::{Refusal, refuse};
 
 /// How a server's certificate is held against what was asked for.
@@ -26,14 +27,14 @@ pub(super) enum Names {
 
 /// Verifies servers.
 pub(super) struct ServerVerifier {
-    roots: Arc<RootCertStore>,
+    anchors: Anchors,
     algorithms: WebPkiSupportedAlgorithms,
     names: Names,
 }
 
 impl ServerVerifier {
-    pub(super) fn new(roots: Arc<RootCertStore>, crypto: &CryptoProvider, names: Names) -> Self {
-        Self { roots, algorithms: crypto.signature_verification_algorithms, names }
+    pub(super) fn new(anchors: Anchors, crypto: &CryptoProvider, names: Names) -> Self {
+        Self { anchors, algorithms: crypto.signature_verification_algorithms, names }
     }
 
     /// The chain, up to the roots, for servers, in its time; then its names.
@@ -44,9 +45,10 @@ impl ServerVerifier {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
+        let roots = self.anchors.of(leaf).map_err(|why| foreign(leaf, &why))?;
         let chain = ParsedCertificate::try_from(leaf).and_then(|parsed| {
             let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+            verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)?;
             Ok(parsed)
         });
         let parsed = chain.inspect_err(|error| refuse(untrusted(leaf, error)))?;
@@ -171,6 +173,13 @@ fn wrong(leaf: &CertificateDer<'_>, must: &str) -> Refusal {
 pub(super) fn untrusted(leaf: &CertificateDer<'_>, error: &rustls::Error) -> Refusal {
     let text = format!("presented a certificate for {} that is not trusted: {error}", presented(leaf));
     Refusal { code: Code::HANDSHAKE, text }
+}
+
+/// Refuses a chain for which there are no roots.
+pub(super) fn foreign(leaf: &CertificateDer<'_>, why: &str) -> rustls::Error {
+    let text = format!("presented a certificate for {} that is not trusted: {why}", presented(leaf));
+    refuse(Refusal { code: Code::HANDSHAKE, text });
+    CertificateError::UnknownIssuer.into()
 }
 
 /// The names of a certificate, cut to what fits into a log line: whoever presents it is not trusted.

@@ -152,7 +152,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(SECURITY, "A29", "TLS of clusters and servers from certificate providers", ""),
     row(SECURITY, "A69", "revocation lists", "`crl` is refused"),
     row(SECURITY, "A82", "the system's roots", ""),
-    row(SECURITY, "A87", "SPIFFE bundle maps", "a provider with `spiffe_trust_bundle_map_file` trusts nobody"),
+    row(SECURITY, "A87", "SPIFFE bundle maps", ""),
     row(SECURITY, "A101", "SNI, and names that must match it", ""),
     row(SECURITY, "A107", "private keys elsewhere", "keys come from files"),
     row(SERVERS, "A36", "servers with Listeners", ""),

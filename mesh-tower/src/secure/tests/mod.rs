@@ -1,5 +1,6 @@
 //! Handshakes over real sockets, both ends ours, with certificates made here.
 
+mod domains;
 mod judging;
 mod plaintext;
 mod rotating;

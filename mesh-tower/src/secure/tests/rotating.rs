@@ -108,10 +108,10 @@ async fn nothing_is_built_while_nothing_changes() {
 }
 
 /// A directory of its own for one test.
-struct Files(PathBuf);
+pub(super) struct Files(pub(super) PathBuf);
 
 impl Files {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("mesh-secure-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -119,7 +119,7 @@ impl Files {
         Self(path)
     }
 
-    fn write(&self, ca: &Ca, leaf: &Leaf) {
+    pub(super) fn write(&self, ca: &Ca, leaf: &Leaf) {
         let (certificate, key) = ca.issue(leaf);
         // The certificate first: between the two writes they do not belong together.
         fs::write(self.0.join("cert.pem"), certificate.pem()).unwrap();
@@ -127,7 +127,7 @@ impl Files {
         fs::write(self.0.join("ca.pem"), ca.root_pem()).unwrap();
     }
 
-    fn bootstrap(&self, more: &str) -> Bootstrap {
+    pub(super) fn bootstrap(&self, more: &str) -> Bootstrap {
         let directory = self.0.display();
         Bootstrap::from_json(&format!(
             r#"{{"xds_servers": [{{"server_uri": "a:1", "channel_creds": [{{"type": "insecure"}}]}}],
@@ -145,7 +145,7 @@ impl Drop for Files {
     }
 }
 
-fn client_with(providers: CertificateProviders) -> crate::secure::ClientTls {
+pub(super) fn client_with(providers: CertificateProviders) -> crate::secure::ClientTls {
     Secure::new(providers).client(&Arc::new(upstream()), Alpn::Http2)
 }
 
@@ -179,17 +179,4 @@ async fn files_are_read_again_and_a_mismatched_pair_is_never_shown() {
     }
     assert_eq!(shown, NEW_CLIENT);
     work.abort();
-}
-
-/// gRFC A87.
-#[tokio::test]
-async fn trust_bundles_that_cannot_be_honoured_trust_nobody() {
-    let (ca, files) = (Ca::new(), Files::new());
-    files.write(&ca, &client_leaf());
-    let bootstrap = files.bootstrap(r#", "spiffe_trust_bundle_map_file": "/nowhere""#);
-    let client = client_with(watch_files(&bootstrap.certificate_providers).0);
-    let server = server_of(&source(&ca, &server_leaf()), downstream());
-    let error = shake(&client, &server).await.client_error();
-    assert_eq!(error.code(), Code::NO_CERTIFICATE);
-    assert!(error.to_string().contains("spiffe_trust_bundle_map_file"), "{error}");
 }
