@@ -2,6 +2,7 @@
 
 mod bundle;
 mod file_watcher;
+mod jwt;
 mod peer;
 mod providers;
 mod san;
@@ -11,6 +12,7 @@ mod subject;
 
 pub use bundle::{BadBundle, bundle_map};
 pub use file_watcher::{FileWatcher, PairCheck};
+pub use jwt::{BadJwt, jwt_expiry};
 pub use peer::PeerIdentity;
 pub use providers::CertificateProviders;
 pub use san::{BadCertificate, Sans};

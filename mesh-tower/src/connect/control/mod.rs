@@ -13,7 +13,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri};
@@ -28,6 +28,7 @@ use crate::io::BoxStream;
 use crate::secure::{ChannelTls, Protocol};
 use outgoing::Outgoing;
 use stream::GrpcStream;
+use token::Tokens;
 use uri::{Place, ServerUri};
 
 /// How long a silent connection is left alone: as gRPC's xDS clients do. grpc-go's servers close connections that ask more
@@ -49,14 +50,19 @@ pub(crate) fn control_transport() -> Arc<dyn ControlTransport> {
 struct Http2Transport {
     /// TLS by its files, which are those of a bootstrap's few servers.
     channels: Mutex<Vec<(TlsFiles, Arc<ChannelTls>)>>,
+    tokens: Tokens,
 }
 
 impl ControlTransport for Http2Transport {
     fn open(&self, server: &ServerConfig, path: &str) -> Opening {
-        let channel = self.channel(&server.credentials);
+        let channel = self.channel(&server.credentials).and_then(|tls| {
+            let token = self.tokens.bearer(&server.call_credentials, tls.is_some(), SystemTime::now())?;
+            Ok((tls, token))
+        });
         let (server, path) = (server.clone(), path.to_owned());
         Box::pin(async move {
-            let stream = open(&server, &path, channel?).await?;
+            let (tls, token) = channel?;
+            let stream = open(&server, &path, tls, token).await?;
             Ok(Box::new(stream) as Box<dyn ControlStream>)
         })
     }
@@ -81,9 +87,13 @@ impl Http2Transport {
     }
 }
 
-async fn open(server: &ServerConfig, path: &str, tls: Option<Arc<ChannelTls>>) -> Result<GrpcStream, TransportError> {
+async fn open(
+    server: &ServerConfig,
+    path: &str,
+    tls: Option<Arc<ChannelTls>>,
+    token: Option<HeaderValue>,
+) -> Result<GrpcStream, TransportError> {
     let to: ServerUri = server.uri.parse()?;
-    let token = token::bearer(&server.call_credentials, tls.is_some())?;
     let io = connect(&to.place).await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let io = match tls {

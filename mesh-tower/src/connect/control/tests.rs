@@ -407,7 +407,7 @@ mod tls {
 
     /// gRFC A97.
     #[tokio::test]
-    async fn a_token_goes_with_each_call_and_is_read_anew() {
+    async fn a97_a_token_goes_with_each_call_and_is_read_anew() {
         let (ca, files) = (Ca::new(), Files::new());
         let (port, mut calls) = server(&ca, &Leaf::web("localhost"), anyone()).await;
         fs::write(files.path("ca.pem"), ca.root_pem()).unwrap();
@@ -421,7 +421,8 @@ mod tls {
         let transport = control_transport();
         let error = transport.open(&config, AGGREGATED_RESOURCES).await.err().unwrap();
         assert!(error.reason.contains("jwt_token_file") && error.reason.contains("token"), "{error}");
-        for token in ["one.two.three", "four.five.six"] {
+        // `{"exp": 1000}` and `{"exp": 2000}`.
+        for token in ["e30.eyJleHAiOiAxMDAwfQ.c2ln", "e30.eyJleHAiOiAyMDAwfQ.c2ln"] {
             fs::write(files.path("token"), format!("{token}\n")).unwrap();
             let mut stream = transport.open(&config, AGGREGATED_RESOURCES).await.unwrap();
             send(&mut stream, "hello").await;
