@@ -40,8 +40,11 @@ fn of_code(code: Code) -> tonic::Code {
         Code::DEADLINE | Code::ATTEMPT_TIMEOUT | Code::CONNECTION_TIMEOUT => tonic::Code::DeadlineExceeded,
         // A limit of this process, as gRPC says of its own: not a state of the service that is called.
         Code::TOO_MANY_TARGETS => tonic::Code::ResourceExhausted,
+        // What the policy's own filter answers with (gRFC A41).
+        Code::ACCESS_DENIED => tonic::Code::PermissionDenied,
         // Nothing that passes by itself: a defect, here, at the server or in the application.
         Code::NO_RUNTIME
+        | Code::BAD_DESCRIPTORS
         | Code::FILTER_FAILED
         | Code::PROTOCOL
         | Code::BODY
@@ -92,6 +95,7 @@ mod tests {
         (104, Grpc::Internal),
         (105, Grpc::Unavailable),
         (106, Grpc::Unavailable),
+        (107, Grpc::Internal),
         (110, Grpc::Unavailable),
         (111, Grpc::Unavailable),
         (112, Grpc::Unavailable),
@@ -109,6 +113,7 @@ mod tests {
         (302, Grpc::DeadlineExceeded),
         (311, Grpc::Unavailable),
         (312, Grpc::Internal),
+        (313, Grpc::PermissionDenied),
         (401, Grpc::Unavailable),
         (402, Grpc::Unavailable),
         (403, Grpc::Unavailable),
