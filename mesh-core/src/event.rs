@@ -114,6 +114,18 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A server said what load it wants to be told of, and is told from now on (`spec` section 2.14).
+    LoadReporting {
+        /// The server's URI.
+        server: Name,
+    },
+    /// The load reporting stream to a server could not be opened, or ended without a word. Requests go on being counted.
+    LoadReportsLost {
+        /// The server's URI.
+        server: Name,
+        /// Why.
+        reason: String,
+    },
     /// The configuration file was changed and cannot be used; the last good one stays in force.
     FileRefused {
         /// File, line and reason.
@@ -173,6 +185,10 @@ impl fmt::Display for Event {
             Self::Unpublished { target, reason } => write!(f, "`{target}` has no configuration: {reason}"),
             Self::LeftOut { resource, field } => write!(f, "`{resource}`: {field} is not supported and is left out"),
             Self::Garbage { server, reason } => write!(f, "ignored an unreadable message from {server}: {reason}"),
+            Self::LoadReporting { server } => write!(f, "reporting load to xDS server {server}"),
+            Self::LoadReportsLost { server, reason } => {
+                write!(f, "load cannot be reported to xDS server {server}: {reason}")
+            }
             Self::FileRefused { reason } => write!(f, "kept the last good configuration file: {reason}"),
         }
     }
@@ -185,7 +201,11 @@ pub struct LogSink;
 impl EventSink for LogSink {
     fn event(&self, event: &Event) {
         match event {
-            Event::Connected { .. } | Event::Accepted { .. } | Event::Restored { .. } | Event::Published { .. } => {
+            Event::Connected { .. }
+            | Event::Accepted { .. }
+            | Event::Restored { .. }
+            | Event::Published { .. }
+            | Event::LoadReporting { .. } => {
                 tracing::info!(target: "mesh", "{event}");
             }
             _ => tracing::warn!(target: "mesh", "{event}"),

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! There is no Tower here, no clock and no TLS library: time is an argument, randomness is injected, and I/O happens
-//! only in [`bootstrap`], in [`source`], in `ads::driver` and in `identity::file_watcher`.
+//! only in [`bootstrap`], in [`source`], in `ads::driver`, in `lrs::driver` and in `identity::file_watcher`.
 #![forbid(unsafe_code)]
 
 pub mod model;
@@ -31,6 +31,7 @@ pub mod graph;
 pub mod snapshot;
 pub mod publish;
 pub mod config;
+pub mod lrs;
 
 // -- a request's way --
 
@@ -38,6 +39,7 @@ pub mod target;
 pub mod route;
 pub mod policy;
 pub mod balance;
+pub mod load;
 pub mod chain;
 pub mod identity;
 

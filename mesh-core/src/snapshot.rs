@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::bootstrap::ServerConfig;
 use crate::error::Error;
 use crate::model::{Cluster, Endpoints, HttpConnection, Listener, Name, RouteTable, ServerListener};
 
@@ -33,6 +34,8 @@ pub struct ClusterConfig {
     pub cluster: Arc<Cluster>,
     /// What requests to it may use.
     pub children: Children,
+    /// The server that its load is reported to: the one it came from, if [`Cluster::load`] asks for it (gRFC A47).
+    pub load_server: Option<Arc<ServerConfig>>,
     /// Held by every user of the cluster. While a request holds it, the cluster keeps being updated even when no route
     /// names it any more (gRFC A31).
     pub lease: Arc<Lease>,

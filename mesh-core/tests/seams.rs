@@ -24,6 +24,7 @@ use mesh_core::decode::{
 use mesh_core::error::{Code, Error};
 use mesh_core::event::LogSink;
 use mesh_core::identity::{CertificateProviders, CertificateSource, IdentityMaterial, Roots, TrustMaterial};
+use mesh_core::load::{LoadReport, Outcome};
 use mesh_core::model::{
     CertificateRef, Cluster, Endpoint, FilterConfig, FilterOverride, Health, Listener, Locality, Metadata, Name,
     RouteSource, UpstreamTls,
@@ -212,6 +213,7 @@ fn candidates() -> Vec<Arc<Candidate>> {
             priority: 0,
             locality_weight: 1,
             state,
+            observer: None,
         })
     };
     (1..=3).map(candidate).collect()
@@ -254,7 +256,10 @@ struct Counter {
     heads: AtomicUsize,
     trailers: AtomicUsize,
     failures: AtomicUsize,
-    ends: AtomicUsize,
+    starts: AtomicUsize,
+    reports: AtomicUsize,
+    successes: AtomicUsize,
+    errors: AtomicUsize,
 }
 
 impl Observer for Counter {
@@ -271,8 +276,22 @@ impl Observer for Counter {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn on_end(&self) {
-        self.ends.fetch_add(1, Ordering::Relaxed);
+    fn on_start(&self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn wants_reports(&self) -> bool {
+        true
+    }
+
+    fn on_report(&self, report: &LoadReport<'_>) {
+        assert_eq!(report.cpu_utilization, 0.5);
+        self.reports.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn on_end(&self, outcome: Outcome) {
+        let counter = if outcome == Outcome::Succeeded { &self.successes } else { &self.errors };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -280,17 +299,19 @@ impl Observer for Counter {
 fn an_observer_learns_of_every_request_through_its_guard() {
     let counter = Arc::new(Counter::default());
     let state = Arc::new(CandidateState::default());
-    let guard = || PickGuard::new(state.clone(), Some(counter.clone()));
-    let (good, bad) = (guard(), guard());
+    let guard = || PickGuard::new(state.clone(), Some(counter.clone()), false);
+    let (mut good, mut bad) = (guard(), guard());
     assert_eq!(state.outstanding(), 2, "attempts of one call count apart");
     good.on_headers(http::StatusCode::OK, &http::HeaderMap::new());
-    let load = (http::HeaderName::from_static("endpoint-load-metrics-bin"), http::HeaderValue::from_static("AA"));
+    let load =
+        (http::HeaderName::from_static("endpoint-load-metrics-bin"), http::HeaderValue::from_static("CQAAAAAAAOA/"));
     good.on_trailers(&http::HeaderMap::from_iter([load]));
     bad.on_failure();
     drop((good, bad));
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-    let counts = [&counter.heads, &counter.trailers, &counter.failures, &counter.ends].map(count);
-    assert_eq!((counts, state.outstanding()), ([1, 1, 1, 2], 0));
+    let told = [&counter.starts, &counter.heads, &counter.trailers, &counter.failures].map(count);
+    let meant = [&counter.reports, &counter.successes, &counter.errors].map(count);
+    assert_eq!((told, meant, state.outstanding()), ([2, 1, 1, 1], [1, 1, 1], 0));
 }
 
 // -- sources, transports and types of the stream --
@@ -371,7 +392,9 @@ impl Feed for TableFeed {
         let decoded = self.known.get(key).map(|resource| self.decoder.decode(&key.type_url, &resource.bytes));
         let key = key.clone();
         self.events.push_back(match decoded {
-            Some(Decoded::Ok { value, .. }) => ResourceEvent::Changed { key, value, version: "1".to_owned() },
+            Some(Decoded::Ok { value, .. }) => {
+                ResourceEvent::Changed { key, value, version: "1".to_owned(), server: None }
+            }
             _ => ResourceEvent::Unusable { key, error: Error::new(Code::RESOURCE_NOT_FOUND, "not in the table") },
         });
     }

@@ -6,7 +6,7 @@ use super::settings::{BackoffSettings, Jitter};
 
 /// The waits of one outage.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     settings: BackoffSettings,
     random: fastrand::Rng,
     outage: Option<Outage>,
@@ -19,17 +19,17 @@ struct Outage {
 }
 
 impl Backoff {
-    pub(super) fn new(settings: BackoffSettings, seed: u64) -> Self {
+    pub(crate) fn new(settings: BackoffSettings, seed: u64) -> Self {
         Self { settings, random: fastrand::Rng::with_seed(seed), outage: None }
     }
 
     /// The server answered: the outage is over.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.outage = None;
     }
 
     /// When to try again after a failure at `now`.
-    pub(super) fn next(&mut self, now: Instant) -> Instant {
+    pub(crate) fn next(&mut self, now: Instant) -> Instant {
         let settings = &self.settings;
         let outage = self.outage.get_or_insert(Outage { since: now, next: settings.initial });
         let young = now.saturating_duration_since(outage.since) < settings.early;

@@ -1,10 +1,12 @@
 //! What is known of each resource that is wanted, and what of it the reader is told (`spec` sections 2.9 and 2.13).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::bootstrap::ServerConfig;
 use crate::error::Error;
 use crate::model::Name;
 use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
@@ -43,6 +45,18 @@ pub(super) struct Held {
     pub(super) server: usize,
     /// The name it came under, if that is another: this one is an alias.
     pub(super) alias_of: Option<Name>,
+    pub(super) origin: Arc<ServerConfig>,
+}
+
+impl Held {
+    fn tell(&self, key: &ResourceKey) -> ResourceEvent {
+        ResourceEvent::Changed {
+            key: key.clone(),
+            value: self.value.clone(),
+            version: self.version.clone(),
+            server: Some(self.origin.clone()),
+        }
+    }
 }
 
 /// A resource that is wanted.
@@ -97,22 +111,23 @@ impl Entry {
         self.state == State::Requested && self.held.is_none()
     }
 
-    /// Takes a value. One that is byte for byte the one held tells nothing, unless a trouble ends with it.
+    /// Takes a value. One that is byte for byte the one held tells nothing, unless a trouble ends with it, or it comes from
+    /// another server, which is where a cluster's load is reported to from then on (gRFC A47).
     pub(super) fn accept(&mut self, key: &ResourceKey, held: Held, now: Instant) -> Option<ResourceEvent> {
         self.emptied = None;
         self.enter(State::Acked, now);
         self.updated = Some(now);
         let trouble = self.trouble.take();
         let same = self.held.as_ref().is_some_and(|old| old.bytes == held.bytes);
-        let (value, version) = (held.value.clone(), held.version.clone());
-        if same {
-            if let Some(old) = &mut self.held {
-                *old = Held { value: old.value.clone(), ..held };
+        if same && let Some(old) = &mut self.held {
+            let is_moved = old.origin != held.origin;
+            *old = Held { value: old.value.clone(), ..held };
+            if !is_moved {
+                return trouble.map(|_| ResourceEvent::Ambient { key: key.clone(), error: None, lapsing: false });
             }
-            return trouble.map(|_| ResourceEvent::Ambient { key: key.clone(), error: None, lapsing: false });
+            return Some(old.tell(key));
         }
-        self.held = Some(held);
-        Some(ResourceEvent::Changed { key: key.clone(), value, version })
+        Some(self.held.insert(held).tell(key))
     }
 
     /// The server says that the value in use is there, without sending it.
@@ -212,11 +227,7 @@ impl Entry {
 
     /// Everything that is known, for someone who asks again: the value first, then its trouble.
     pub(super) fn retell(&self, key: &ResourceKey) -> Vec<ResourceEvent> {
-        let value = self.held.as_ref().map(|held| ResourceEvent::Changed {
-            key: key.clone(),
-            value: held.value.clone(),
-            version: held.version.clone(),
-        });
+        let value = self.held.as_ref().map(|held| held.tell(key));
         let trouble = self.trouble.as_ref().map(|trouble| self.tell(key, trouble.error.clone()));
         value.into_iter().chain(trouble).collect()
     }

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::engine::{Action, Engine, ServerId};
-use super::transport::{ControlStream, ControlTransport, Opening, TransportError};
+use super::link::{Link, StreamEngine};
+use super::transport::ControlTransport;
 use crate::event::EventSink;
 use crate::model::Name;
 use crate::resource::{ResourceEvent, ResourceKey};
@@ -28,17 +30,6 @@ pub struct Driver {
     events: Arc<dyn EventSink>,
     links: Vec<Link>,
     timer: Option<Pin<Box<Sleep>>>,
-}
-
-/// The way to one server.
-enum Link {
-    Closed,
-    Opening(Opening),
-    Open {
-        stream: Box<dyn ControlStream>,
-        /// Whether a request was given to it and is not yet on its way.
-        writing: bool,
-    },
 }
 
 impl Driver {
@@ -72,63 +63,6 @@ impl Driver {
         }
     }
 
-    /// Moves what can be moved between the engine and one server. Whether anything happened.
-    fn exchange(&mut self, id: ServerId, cx: &mut Context<'_>, now: Instant) -> bool {
-        match &mut self.links[id.0] {
-            Link::Closed => false,
-            Link::Opening(opening) => match opening.as_mut().poll(cx) {
-                Poll::Pending => false,
-                Poll::Ready(Ok(stream)) => {
-                    self.links[id.0] = Link::Open { stream, writing: false };
-                    self.engine.handle_connected(id, now);
-                    true
-                }
-                Poll::Ready(Err(error)) => self.lose(id, &error, now),
-            },
-            Link::Open { .. } => match self.write(id, cx, now) {
-                Err(error) => self.lose(id, &error, now),
-                Ok(wrote) => self.read(id, cx, now) || wrote,
-            },
-        }
-    }
-
-    fn write(&mut self, id: ServerId, cx: &mut Context<'_>, now: Instant) -> Result<bool, TransportError> {
-        let mut wrote = false;
-        while let Link::Open { stream, writing } = &mut self.links[id.0] {
-            match stream.poll_ready(cx) {
-                Poll::Pending => break,
-                Poll::Ready(ready) => ready?,
-            }
-            if std::mem::take(writing) {
-                self.engine.handle_written(id, now);
-                wrote = true;
-            }
-            let Some(request) = self.engine.poll_request(id) else { break };
-            stream.send(request);
-            *writing = true;
-        }
-        Ok(wrote)
-    }
-
-    fn read(&mut self, id: ServerId, cx: &mut Context<'_>, now: Instant) -> bool {
-        let Link::Open { stream, .. } = &mut self.links[id.0] else { return false };
-        match stream.poll_receive(cx) {
-            Poll::Pending => false,
-            Poll::Ready(Some(Ok(message))) => {
-                self.engine.handle_message(id, &message, now);
-                true
-            }
-            Poll::Ready(Some(Err(error))) => self.lose(id, &error, now),
-            Poll::Ready(None) => self.lose(id, &TransportError::new("the server ended the stream"), now),
-        }
-    }
-
-    fn lose(&mut self, id: ServerId, error: &TransportError, now: Instant) -> bool {
-        self.links[id.0] = Link::Closed;
-        self.engine.handle_lost(id, &error.reason, now);
-        true
-    }
-
     /// Sleeps until the engine's next deadline. Whether one is due.
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let Some(at) = self.engine.poll_timeout() else {
@@ -145,6 +79,34 @@ impl Driver {
             timer.as_mut().reset(at);
         }
         timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// The engine as the stream to one server sees it.
+struct ToServer<'a> {
+    engine: &'a mut Engine,
+    server: ServerId,
+}
+
+impl StreamEngine for ToServer<'_> {
+    fn connected(&mut self, now: Instant) {
+        self.engine.handle_connected(self.server, now);
+    }
+
+    fn next_request(&mut self) -> Option<Bytes> {
+        self.engine.poll_request(self.server)
+    }
+
+    fn written(&mut self, now: Instant) {
+        self.engine.handle_written(self.server, now);
+    }
+
+    fn message(&mut self, bytes: &[u8], now: Instant) {
+        self.engine.handle_message(self.server, bytes, now);
+    }
+
+    fn lost(&mut self, reason: &str, now: Instant) {
+        self.engine.handle_lost(self.server, reason, now);
     }
 }
 
@@ -179,7 +141,8 @@ impl Feed for Driver {
         self.act();
         let mut busy = false;
         for index in 0..self.links.len() {
-            busy |= self.exchange(ServerId(index), cx, now);
+            let mut stream = ToServer { engine: &mut self.engine, server: ServerId(index) };
+            busy |= self.links[index].exchange(&mut stream, cx, now);
         }
         busy |= self.keep_time(cx, now);
         self.observe();

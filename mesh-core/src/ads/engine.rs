@@ -276,7 +276,7 @@ impl Engine {
 
     /// The servers of all authorities, each once.
     pub fn servers(&self) -> impl Iterator<Item = (ServerId, &ServerConfig)> {
-        self.streams.iter().enumerate().map(|(index, stream)| (ServerId(index), &stream.server))
+        self.streams.iter().enumerate().map(|(index, stream)| (ServerId(index), &*stream.server))
     }
 
     /// What is known of everything that is wanted.

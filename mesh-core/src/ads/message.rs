@@ -84,7 +84,7 @@ fn invalid_argument(message: String) -> Status {
 }
 
 /// Who we are, as servers are told.
-pub(super) fn node(node: &Node) -> core::Node {
+pub(crate) fn node(node: &Node) -> core::Node {
     core::Node {
         id: node.id.clone(),
         cluster: node.cluster.clone(),

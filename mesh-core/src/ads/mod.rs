@@ -16,11 +16,15 @@ mod engine;
 mod receive;
 mod grace;
 mod failover;
+mod link;
 mod driver;
 
 pub use authority::Authorities;
+pub(crate) use backoff::Backoff;
 pub use driver::Driver;
 pub use engine::{Action, Engine, ServerId};
+pub(crate) use link::{Link, StreamEngine};
+pub(crate) use message::node as describe_node;
 pub use settings::{BackoffSettings, FallbackScope, Jitter, Settings};
 pub use transport::{
     AGGREGATED_RESOURCES, ControlStream, ControlTransport, DELTA_AGGREGATED_RESOURCES, Opening, TransportError,

@@ -122,6 +122,7 @@ impl Engine {
 
     /// Takes `item` under one of its names.
     fn apply_item(&mut self, response: &Response<'_>, name: &Name, item: &Item) {
+        let origin = &self.streams[response.server].server;
         let held = match &item.body {
             Body::Heartbeat => None,
             Body::Value(value, bytes) => Some(Held {
@@ -129,6 +130,7 @@ impl Engine {
                 bytes: bytes.clone(),
                 version: item.version.as_deref().unwrap_or(response.version).to_owned(),
                 server: response.server,
+                origin: origin.clone(),
                 alias_of: (*name != item.name).then(|| item.name.clone()),
             }),
         };

@@ -1,6 +1,7 @@
 //! One stream to one server: what was said on it, and what is to be said next (`spec` sections 2.2, 2.3 and 2.12).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ type Wanted<'a> = BTreeMap<&'a Name, &'a Entry>;
 
 /// A server and the stream to it.
 pub(super) struct Stream {
-    pub(super) server: ServerConfig,
+    pub(super) server: Arc<ServerConfig>,
     pub(super) phase: Phase,
     pub(super) types: Vec<TypeState>,
     /// Whether the server answered on this stream.
@@ -135,7 +136,7 @@ impl TypeState {
 impl Stream {
     pub(super) fn new(server: ServerConfig, types: usize, backoff: Backoff) -> Self {
         Self {
-            server,
+            server: Arc::new(server),
             phase: Phase::Idle,
             types: (0..types).map(|_| TypeState::default()).collect(),
             answered: false,

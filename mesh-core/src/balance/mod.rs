@@ -5,6 +5,7 @@
 //! requests are outstanding) lives in the [`Candidate`], which is shared.
 
 mod client_wrr;
+mod guard;
 mod hash_key;
 mod least_request;
 mod locality;
@@ -21,6 +22,7 @@ mod round_robin;
 mod tests;
 
 pub use client_wrr::ClientSideWrrConfig;
+pub use guard::{LoadObserver, Observer, PickGuard};
 pub use least_request::LeastRequestConfig;
 pub use locality::WrrLocality;
 pub use maglev::MaglevConfig;
@@ -99,6 +101,8 @@ pub struct Candidate {
     pub locality_weight: u32,
     /// Its live state, shared by all pickers over time.
     pub state: Arc<CandidateState>,
+    /// Who is told how the requests to it go.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl fmt::Debug for Candidate {
@@ -181,65 +185,4 @@ impl CandidateState {
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
-}
-
-/// Held from the pick to the end of the response: counts the request as outstanding, and is told how it goes.
-///
-/// What a policy or a report wants to learn of a request arrives here: [`Observer`] is the seam.
-#[derive(Debug)]
-pub struct PickGuard {
-    state: Arc<CandidateState>,
-    observer: Option<Arc<dyn Observer>>,
-}
-
-impl PickGuard {
-    /// Counts a request to the candidate of `state`.
-    pub fn new(state: Arc<CandidateState>, observer: Option<Arc<dyn Observer>>) -> Self {
-        state.outstanding.fetch_add(1, Ordering::Relaxed);
-        state.started.fetch_add(1, Ordering::Relaxed);
-        Self { state, observer }
-    }
-
-    /// The response's head arrived.
-    pub fn on_headers(&self, status: http::StatusCode, headers: &http::HeaderMap) {
-        if let Some(observer) = &self.observer {
-            observer.on_headers(status, headers);
-        }
-    }
-
-    /// The response's trailers arrived; load reports are in them (gRFC A51).
-    pub fn on_trailers(&self, trailers: &http::HeaderMap) {
-        if let Some(observer) = &self.observer {
-            observer.on_trailers(trailers);
-        }
-    }
-
-    /// The exchange failed before its response was complete.
-    pub fn on_failure(&self) {
-        self.state.lost.fetch_add(1, Ordering::Relaxed);
-        if let Some(observer) = &self.observer {
-            observer.on_failure();
-        }
-    }
-}
-
-impl Drop for PickGuard {
-    fn drop(&mut self) {
-        self.state.outstanding.fetch_sub(1, Ordering::Relaxed);
-        if let Some(observer) = &self.observer {
-            observer.on_end();
-        }
-    }
-}
-
-/// Learns how the requests to one endpoint go: outlier detection, load reports, latency-aware policies.
-pub trait Observer: Send + Sync + fmt::Debug {
-    /// The response's head arrived.
-    fn on_headers(&self, _status: http::StatusCode, _headers: &http::HeaderMap) {}
-    /// The response's trailers arrived.
-    fn on_trailers(&self, _trailers: &http::HeaderMap) {}
-    /// The exchange failed.
-    fn on_failure(&self) {}
-    /// The exchange is over, one way or another.
-    fn on_end(&self) {}
 }

@@ -46,6 +46,7 @@ impl List {
             priority,
             locality_weight,
             state,
+            observer: None,
         }));
         self
     }
@@ -74,6 +75,7 @@ fn copy(candidate: &Candidate) -> Candidate {
         priority: candidate.priority,
         locality_weight: candidate.locality_weight,
         state: candidate.state.clone(),
+        observer: None,
     }
 }
 
@@ -187,7 +189,7 @@ fn round_robin_goes_on_where_its_predecessor_stopped() {
 #[test]
 fn least_request_prefers_the_less_loaded_draw() {
     let list = List::of(&[Ready, Ready]).0;
-    let _busy: Vec<PickGuard> = (0..3).map(|_| PickGuard::new(list[0].state.clone(), None)).collect();
+    let _busy: Vec<PickGuard> = (0..3).map(|_| PickGuard::new(list[0].state.clone(), None, false)).collect();
     let picker = LeastRequestConfig { choice_count: 10, ..LeastRequestConfig::default() }.build(&list, None, 0);
     let counts = counts(&picker, 2000);
     // Only when all ten draws are the busy one (one in 1,024) is it picked.

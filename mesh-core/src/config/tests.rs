@@ -225,7 +225,7 @@ impl Feed for ChatterFeed {
             Some(key) if self.1.is_multiple_of(2) => {
                 self.1 += 1;
                 let value = Arc::new(self.1.to_string());
-                Poll::Ready(ResourceEvent::Changed { key: key.clone(), value, version: String::new() })
+                Poll::Ready(ResourceEvent::Changed { key: key.clone(), value, version: String::new(), server: None })
             }
             _ => Poll::Pending,
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use super::nodes::{Found, Nodes};
+use crate::bootstrap::ServerConfig;
 use crate::error::{Code, Error};
 use crate::model::{Cluster, DiscoveryKind, Endpoints, Name};
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, ResourceKey};
@@ -58,7 +59,8 @@ impl ClusterWalk {
             DiscoveryKind::Aggregate(_) => self.aggregate(name, &cluster, nodes, clusters),
             _ => {
                 if let Some(children) = self.endpoints(&cluster, nodes) {
-                    let config = clusters.build(name, cluster, children);
+                    let load_server = load_server(&cluster, &key, nodes);
+                    let config = clusters.build(name, Parts { cluster, children, load_server });
                     self.found.insert(name.clone(), Ok(config));
                 }
             }
@@ -105,7 +107,11 @@ impl ClusterWalk {
             Ok(()) if leaves.is_empty() => {
                 Err(Error::new(Code::RESOURCE_NOT_FOUND, format!("aggregate cluster `{name}` has no leaf that exists")))
             }
-            Ok(()) => Ok(clusters.build(name, cluster.clone(), Children::Leaves(leaves))),
+            // Requests are counted for the leaf they take.
+            Ok(()) => {
+                let parts = Parts { cluster: cluster.clone(), children: Children::Leaves(leaves), load_server: None };
+                Ok(clusters.build(name, parts))
+            }
         };
         self.found.insert(name.clone(), verdict);
     }
@@ -170,19 +176,19 @@ fn kind(discovery: &DiscoveryKind) -> &'static str {
 
 impl Clusters {
     /// The configuration of `cluster` with `children`: the one there is, if nothing changed.
-    fn build(&mut self, name: &Name, cluster: Arc<Cluster>, children: Children) -> Arc<ClusterConfig> {
+    fn build(&mut self, name: &Name, parts: Parts) -> Arc<ClusterConfig> {
         if let Some(built) = self.built.get(name) {
-            if same(built, &cluster, &children) {
+            if parts.are_of(built) {
                 return built.clone();
             }
-            let config = Arc::new(ClusterConfig { cluster, children, lease: built.lease.clone() });
+            let config = Arc::new(parts.leased(built.lease.clone()));
             self.built.insert(name.clone(), config.clone());
             return config;
         }
         // Requests may still use it from before: then it is the same cluster. Otherwise it comes back fresh.
         let before = self.left.remove(name).and_then(|left| left.lease.upgrade());
         let lease = before.unwrap_or_else(|| Arc::new(Lease { cluster: name.clone() }));
-        let config = Arc::new(ClusterConfig { cluster, children, lease });
+        let config = Arc::new(parts.leased(lease));
         self.built.insert(name.clone(), config.clone());
         config
     }
@@ -221,15 +227,14 @@ impl Clusters {
         for (name, left) in &mut self.left {
             let (true, Some(lease)) = (left.needs.contains(key), left.lease.upgrade()) else { continue };
             let mut walk = ClusterWalk::default();
-            let cluster = match nodes.find::<Cluster>(&ResourceKey::new(CLUSTER, name.clone())) {
-                Found::Value(cluster, ..) => cluster,
-                _ => continue,
-            };
+            let key = ResourceKey::new(CLUSTER, name.clone());
+            let Found::Value(cluster, ..) = nodes.find::<Cluster>(&key) else { continue };
             let Some(children) = walk.endpoints(&cluster, nodes) else { continue };
-            if left.last.upgrade().is_some_and(|last| same(&last, &cluster, &children)) {
+            let parts = Parts { load_server: load_server(&cluster, &key, nodes), cluster, children };
+            if left.last.upgrade().is_some_and(|last| parts.are_of(&last)) {
                 continue;
             }
-            let config = Arc::new(ClusterConfig { cluster, children, lease });
+            let config = Arc::new(parts.leased(lease));
             left.last = Arc::downgrade(&config);
             changed.push(config);
         }
@@ -241,21 +246,41 @@ impl Clusters {
     }
 }
 
-/// Whether nothing changed, by identity: decoded values are shared and never changed in place.
-fn same(config: &ClusterConfig, cluster: &Arc<Cluster>, children: &Children) -> bool {
-    Arc::ptr_eq(&config.cluster, cluster)
-        && match (&config.children, children) {
-            (
-                Children::Endpoints { endpoints: old, note: old_note, lapsing: old_lapsing },
-                Children::Endpoints { endpoints: new, note: new_note, lapsing: new_lapsing },
-            ) => {
-                old_lapsing == new_lapsing
-                    && (Arc::ptr_eq(old, new) || (old.is_empty() && new.is_empty() && old.drops == new.drops))
-                    && same_error(old_note.as_ref(), new_note.as_ref())
+/// What a walk found of a cluster.
+struct Parts {
+    cluster: Arc<Cluster>,
+    children: Children,
+    load_server: Option<Arc<ServerConfig>>,
+}
+
+/// Where the cluster's load is reported to: `self` is the server that the cluster came from (gRFC A47).
+fn load_server(cluster: &Cluster, key: &ResourceKey, nodes: &Nodes) -> Option<Arc<ServerConfig>> {
+    cluster.load.as_ref().and_then(|_| nodes.server_of(key))
+}
+
+impl Parts {
+    fn leased(self, lease: Arc<Lease>) -> ClusterConfig {
+        let Self { cluster, children, load_server } = self;
+        ClusterConfig { cluster, children, load_server, lease }
+    }
+
+    /// Whether nothing changed, by identity: decoded values are shared and never changed in place.
+    fn are_of(&self, config: &ClusterConfig) -> bool {
+        Arc::ptr_eq(&config.cluster, &self.cluster)
+            && config.load_server == self.load_server
+            && match (&config.children, &self.children) {
+                (
+                    Children::Endpoints { endpoints: old, note: old_note, lapsing: old_lapsing },
+                    Children::Endpoints { endpoints: new, note: new_note, lapsing: new_lapsing },
+                ) => {
+                    old_lapsing == new_lapsing
+                        && (Arc::ptr_eq(old, new) || (old.is_empty() && new.is_empty() && old.drops == new.drops))
+                        && same_error(old_note.as_ref(), new_note.as_ref())
+                }
+                (Children::Leaves(old), Children::Leaves(new)) => old == new,
+                _ => false,
             }
-            (Children::Leaves(old), Children::Leaves(new)) => old == new,
-            _ => false,
-        }
+    }
 }
 
 /// Whether two errors say the same.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Want;
 use super::target::TargetId;
+use crate::bootstrap::ServerConfig;
 use crate::error::Error;
 use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
 
@@ -25,7 +26,7 @@ enum State {
     /// Nothing was said yet.
     #[default]
     Requested,
-    Value(ResourceValue),
+    Value(ResourceValue, Option<Arc<ServerConfig>>),
     Unusable(Error),
 }
 
@@ -59,7 +60,7 @@ impl std::fmt::Debug for Nodes {
             .map(|(key, node)| {
                 let state = match node.state {
                     State::Requested => "requested",
-                    State::Value(_) => "value",
+                    State::Value(..) => "value",
                     State::Unusable(_) => "unusable",
                 };
                 (key.to_string(), state)
@@ -74,8 +75,8 @@ impl Nodes {
     pub(super) fn take(&mut self, event: ResourceEvent) -> bool {
         let Some(node) = self.known.get_mut(event.key()) else { return false };
         match event {
-            ResourceEvent::Changed { value, .. } => {
-                node.state = State::Value(value);
+            ResourceEvent::Changed { value, server, .. } => {
+                node.state = State::Value(value, server);
                 node.ambient = None;
                 node.lapsing = false;
             }
@@ -98,13 +99,21 @@ impl Nodes {
             None => Found::Pending,
             Some(Node { state: State::Requested, .. }) => Found::Pending,
             Some(Node { state: State::Unusable(error), .. }) => Found::Error(error.clone()),
-            Some(Node { state: State::Value(value), ambient, lapsing, .. }) => match value.clone().downcast::<T>() {
+            Some(Node { state: State::Value(value, _), ambient, lapsing, .. }) => match value.clone().downcast::<T>() {
                 Ok(value) => Found::Value(value, ambient.clone(), *lapsing),
                 Err(_) => Found::Error(Error::new(
                     crate::error::Code::INTERNAL,
                     format!("{key} was decoded into another type than its own"),
                 )),
             },
+        }
+    }
+
+    /// The server that the value of `key` came from.
+    pub(super) fn server_of(&self, key: &ResourceKey) -> Option<Arc<ServerConfig>> {
+        match self.known.get(key) {
+            Some(Node { state: State::Value(_, server), .. }) => server.clone(),
+            _ => None,
         }
     }
 

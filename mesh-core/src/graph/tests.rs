@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::balance::{Candidate, Picker, PolicyConfig};
+use crate::bootstrap::ServerConfig;
 use crate::error::{Code, Error};
 use crate::model::*;
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceValue};
@@ -131,7 +132,7 @@ fn cluster(name: &str, discovery: DiscoveryKind) -> ResourceValue {
         circuit_breakers: CircuitBreakers::default(),
         outlier: None,
         protocol: HttpProtocol::Default,
-        report_load: false,
+        load: None,
         panic_threshold: PanicThreshold::default(),
         metadata: Metadata::new(),
         unsupported: Vec::new(),
@@ -214,7 +215,7 @@ impl Story {
 
     fn says(&mut self, type_url: &str, name: &str, value: ResourceValue) {
         let key = ResourceKey::new(type_url, name);
-        self.graph.handle_event(ResourceEvent::Changed { key, value, version: "1".to_owned() }, self.now);
+        self.graph.handle_event(ResourceEvent::Changed { key, value, version: "1".to_owned(), server: None }, self.now);
         self.settle();
     }
 
@@ -589,4 +590,30 @@ fn no_story_tears_or_leaks() {
         assert!(story.graph.is_idle(), "seed {seed}: {:?}", story.graph);
         assert_eq!(story.claims, BTreeSet::new(), "seed {seed}");
     }
+}
+
+#[test]
+fn a47_load_is_reported_to_the_server_that_the_cluster_came_from() {
+    let mut story = Story::running();
+    let server_of = |story: &Story| {
+        let config = story.latest.as_ref().unwrap().clusters["a"].as_ref().unwrap();
+        config.load_server.as_ref().map(|server| server.uri.to_string())
+    };
+    let says = |story: &mut Story, value: ResourceValue, server: &str| {
+        let key = ResourceKey::new(CLUSTER, "a");
+        let server = Some(Arc::new(ServerConfig::insecure(server)));
+        story.graph.handle_event(ResourceEvent::Changed { key, value, version: "1".to_owned(), server }, story.now);
+        story.settle();
+    };
+    says(&mut story, eds("a"), "one");
+    assert_eq!(server_of(&story), None, "nobody asked for it");
+    let value = eds("a").downcast::<Cluster>().unwrap();
+    let asking: ResourceValue = Arc::new(Cluster { load: Some(LoadPolicy::default()), ..Cluster::clone(&value) });
+    says(&mut story, asking.clone(), "one");
+    assert_eq!(server_of(&story).as_deref(), Some("one"));
+    let updates = story.updates.len();
+    says(&mut story, asking.clone(), "one");
+    assert_eq!(story.updates.len(), updates, "nothing changed");
+    says(&mut story, asking, "two");
+    assert_eq!(server_of(&story).as_deref(), Some("two"));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::endpoint::Endpoints;
 use super::tls::UpstreamTls;
-use super::{Metadata, Name, Unsupported};
+use super::{LoadPolicy, Metadata, Name, Unsupported};
 use crate::balance::PolicyConfig;
 
 /// `config.cluster.v3.Cluster`.
@@ -27,8 +27,8 @@ pub struct Cluster {
     pub outlier: Option<OutlierDetection>,
     /// Which HTTP its endpoints speak.
     pub protocol: HttpProtocol,
-    /// `lrs_server.self`: report load to the server this resource came from.
-    pub report_load: bool,
+    /// `lrs_server.self`: report load to the server this resource came from (gRFC A27). None: do not.
+    pub load: Option<LoadPolicy>,
     /// `common_lb_config.healthy_panic_threshold`.
     pub panic_threshold: PanicThreshold,
     /// `metadata.filter_metadata`.

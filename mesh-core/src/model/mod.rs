@@ -10,6 +10,7 @@ pub mod fault;
 pub mod filter;
 pub mod header;
 pub mod listener;
+pub mod load;
 pub mod matcher;
 pub mod metadata;
 pub mod rbac;
@@ -26,6 +27,7 @@ pub use listener::{
     ChainMatch, Cidr, ClientCertDetails, FilterChain, ForwardClientCert, ForwardClientCertMode, HttpConnection,
     Listener, ListenerKind, OriginTrust, RouteSource, ServerListener, SourceType, Underscores,
 };
+pub use load::{EndpointMetric, LoadPolicy};
 pub use matcher::{
     ByteRegex, Fraction, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, StringMatch,
 };

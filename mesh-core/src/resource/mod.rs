@@ -7,6 +7,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bootstrap::ServerConfig;
 use crate::error::Error;
 use crate::model::Name;
 
@@ -69,6 +70,8 @@ pub enum ResourceEvent {
         value: ResourceValue,
         /// The version it came with.
         version: String,
+        /// The server it came from, which is what `self` means in it (gRFC A47); None: no server.
+        server: Option<Arc<ServerConfig>>,
     },
     /// There is trouble, but the value last told is to be used on. None: the trouble is over.
     Ambient {

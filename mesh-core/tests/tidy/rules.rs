@@ -85,9 +85,11 @@ const NAMES: &[Names] = &[
     Names {
         names: &["envoy_types"],
         within: EVERYWHERE,
+        // The load reporting stream is a protocol beside ADS.
         except: &[
             "mesh-core/src/decode/",
             "mesh-core/src/ads/",
+            "mesh-core/src/lrs/",
             "mesh-core/src/source/",
             "mesh-grpc/src/admin/",
             "mesh-grpc/src/control",
@@ -100,6 +102,7 @@ const NAMES: &[Names] = &[
         within: &["mesh-core/src/"],
         except: &[
             "mesh-core/src/ads/driver.rs",
+            "mesh-core/src/lrs/driver.rs",
             "mesh-core/src/config/",
             "mesh-core/src/source/file",
             "mesh-core/src/identity/file_watcher.rs",
@@ -159,6 +162,8 @@ const CORE_LAYERS: &[(&[&str], &[&str])] = &[
         &["route", "policy", "balance", "chain", "identity"],
         &["source", "ads", "decode", "graph", "snapshot", "publish", "config"],
     ),
+    // Load is counted for a server, and says so to who reports it; what a cluster is, it does not know.
+    (&["load"], &["source", "ads", "decode", "graph", "snapshot", "config", "lrs", "balance"]),
     // The stream knows type URLs and bytes; what resources mean and what becomes of them is not its business.
     (&["ads"], &["graph", "snapshot", "publish", "config", "target", "route", "policy", "balance", "chain"]),
     (&["decode"], &["source", "ads", "graph", "snapshot", "publish", "config", "target", "chain"]),
@@ -206,10 +211,12 @@ pub(crate) const ORDERS: &[Order] = &[
             "snapshot",
             "publish",
             "config",
+            "lrs",
             "target",
             "route",
             "policy",
             "balance",
+            "load",
             "chain",
             "identity",
             "error",

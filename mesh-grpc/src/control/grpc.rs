@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2, for one method whose messages are bytes.
+//! gRPC over HTTP/2, for methods whose messages are bytes.
 //!
 //! Responses are framed here and not by tonic, because a response has to be torn in its middle too.
 
@@ -13,11 +13,13 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use mesh_core::ads::AGGREGATED_RESOURCES;
+use mesh_core::lrs::STREAM_LOAD_STATS;
 use tokio::sync::mpsc;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::{Status, Streaming};
 
 use super::conversation::Conversation;
+use super::load::Listening;
 use super::plane::Shared;
 
 /// The largest request: a hundred thousand names and a long NACK are below it.
@@ -38,15 +40,23 @@ pub(super) enum Outgoing {
 
 /// Answers the head of a request, and has the stream served.
 pub(super) fn respond(request: Request<Incoming>, peer: SocketAddr, shared: &Arc<Shared>) -> Response<StreamBody> {
-    let path = request.uri().path();
-    if path != AGGREGATED_RESOURCES {
-        let text = format!("the control plane speaks {AGGREGATED_RESOURCES} only, and not {path}");
-        return Status::unimplemented(text).into_http();
-    }
+    let loads = match request.uri().path() {
+        AGGREGATED_RESOURCES => false,
+        STREAM_LOAD_STATS => true,
+        path => {
+            let text =
+                format!("the control plane speaks {AGGREGATED_RESOURCES} and {STREAM_LOAD_STATS}, and not {path}");
+            return Status::unimplemented(text).into_http();
+        }
+    };
     let requests = Streaming::new_request(Raw, request.into_body(), None, Some(LARGEST_REQUEST));
     // One message waits while another is written: a slow reader slows the answers.
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(Conversation::new(shared.clone(), peer, sender).run(requests));
+    if loads {
+        tokio::spawn(Listening::new(shared.clone(), peer, sender).run(requests));
+    } else {
+        tokio::spawn(Conversation::new(shared.clone(), peer, sender).run(requests));
+    }
     let mut response = Response::new(StreamBody { receiver: Some(receiver) });
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response

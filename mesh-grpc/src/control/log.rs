@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 use mesh_core::model::Name;
 use tokio::sync::watch;
 
+use super::load::LoadReport;
+
 /// So many events are remembered.
 const LONGEST: usize = 10_000;
 
 /// Something that happened on a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// The stream's number, from 1.
     pub stream: u64,
@@ -22,7 +24,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum What {
     /// A stream was opened.
@@ -34,6 +36,8 @@ pub enum What {
     Request(Request),
     /// It was answered.
     Response(Response),
+    /// The client reported load, of one cluster.
+    Load(LoadReport),
     /// The stream is over.
     Closed {
         /// Why.
@@ -120,6 +124,7 @@ impl fmt::Display for Event {
             What::Opened { peer } => write!(f, " opened by {peer}"),
             What::Request(request) => write!(f, " {request}"),
             What::Response(response) => write!(f, " {response}"),
+            What::Load(report) => write!(f, " {report}"),
             What::Closed { reason } => write!(f, " closed: {reason}"),
         }
     }

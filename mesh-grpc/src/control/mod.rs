@@ -6,7 +6,7 @@
 //! It speaks plaintext and asks nobody who they are: for development, on loopback.
 //!
 //! In the order of an update's way: what is served ([`ControlPlane`]), how it is listened for (`door`), one HTTP/2 request
-//! (`grpc`), one stream (`conversation`), and what is remembered of it ([`Event`]).
+//! (`grpc`), one stream (`conversation`, or `load` for load reports), and what is remembered of it ([`Event`]).
 
 mod plane;
 mod faults;
@@ -14,6 +14,7 @@ mod invalid;
 mod door;
 mod grpc;
 mod conversation;
+mod load;
 mod registry;
 mod log;
 mod bootstrap;
@@ -25,6 +26,7 @@ mod tests;
 pub use bootstrap::DevBootstrap;
 pub use certificates::{DevCa, DevCertificates, Workload};
 pub use faults::Faults;
+pub use load::{LoadReport, LocalityReport};
 pub use log::{Event, Events, Request, Response, Verdict, What};
 pub use plane::{Builder, ControlPlane};
 pub use registry::StreamInfo;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mesh_core::error::Error;
 use mesh_core::event::LogSink;
@@ -17,6 +18,9 @@ use super::door::Door;
 use super::faults::{Faults, State};
 use super::log::{Event, Events, Log};
 use super::registry::{Registry, StreamInfo};
+
+/// How often clients report load: often enough to be looked at, seldom enough not to be noticed.
+const LOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A running control plane. Dropping it closes its address and every stream.
 ///
@@ -57,6 +61,7 @@ pub(super) struct Shared {
     pub(super) served: Publisher<ResourceSet>,
     wanted: Mutex<Wanted>,
     pub(super) tells_missing: bool,
+    pub(super) load_interval: Duration,
     pub(super) faults: tokio::sync::watch::Sender<State>,
     pub(super) streams: Registry,
     pub(super) log: Log,
@@ -74,6 +79,7 @@ pub(super) struct Wanted {
 pub struct Builder {
     origin: Origin,
     tells_missing: bool,
+    load_interval: Duration,
 }
 
 #[derive(Debug)]
@@ -117,6 +123,13 @@ impl Builder {
         self
     }
 
+    /// How often clients report the load of clusters that ask for it (`lrs_server.self`): every 10 s by default.
+    #[must_use]
+    pub fn load_interval(mut self, interval: Duration) -> Self {
+        self.load_interval = interval;
+        self
+    }
+
     /// Begins to serve on `address`, `host:port`; port 0 takes a free one.
     ///
     /// # Errors
@@ -133,7 +146,7 @@ impl Builder {
                 (reader.current(), Some(reader))
             }
         };
-        let shared = Arc::new(Shared::new(set, self.tells_missing));
+        let shared = Arc::new(Shared::new(set, self.tells_missing, self.load_interval));
         let door = Door::open(address, &shared).await?;
         followers.extend(followed.map(|reader| AbortOnDrop::spawn(follow(reader, shared.clone()))));
         Ok(ControlPlane { shared, door, _followers: followers })
@@ -149,7 +162,7 @@ async fn follow(mut reader: Reader<ResourceSet>, shared: Arc<Shared>) {
 impl ControlPlane {
     /// A control plane with nothing to serve yet.
     pub fn builder() -> Builder {
-        Builder { origin: Origin::Fixed(ResourceSet::default()), tells_missing: true }
+        Builder { origin: Origin::Fixed(ResourceSet::default()), tells_missing: true, load_interval: LOAD_INTERVAL }
     }
 
     /// Where it listens, or listened before it [vanished](Faults::vanish).
@@ -200,11 +213,12 @@ impl ControlPlane {
 }
 
 impl Shared {
-    fn new(set: Arc<ResourceSet>, tells_missing: bool) -> Self {
+    fn new(set: Arc<ResourceSet>, tells_missing: bool, load_interval: Duration) -> Self {
         Self {
             served: Publisher::new(set.clone()),
             wanted: Mutex::new(Wanted { set, spoiled: Vec::new() }),
             tells_missing,
+            load_interval,
             faults: tokio::sync::watch::Sender::new(State::default()),
             streams: Registry::default(),
             log: Log::default(),

@@ -22,10 +22,10 @@ use crate::peer_identity;
 /// twice, then is well); `echo` (metadata comes back); `whoami` (the caller's identity
 /// and certificate, as metadata).
 #[derive(Debug, Clone, Default)]
-pub(super) struct Named {
-    pub(super) calls: Arc<AtomicUsize>,
+pub(crate) struct Named {
+    pub(crate) calls: Arc<AtomicUsize>,
     /// Told when a call that hangs is dropped.
-    pub(super) dropped: Arc<Notify>,
+    pub(crate) dropped: Arc<Notify>,
 }
 
 /// Tells when it is dropped.
@@ -37,7 +37,7 @@ impl Drop for Tell {
     }
 }
 
-pub(super) fn serving() -> HealthCheckResponse {
+pub(crate) fn serving() -> HealthCheckResponse {
     HealthCheckResponse { status: ServingStatus::Serving.into() }
 }
 
@@ -92,14 +92,14 @@ impl Health for Named {
 
 /// The service on a tonic server of its own, outside the mesh, in a runtime of its own: as tonic's connections are tasks that
 /// nobody else can end, dropping it is a process that dies.
-pub(super) struct Backend {
-    pub(super) address: SocketAddr,
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
     calls: Arc<AtomicUsize>,
     runtime: Option<Runtime>,
 }
 
 impl Backend {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let service = Named::default();
         let calls = service.calls.clone();
@@ -114,7 +114,7 @@ impl Backend {
         Self { address, calls, runtime: Some(runtime) }
     }
 
-    pub(super) fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
 }
@@ -127,7 +127,7 @@ impl Drop for Backend {
 }
 
 /// An address of this machine on which nothing listens, as long as the socket is kept.
-pub(super) fn nobody() -> (TcpSocket, SocketAddr) {
+pub(crate) fn nobody() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -135,4 +135,4 @@ pub(super) fn nobody() -> (TcpSocket, SocketAddr) {
 }
 
 /// Long enough for a test that would otherwise hang.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

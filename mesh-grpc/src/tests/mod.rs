@@ -1,7 +1,7 @@
 //! Over real sockets: generated clients, real servers, configuration as a control plane would send it.
 
 pub(crate) mod config;
-mod backend;
+pub(crate) mod backend;
 mod calls;
 mod failing;
 mod raw;
@@ -30,12 +30,12 @@ fn mesh(resources: &[Value]) -> (Mesh, MemorySource) {
 }
 
 /// A generated client of `greeter`.
-fn health(mesh: &Mesh) -> HealthClient<MeshChannel> {
+pub(crate) fn health(mesh: &Mesh) -> HealthClient<MeshChannel> {
     HealthClient::new(MeshChannel::new(mesh, TARGET).unwrap())
 }
 
 /// Asks for the health of `service`; see [`backend::Backend`] for what the names mean there.
-fn ask(service: &str) -> tonic::Request<HealthCheckRequest> {
+pub(crate) fn ask(service: &str) -> tonic::Request<HealthCheckRequest> {
     tonic::Request::new(HealthCheckRequest { service: service.to_owned() })
 }
 

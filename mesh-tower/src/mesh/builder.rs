@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use mesh_core::ads::Settings;
-use mesh_core::bootstrap::{Bootstrap, CertificateProvider, ListenerNames, Selection};
+use mesh_core::ads::{ControlTransport, Settings};
+use mesh_core::bootstrap::{Bootstrap, CertificateProvider, ListenerNames, Node, Selection};
 use mesh_core::config::{Background, ConfigThread, Options};
 use mesh_core::decode::{Decoder, HttpFilterType, PolicyType, Registry};
 use mesh_core::error::{Code, Error};
 use mesh_core::event::{EventSink, Fanout, LogSink};
 use mesh_core::identity::CertificateSource;
+use mesh_core::load::LoadStore;
+use mesh_core::lrs;
 use mesh_core::model::Name;
 use mesh_core::snapshot::Apply;
 #[cfg(feature = "file")]
@@ -65,6 +67,15 @@ struct Opened {
     source: Box<dyn Source>,
     names: ListenerNames,
     providers: BTreeMap<Name, CertificateProvider>,
+    /// How control planes are reached, for what is told to them beside ADS; None: there is none.
+    control: Option<Control>,
+}
+
+/// How control planes are reached, and as whom.
+struct Control {
+    transport: Arc<dyn ControlTransport>,
+    node: Node,
+    settings: Settings,
 }
 
 impl MeshBuilder {
@@ -201,7 +212,7 @@ impl MeshBuilder {
     /// or [`Code::BAD_FILE`] about where configuration comes from. A control plane that is away is no error.
     pub fn build(self) -> Result<Mesh, Error> {
         let runtime = super::runtime()?;
-        let Opened { source, names, providers } = open(self.origin, self.settings)?;
+        let Opened { source, names, providers, control } = open(self.origin, self.settings)?;
         let names = self.names.unwrap_or(names);
         let (mut certificates, refresh) = watch_files(&providers);
         for (instance, provider) in self.certificates {
@@ -224,8 +235,10 @@ impl MeshBuilder {
         let watches = Arc::new(Watches::new(signal.clone()));
         let targets = targets(&names, &self.client, &watches);
         let joining = Joining::default();
-        let outbound = OutboundParts { targets: &targets, signal: &signal, options: &self.client, events: &events };
-        let outbound = outbound.apply(connections());
+        let loads = control.as_ref().map(|_| LoadStore::new());
+        let parts =
+            OutboundParts { targets: &targets, signal: &signal, options: &self.client, events: &events, loads: &loads };
+        let outbound = parts.apply(connections());
         #[cfg(feature = "server")]
         let servers = Arc::<Servers>::default();
         let apply = MeshApply::new(
@@ -236,7 +249,12 @@ impl MeshBuilder {
             servers.clone(),
         );
         let config = ConfigThread::spawn(Options {
-            background: background(refresh, &targets, passthrough.as_ref(), &signal),
+            background: background(
+                both(refresh, report(control, loads.as_ref(), &events)),
+                &targets,
+                passthrough.as_ref(),
+                &signal,
+            ),
             ..Options::new(
                 source,
                 Arc::new(decoder),
@@ -258,6 +276,7 @@ impl MeshBuilder {
                 options: self.client,
                 in_flight: Arc::default(),
                 events,
+                loads,
                 telemetry: telemetry.clone(),
                 traffic: Traffic::default(),
             },
@@ -282,13 +301,31 @@ pub(super) struct OutboundParts<'a> {
     pub(super) signal: &'a Arc<Signal>,
     pub(super) options: &'a OutboundOptions,
     pub(super) events: &'a Arc<dyn EventSink>,
+    pub(super) loads: &'a Option<Arc<LoadStore>>,
 }
 
 impl OutboundParts<'_> {
     pub(super) fn apply(&self, factory: Arc<dyn EndpointFactory>) -> OutboundApply {
         let filters = self.options.filters.clone();
-        OutboundApply::new(self.targets.clone(), factory, self.signal, filters, self.events.clone(), fastrand::u64(..))
+        let (targets, events) = (self.targets.clone(), self.events.clone());
+        OutboundApply::new(targets, factory, self.signal, filters, events, self.loads.clone(), fastrand::u64(..))
     }
+}
+
+/// Reports load to the control planes that ask for it.
+fn report(control: Option<Control>, loads: Option<&Arc<LoadStore>>, events: &Arc<dyn EventSink>) -> Background {
+    match control.zip(loads.cloned()) {
+        Some((Control { transport, node, settings }, loads)) => {
+            Box::pin(lrs::Driver::new(loads, transport, node, settings, events.clone(), fastrand::u64(..)))
+        }
+        None => Box::pin(std::future::ready(())),
+    }
+}
+
+fn both(one: Background, other: Background) -> Background {
+    Box::pin(async move {
+        tokio::join!(one, other);
+    })
 }
 
 /// Where hosts that are not in the mesh are let pass to, if they are. Connections of its own: a cluster's name says nothing
@@ -298,9 +335,9 @@ fn passthrough(options: &OutboundOptions, connections: impl Fn() -> Arc<Connecti
     passes.then(|| Arc::new(Passthrough::new(connections(), options.max_targets, options.target_idle)))
 }
 
-/// Reads certificates again, and forgets idle targets.
+/// Does `beside`, and forgets idle targets.
 fn background(
-    refresh: Background,
+    beside: Background,
     targets: &Arc<Targets>,
     passthrough: Option<&Arc<Passthrough>>,
     signal: &Arc<Signal>,
@@ -321,7 +358,7 @@ fn background(
         }
     };
     Box::pin(async move {
-        tokio::join!(refresh, sweep);
+        tokio::join!(beside, sweep);
     })
 }
 
@@ -335,20 +372,24 @@ fn open(origin: Origin, settings: Settings) -> Result<Opened, Error> {
         },
         Origin::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings)),
         Origin::File(path) => of_file(&path, settings),
-        Origin::Source(source) => Ok(Opened { source, names: ListenerNames::local(), providers: BTreeMap::new() }),
+        Origin::Source(source) => {
+            Ok(Opened { source, names: ListenerNames::local(), providers: BTreeMap::new(), control: None })
+        }
     }
 }
 
 fn of_bootstrap(bootstrap: Bootstrap, settings: Settings) -> Opened {
-    let source = AdsSource::new(&bootstrap, control_transport()).with_settings(settings);
-    Opened { source: Box::new(source), names: bootstrap.listener_names, providers: bootstrap.certificate_providers }
+    let transport = control_transport();
+    let source = AdsSource::new(&bootstrap, transport.clone()).with_settings(settings.clone());
+    let Bootstrap { node, listener_names: names, certificate_providers: providers, .. } = bootstrap;
+    Opened { source: Box::new(source), names, providers, control: Some(Control { transport, node, settings }) }
 }
 
 #[cfg(feature = "file")]
 fn of_file(path: &Path, settings: Settings) -> Result<Opened, Error> {
     let source = FileSource::open(path)?.with_settings(settings);
     let providers = source.certificate_providers().clone();
-    Ok(Opened { source: Box::new(source), names: ListenerNames::local(), providers })
+    Ok(Opened { source: Box::new(source), names: ListenerNames::local(), providers, control: None })
 }
 
 #[cfg(not(feature = "file"))]

@@ -71,6 +71,7 @@ struct Outbound {
     options: OutboundOptions,
     in_flight: Arc<InFlight>,
     events: Arc<dyn mesh_core::event::EventSink>,
+    loads: Option<Arc<mesh_core::load::LoadStore>>,
     telemetry: Telemetry,
     traffic: Traffic,
 }

@@ -6,6 +6,7 @@ use std::task::Context;
 
 use mesh_core::error::Error;
 use mesh_core::event::{Event, EventSink};
+use mesh_core::load::LoadStore;
 use mesh_core::model::{Name, UnsupportedEffect};
 use mesh_core::publish::Reader;
 use mesh_core::snapshot::{Children, ClusterConfig, Snapshot};
@@ -35,9 +36,10 @@ impl OutboundApply {
         signal: &Arc<Signal>,
         filters: OutboundFilters,
         events: Arc<dyn EventSink>,
+        loads: Option<Arc<LoadStore>>,
         seed: u64,
     ) -> Self {
-        let registry = Registry::new(factory, signal.clone(), seed);
+        let registry = Registry::new(factory, signal.clone(), loads, seed);
         Self {
             targets,
             registry,
@@ -134,6 +136,20 @@ impl OutboundApply {
             if unsupported.effect == UnsupportedEffect::LeftOut && self.told.insert(key) {
                 let (resource, field) = (snapshot.target.clone(), unsupported.field.clone());
                 self.events.event(&Event::LeftOut { resource, field });
+            }
+        }
+        self.tell_unreported(snapshot);
+    }
+
+    /// Says once that nobody is told of a cluster's load: no control plane is behind a file or a source of the application.
+    fn tell_unreported(&mut self, snapshot: &Snapshot) {
+        if self.registry.reports_load() {
+            return;
+        }
+        for config in snapshot.clusters.values().flatten().filter(|config| config.cluster.load.is_some()) {
+            let resource = config.cluster.name.clone();
+            if self.told.insert(format!("{resource}\0lrs_server")) {
+                self.events.event(&Event::LeftOut { resource, field: "lrs_server".to_owned() });
             }
         }
     }

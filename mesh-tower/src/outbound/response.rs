@@ -145,14 +145,14 @@ impl ResponseBody {
 
 impl Held {
     fn on_trailers(&mut self, trailers: &HeaderMap) {
-        if let Some((Some(guard), _)) = &self.picked {
+        if let Some((Some(guard), _)) = &mut self.picked {
             guard.on_trailers(trailers);
         }
         self.said.grpc = GrpcStatus::of(trailers).or(self.said.grpc);
     }
 
     fn on_failure(&mut self, error: &Error) {
-        if let Some((Some(guard), _)) = &self.picked {
+        if let Some((Some(guard), _)) = &mut self.picked {
             guard.on_failure();
         }
         self.end(Some(error));

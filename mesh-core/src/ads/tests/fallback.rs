@@ -265,3 +265,27 @@ fn a71_servers_come_back_one_by_one() {
     assert_eq!(it.actions(), [Action::Close(B)]);
     assert_eq!(it.told(), ["x=from c", "x=from b", "x=from a"]);
 }
+
+/// `lrs_server.self` means the server that the Cluster came from last.
+#[test]
+fn a47_a_value_that_comes_from_another_server_is_told_again_though_it_is_the_same() {
+    let mut it = two();
+    it.subscribe(CLUSTER, "x");
+    it.lose(A);
+    it.connect(B);
+    it.requests(B);
+    it.respond_from(B, &response(CLUSTER, "1", "n1", &["x:same"]));
+    let told = it.told_events();
+    let [ResourceEvent::Changed { value: before, server: Some(server), .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(&*server.uri, "b");
+    it.respond_from(B, &response(CLUSTER, "2", "n2", &["x:same"]));
+    assert_eq!(it.told(), [""; 0]);
+    it.wait(2.0);
+    it.connect(A);
+    it.requests(A);
+    it.respond_from(A, &response(CLUSTER, "1", "n1", &["x:same"]));
+    let told = it.told_events();
+    let [ResourceEvent::Changed { value: after, server: Some(server), .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(&*server.uri, "a");
+    assert!(Arc::ptr_eq(before, after), "nothing about it is built again");
+}

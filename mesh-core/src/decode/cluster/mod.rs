@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
-use envoy_types::pb::envoy::config::core::v3::{ConfigSource, config_source::ConfigSourceSpecifier};
+use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 
 use super::Decoder;
 use super::at::At;
 use super::value::{metadata, percent, positive_duration};
-use crate::model::{Cluster, PanicThreshold};
+use crate::model::{Cluster, EndpointMetric, LoadPolicy, PanicThreshold};
 
 /// Envoy's default.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ impl Decoder {
                 .as_ref()
                 .map(|value| outlier::outlier(value, &at.field("outlier_detection"))),
             protocol: protocol::protocol(&value, at),
-            report_load: report_load(value.lrs_server.as_ref(), at),
+            load: load(&value, at),
             panic_threshold: panic_threshold(value.common_lb_config.as_ref(), at),
             metadata: metadata(value.metadata),
             unsupported: Vec::new(),
@@ -82,15 +82,26 @@ fn note_unsupported(value: &pb::Cluster, at: &At<'_>) {
 }
 
 /// Rule 104.
-fn report_load(value: Option<&ConfigSource>, at: &At<'_>) -> bool {
-    match value.map(|value| &value.config_source_specifier) {
-        None => false,
-        Some(Some(ConfigSourceSpecifier::Self_(_))) => true,
-        Some(_) => {
-            at.field("lrs_server").fault("must be `self`");
-            false
-        }
+fn load(value: &pb::Cluster, at: &At<'_>) -> Option<LoadPolicy> {
+    let server = value.lrs_server.as_ref()?;
+    if !matches!(server.config_source_specifier, Some(ConfigSourceSpecifier::Self_(_))) {
+        at.field("lrs_server").fault("must be `self`");
+        return None;
     }
+    let service_name = value.eds_cluster_config.as_ref().map_or("", |eds| &eds.service_name);
+    let metrics = value.lrs_report_endpoint_metrics.iter().filter_map(|text| metric(text));
+    Some(LoadPolicy { service_name: service_name.into(), metrics: metrics.collect() })
+}
+
+/// Rule 130: what is not known is ignored (gRFC A85).
+fn metric(text: &str) -> Option<EndpointMetric> {
+    Some(match text {
+        "cpu_utilization" => EndpointMetric::Cpu,
+        "mem_utilization" => EndpointMetric::Memory,
+        "application_utilization" => EndpointMetric::Application,
+        "named_metrics.*" => EndpointMetric::AllNamed,
+        _ => EndpointMetric::Named(text.strip_prefix("named_metrics.").filter(|name| !name.is_empty())?.into()),
+    })
 }
 
 fn panic_threshold(value: Option<&pb::cluster::CommonLbConfig>, at: &At<'_>) -> PanicThreshold {

@@ -15,7 +15,9 @@ use upstreams::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptio
 
 use super::*;
 use crate::model::cluster::{FailurePercentage, RetryBudget, SuccessRate};
-use crate::model::{CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, UnsupportedEffect};
+use crate::model::{
+    CircuitBreakers, Cluster, DiscoveryKind, DnsHost, EndpointMetric, HttpProtocol, LoadPolicy, UnsupportedEffect,
+};
 use crate::resource::CLUSTER;
 
 pub(super) fn eds() -> pb::Cluster {
@@ -465,18 +467,24 @@ fn envoys_times_and_shares() {
 fn a_cluster_becomes_what_it_says() {
     let value: Arc<Cluster> = cluster().value(|_| {});
     assert_eq!((&*value.name, value.connect_timeout), ("blue", Duration::from_secs(5)));
-    assert!(value.tls.is_none() && !value.report_load && value.unsupported.is_empty());
+    assert!(value.tls.is_none() && value.load.is_none() && value.unsupported.is_empty());
     assert!((value.panic_threshold.0 - 50.0).abs() < f64::EPSILON);
     let value: Arc<Cluster> = cluster().value(|cluster| {
         cluster.connect_timeout = millis(1500);
         cluster.lrs_server = Some(this_server());
+        // Rule 130: what is not known is ignored.
+        let metrics = ["named_metrics.a.b", "cpu_utilization", "speed", "named_metrics.", "named_metrics.*"];
+        cluster.lrs_report_endpoint_metrics = metrics.map(str::to_owned).to_vec();
+        config(cluster).service_name = "eds".to_owned();
         cluster.common_lb_config =
             Some(CommonLbConfig { healthy_panic_threshold: Some(Percent { value: 0.0 }), ..Default::default() });
         cluster.lb_subset_config = Some(pb::cluster::LbSubsetConfig::default());
         cluster.health_checks.push(core::HealthCheck::default());
     });
     assert_eq!(value.connect_timeout, Duration::from_millis(1500));
-    assert!(value.report_load && value.panic_threshold.0 == 0.0);
+    assert!(value.panic_threshold.0 == 0.0);
+    let metrics = vec![EndpointMetric::Named("a.b".into()), EndpointMetric::Cpu, EndpointMetric::AllNamed];
+    assert_eq!(value.load, Some(LoadPolicy { service_name: "eds".into(), metrics }));
     let notes: Vec<(&str, UnsupportedEffect)> =
         value.unsupported.iter().map(|note| (note.field.as_str(), note.effect)).collect();
     let expected =

@@ -31,7 +31,14 @@ fn ring() -> Arc<dyn Picker> {
                 metadata: BTreeMap::from([("envoy.lb".into(), hash_key)]),
             };
             let locality = Arc::new(Locality::default());
-            Arc::new(Candidate { endpoint: Arc::new(endpoint), locality, priority: 0, locality_weight: 1, state })
+            Arc::new(Candidate {
+                endpoint: Arc::new(endpoint),
+                locality,
+                priority: 0,
+                locality_weight: 1,
+                state,
+                observer: None,
+            })
         })
         .collect();
     RingHashConfig::default().build(&candidates, None, 0)

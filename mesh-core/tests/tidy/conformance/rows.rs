@@ -34,11 +34,11 @@ pub(crate) const ROWS: &[Row] = &[
     row(CLIENT, "A53", "`ignore_resource_deletion`", ""),
     row(CLIENT, "A54", "which statuses a control plane may cause", ""),
     row(CLIENT, "A57", "timers, and failures of the stream", ""),
-    row(CLIENT, "A64", "LRS: metrics of the application", "there are no load reports yet"),
+    row(CLIENT, "A64", "LRS: metrics of the application", ""),
     row(CLIENT, "A65", "mTLS to the control plane", ""),
     row(CLIENT, "A71", "fallback between servers", ""),
     row(CLIENT, "A74", "one configuration per target, without tears", ""),
-    row(CLIENT, "A85", "LRS: which metrics go where", "there are no load reports yet"),
+    row(CLIENT, "A85", "LRS: which metrics go where", ""),
     row(CLIENT, "A88", "ambient and fatal errors, `fail_on_data_errors`, errors that a server reports (xRFC TP3)", ""),
     row(
         CLIENT,

@@ -5,6 +5,7 @@ mod dialogue;
 mod failing;
 mod our_client;
 mod certificates;
+mod load;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::listener::v3::Listener;

@@ -11,7 +11,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use mesh_core::load::LoadLease;
 use mesh_core::model::{Cluster, HttpProtocol, Name};
 use mesh_core::policy::limit::Breaker;
 use mesh_core::policy::retry::Budget;
@@ -28,6 +29,8 @@ pub(crate) struct ClusterState {
     config: ArcSwap<ClusterConfig>,
     breaker: ArcSwap<Breaker>,
     budget: Arc<Budget>,
+    /// Its load, if a control plane wants to know it.
+    load: ArcSwapOption<LoadLease>,
     /// One for each [`WireProtocol`], in its order: gRPC and HTTP/1.1 to one cluster need connections of their own.
     lanes: [Lane; 3],
 }
@@ -49,6 +52,7 @@ impl ClusterState {
             config: ArcSwap::new(config),
             breaker: ArcSwap::default(),
             budget: Arc::default(),
+            load: ArcSwapOption::empty(),
             lanes: [WireProtocol::Http1, WireProtocol::Http2, WireProtocol::Negotiated].map(lane),
         }
     }
@@ -73,6 +77,13 @@ impl ClusterState {
 
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// A request was dropped: by a category, or by the breaker.
+    pub(crate) fn dropped(&self, category: Option<&str>) {
+        if let Some(lease) = &*self.load.load() {
+            lease.load().dropped(category);
+        }
     }
 
     /// The lane of a request: what the cluster says, or what the request needs.

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_core::balance::{Candidate, CandidateState};
+use mesh_core::balance::{Candidate, CandidateState, LoadObserver, Observer};
 use mesh_core::error::{Code, Error};
+use mesh_core::load::{ClusterKey, LoadLease, LoadStore};
 use mesh_core::model::{Cluster, DiscoveryKind, Endpoint, LocalityEndpoints, Name, UpstreamTls};
 use mesh_core::snapshot::{Children, ClusterConfig};
 
@@ -19,6 +20,8 @@ pub(crate) struct Registry {
     clusters: BTreeMap<Name, Entry>,
     factory: Arc<dyn EndpointFactory>,
     signal: Arc<Signal>,
+    /// What is counted for control planes; None: there is none to tell.
+    loads: Option<Arc<LoadStore>>,
     seed: u64,
 }
 
@@ -38,8 +41,18 @@ struct Known {
 }
 
 impl Registry {
-    pub(crate) fn new(factory: Arc<dyn EndpointFactory>, signal: Arc<Signal>, seed: u64) -> Self {
-        Self { clusters: BTreeMap::new(), factory, signal, seed }
+    pub(crate) fn new(
+        factory: Arc<dyn EndpointFactory>,
+        signal: Arc<Signal>,
+        loads: Option<Arc<LoadStore>>,
+        seed: u64,
+    ) -> Self {
+        Self { clusters: BTreeMap::new(), factory, signal, loads, seed }
+    }
+
+    /// Whether load can be reported.
+    pub(crate) fn reports_load(&self) -> bool {
+        self.loads.is_some()
     }
 
     /// The handle of a cluster under this configuration.
@@ -55,10 +68,10 @@ impl Registry {
         check(&config.cluster, &*self.factory)?;
         let name = &config.cluster.name;
         if let Some(entry) = self.clusters.get_mut(name) {
-            entry.update(config, leaves);
+            entry.update(config, leaves, self.loads.as_ref());
             return Ok(entry.handle.clone());
         }
-        let entry = Entry::new(config, leaves, &self.signal);
+        let entry = Entry::new(config, leaves, &self.signal, self.loads.as_ref());
         let handle = entry.handle.clone();
         self.clusters.insert(name.clone(), entry);
         Ok(handle)
@@ -68,7 +81,7 @@ impl Registry {
     pub(crate) fn update(&mut self, config: &Arc<ClusterConfig>) {
         if let Some(entry) = self.clusters.get_mut(&config.cluster.name) {
             let leaves = entry.handle.leaves.clone();
-            entry.update(config, leaves);
+            entry.update(config, leaves, self.loads.as_ref());
         }
     }
 
@@ -82,12 +95,18 @@ impl Registry {
 }
 
 impl Entry {
-    fn new(config: &Arc<ClusterConfig>, leaves: Vec<Arc<ClusterHandle>>, signal: &Arc<Signal>) -> Self {
+    fn new(
+        config: &Arc<ClusterConfig>,
+        leaves: Vec<Arc<ClusterHandle>>,
+        signal: &Arc<Signal>,
+        loads: Option<&Arc<LoadStore>>,
+    ) -> Self {
         let state = Arc::new(ClusterState::new(config.clone(), signal));
+        state.load.store(lease(config, loads));
         Self { config: config.clone(), handle: handle(state, config, leaves), known: Default::default() }
     }
 
-    fn update(&mut self, config: &Arc<ClusterConfig>, leaves: Vec<Arc<ClusterHandle>>) {
+    fn update(&mut self, config: &Arc<ClusterConfig>, leaves: Vec<Arc<ClusterHandle>>, loads: Option<&Arc<LoadStore>>) {
         if Arc::ptr_eq(&self.config, config) && same(&leaves, &self.handle.leaves) {
             return;
         }
@@ -96,6 +115,8 @@ impl Entry {
         if service_name(&self.config.cluster) != service_name(&config.cluster) {
             state.breaker.store(Arc::default());
         }
+        // The next lease before the last one ends: what stays wanted is wanted without a gap.
+        drop(state.load.swap(lease(config, loads)));
         state.config.store(config.clone());
         self.config = config.clone();
         self.handle = handle(state, config, leaves);
@@ -111,7 +132,8 @@ impl Entry {
         let state = self.handle.state.clone();
         for (lane, known) in state.lanes.iter().zip(&mut self.known) {
             if lane.take_dirty() && lane.is_wanted() {
-                drop(lane.publish(build(lane, known, &self.config, factory, seed)));
+                let load = state.load.load_full();
+                drop(lane.publish(build(lane, known, &self.config, load.as_deref(), factory, seed)));
             }
         }
     }
@@ -123,6 +145,19 @@ fn handle(
     leaves: Vec<Arc<ClusterHandle>>,
 ) -> Arc<ClusterHandle> {
     Arc::new(ClusterHandle { state, _lease: config.lease.clone(), leaves })
+}
+
+/// Counts the cluster's load, if a control plane wants to know it and can be told.
+fn lease(config: &ClusterConfig, loads: Option<&Arc<LoadStore>>) -> Option<Arc<LoadLease>> {
+    let (server, policy, loads) = (config.load_server.as_ref()?, config.cluster.load.as_ref()?, loads?);
+    let key = ClusterKey { cluster: config.cluster.name.clone(), service: policy.service_name.clone() };
+    Some(Arc::new(loads.lease(server, key, tokio::time::Instant::now().into_std())))
+}
+
+/// Who counts the requests to a locality.
+fn observer(lease: &LoadLease, locality: &LocalityEndpoints, config: &ClusterConfig) -> Arc<dyn Observer> {
+    let metrics = config.cluster.load.as_ref().map_or(&[][..], |policy| &policy.metrics);
+    Arc::new(LoadObserver::new(lease.load().locality(&locality.locality), metrics.into()))
 }
 
 fn same(a: &[Arc<ClusterHandle>], b: &[Arc<ClusterHandle>]) -> bool {
@@ -153,6 +188,7 @@ fn build(
     lane: &Lane,
     known: &mut HashMap<SocketAddr, Known>,
     config: &ClusterConfig,
+    load: Option<&LoadLease>,
     factory: &dyn EndpointFactory,
     seed: u64,
 ) -> LaneView {
@@ -165,6 +201,7 @@ fn build(
     // What stands leads to the servers that were meant; what is made anew may lead to another, unless TLS says who it is.
     let withdrawn = *lapsing && !config.cluster.tls.as_ref().is_some_and(|tls| tls.proves_identity());
     for locality in &endpoints.localities {
+        let observer = load.map(|load| observer(load, locality, config));
         for endpoint in &locality.endpoints {
             if withdrawn && !known.contains_key(&endpoint.address) && !next.contains_key(&endpoint.address) {
                 continue;
@@ -177,7 +214,7 @@ fn build(
             if withdrawn && !kept.state.is_ready() {
                 continue;
             }
-            candidates.push(Arc::new(candidate(endpoint, locality, &kept.state)));
+            candidates.push(Arc::new(candidate(endpoint, locality, &kept.state, observer.clone())));
             ways.push(kept.way.clone());
         }
     }
@@ -222,12 +259,18 @@ fn make(lane: &Lane, endpoint: &Arc<Endpoint>, cluster: &Cluster, factory: &dyn 
     Known { endpoint: endpoint.clone(), tls: cluster.tls.clone(), state, way }
 }
 
-fn candidate(endpoint: &Arc<Endpoint>, locality: &LocalityEndpoints, state: &Arc<CandidateState>) -> Candidate {
+fn candidate(
+    endpoint: &Arc<Endpoint>,
+    locality: &LocalityEndpoints,
+    state: &Arc<CandidateState>,
+    observer: Option<Arc<dyn Observer>>,
+) -> Candidate {
     Candidate {
         endpoint: endpoint.clone(),
         locality: locality.locality.clone(),
         priority: locality.priority,
         locality_weight: locality.weight,
         state: state.clone(),
+        observer,
     }
 }

@@ -61,7 +61,7 @@ struct World {
 impl World {
     fn new(tls: Option<UpstreamTls>) -> Self {
         let factory = Arc::<Factory>::default();
-        let registry = Registry::new(factory.clone(), Signal::new(), 1);
+        let registry = Registry::new(factory.clone(), Signal::new(), None, 1);
         Self { factory, registry, handle: None, tls: tls.map(Arc::new) }
     }
 
@@ -70,6 +70,7 @@ impl World {
         let config = Arc::new(ClusterConfig {
             cluster: Arc::new(cluster(self.tls.clone())),
             children: Children::Endpoints { endpoints: Arc::new(endpoints(ports)), note: None, lapsing },
+            load_server: None,
             lease: Arc::new(Lease { cluster: "a".into() }),
         });
         let handle = self.registry.reconcile(&config, Vec::new()).unwrap();
@@ -114,7 +115,7 @@ fn cluster(tls: Option<Arc<UpstreamTls>>) -> Cluster {
         circuit_breakers: CircuitBreakers::default(),
         outlier: None,
         protocol: HttpProtocol::Default,
-        report_load: false,
+        load: None,
         panic_threshold: PanicThreshold::default(),
         metadata: Metadata::new(),
         unsupported: Vec::new(),

@@ -65,11 +65,13 @@ fn enter(cluster: &ClusterState) -> Result<BreakerGuard, Error> {
         && !endpoints.drops.is_empty()
         && let Some(drop) = drop_category(&endpoints.drops, fastrand::u64(..))
     {
+        cluster.dropped(Some(&drop.category));
         let text = format!("cluster `{}` drops requests of category `{}`", cluster.name(), drop.category);
         return Err(Error::new(Code::DROPPED, text));
     }
     let max = config.cluster.circuit_breakers.max_requests;
     cluster.breaker().enter(max).ok_or_else(|| {
+        cluster.dropped(None);
         Error::new(Code::OVERLOADED, format!("cluster `{}` has {max} requests in flight", cluster.name()))
     })
 }

@@ -127,7 +127,7 @@ fn picked(view: &LaneView, index: usize, mut attempt: Attempt) -> Picked {
             let _ = set_authority(attempt.request.uri_mut(), authority);
         }
     }
-    let guard = PickGuard::new(candidate.state.clone(), None);
+    let guard = PickGuard::new(candidate.state.clone(), candidate.observer.clone(), attempt.call.grpc);
     let state = candidate.state.clone();
     let (number, address) = (attempt.number, candidate.endpoint.address);
     let observer = attempt.call.link.attempt(number, address, attempt.request.headers_mut());

@@ -48,18 +48,18 @@ impl Future for WireFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let done = ready!(self.sent.as_mut().poll(cx));
-        let (guard, observer) = (self.guard.take(), self.observer.take());
+        let (mut guard, observer) = (self.guard.take(), self.observer.take());
         match done {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                if let Some(guard) = &guard {
+                if let Some(guard) = &mut guard {
                     guard.on_headers(head.status, &head.headers);
                 }
                 let body = ResponseBody::picked(body, guard, self.state.clone(), self.address, observer, &head);
                 Poll::Ready(Ok(Response::from_parts(head, body)))
             }
             Err(failed) => {
-                if let Some(guard) = &guard {
+                if let Some(guard) = &mut guard {
                     guard.on_failure();
                 }
                 if let Some(observer) = observer {
