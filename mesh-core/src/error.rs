@@ -366,15 +366,27 @@ impl fmt::Display for Error {
     }
 }
 
+/// As [`Display`](fmt::Display), with the causes: `main` prints an error so that it returns, and it is read by people. `{:#?}`
+/// is for programmers.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("code", &self.0.code)
-            .field("message", &self.0.message)
-            .field("config_version", &self.0.config_version)
-            .field("retries", &self.0.retries)
-            .field("source", &self.0.source)
-            .finish()
+        if f.alternate() {
+            return f
+                .debug_struct("Error")
+                .field("code", &self.0.code)
+                .field("message", &self.0.message)
+                .field("config_version", &self.0.config_version)
+                .field("retries", &self.0.retries)
+                .field("source", &self.0.source)
+                .finish();
+        }
+        fmt::Display::fmt(self, f)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, "\n  caused by: {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -415,5 +427,15 @@ mod tests {
             ("MESH-604: no (after 1 retry); correct the request".to_owned(), 1)
         );
         assert_eq!(std::mem::size_of::<Error>(), std::mem::size_of::<usize>());
+    }
+
+    #[test]
+    fn what_main_prints_says_what_to_do() {
+        let cause = std::io::Error::other("no such file");
+        let error = Error::new(Code::BAD_FILE, "mesh.yaml cannot be read").with_source(cause);
+        let printed = format!("{error:?}");
+        assert_eq!(printed, format!("{error}\n  caused by: no such file"));
+        assert!(printed.contains(Code::BAD_FILE.next_step()));
+        assert!(format!("{error:#?}").starts_with("Error {"));
     }
 }
