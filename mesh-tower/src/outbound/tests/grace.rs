@@ -158,7 +158,7 @@ async fn without_grace_requests_fail_with_the_reason() {
     let backend = Backend::start("one").await;
     let listener = || listener("a:80", &routes(&to("one")));
     for (left, reason) in [
-        (vec![], "MESH-112: Listener `a:80`: the server reports code 5: Listener `a:80` does not exist"),
+        (vec![], "MESH-206: the host is not in the mesh: Listener `a:80`: the server reports code 5: Listener `a:80`"),
         // What Envoy answers: `cluster_not_found_response_code`.
         (vec![listener()], "503 MESH-205: The route's cluster does not exist."),
         (
