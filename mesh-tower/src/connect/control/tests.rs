@@ -456,6 +456,65 @@ mod tls {
         assert!(error.reason.contains("ca.pem"), "{error}");
     }
 
+    /// gRFC A87: the map beats the roots, and the name must be right all the same.
+    #[tokio::test]
+    async fn a87_the_servers_trust_domain_decides_which_roots_vouch_for_it() {
+        let (ca, other, files) = (Ca::new(), Ca::new(), Files::new());
+        let named = |name| Leaf { dns: vec![name], ..Leaf::workload("spiffe://plane.test/control") };
+        let (port, mut calls) = server(&ca, &named("localhost"), anyone()).await;
+        let (elsewhere, _calls) = server(&ca, &named("elsewhere.test"), anyone()).await;
+        let (plain, _calls) = server(&ca, &Leaf::web("localhost"), anyone()).await;
+        let (map, roots) = (files.path("map.json"), files.path("ca.pem"));
+        // Roots that would do, if they were asked.
+        fs::write(&roots, ca.root_pem()).unwrap();
+        let credentials = format!(
+            r#""channel_creds": [{{"type": "tls", "config": {{"ca_certificate_file": "{roots}",
+               "spiffe_trust_bundle_map_file": "{map}"}}}}]"#
+        );
+        let transport = control_transport();
+        let at = |port| configured(&format!("localhost:{port}"), &credentials);
+        let refusal = async |port: u16| transport.open(&at(port), AGGREGATED_RESOURCES).await.err().unwrap().reason;
+        let write = |domain: &str, ca: &Ca| {
+            let bundles = format!(r#"{{"trust_domains": {{"{domain}": {{"keys": [{}]}}}}}}"#, ca.root_jwk());
+            fs::write(&map, bundles).unwrap();
+        };
+        assert!(refusal(port).await.contains("map.json cannot be read"));
+        write("plane.test", &other);
+        assert!(refusal(port).await.contains("UnknownIssuer"));
+        write("elsewhere.test", &ca);
+        assert!(refusal(port).await.contains("`plane.test` is not in the SPIFFE bundle map"));
+        write("plane.test", &ca);
+        let mut stream = transport.open(&at(port), AGGREGATED_RESOURCES).await.unwrap();
+        send(&mut stream, "hello").await;
+        assert_eq!(calls.recv().await.unwrap().message().await.unwrap(), "hello");
+        assert!(refusal(elsewhere).await.contains("must have the name `localhost`"));
+        assert!(refusal(plain).await.contains("it has 0 URIs"));
+    }
+
+    /// gRFC A65.
+    #[tokio::test]
+    async fn a65_a_certificate_that_is_asked_for_and_not_there_is_an_error_that_names_its_file() {
+        let (ca, files) = (Ca::new(), Files::new());
+        let (port, _calls) = server(&ca, &Leaf::web("localhost"), anyone()).await;
+        let (cert, key, roots) = (files.path("cert.pem"), files.path("key.pem"), files.path("ca.pem"));
+        fs::write(&roots, ca.root_pem()).unwrap();
+        let credentials = format!(
+            r#""channel_creds": [{{"type": "tls", "config": {{"ca_certificate_file": "{roots}",
+               "certificate_file": "{cert}", "private_key_file": "{key}"}}}}]"#
+        );
+        let config = configured(&format!("localhost:{port}"), &credentials);
+        let transport = control_transport();
+        let refusal = async || transport.open(&config, AGGREGATED_RESOURCES).await.err().unwrap().reason;
+        assert!(refusal().await.contains("cert.pem cannot be read"));
+        let (certificate, pair) = ca.issue(&Leaf::workload("spiffe://mesh.test/client"));
+        fs::write(&cert, certificate.pem()).unwrap();
+        assert!(refusal().await.contains("key.pem cannot be read"));
+        fs::write(&key, ca.issue(&Leaf::web("other")).1.serialize_pem()).unwrap();
+        assert!(refusal().await.contains("the private key does not belong to the certificate"));
+        fs::write(&key, pair.serialize_pem()).unwrap();
+        transport.open(&config, AGGREGATED_RESOURCES).await.unwrap();
+    }
+
     /// gRFC A65.
     #[tokio::test]
     async fn our_certificate_is_shown_and_a_rotated_one_with_the_next_connection() {
