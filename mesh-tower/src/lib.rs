@@ -18,7 +18,7 @@ mod observe;
 mod io;
 mod secure;
 
-pub use mesh::{Mesh, MeshBuilder, MeshLayer, MeshMakeLayer, traffic};
+pub use mesh::{ExplainService, Mesh, MeshBuilder, MeshLayer, MeshMakeLayer, traffic};
 
 /// Any error.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

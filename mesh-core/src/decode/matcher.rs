@@ -132,7 +132,7 @@ pub(super) fn headers(values: &[pb::HeaderMatcher], name: &str, at: &At<'_>) -> 
     values.iter().enumerate().filter_map(|(index, value)| header(value, &at.item(name, index))).collect()
 }
 
-fn match_name(name: &str, at: &At<'_>) -> Option<MatchName> {
+pub(super) fn match_name(name: &str, at: &At<'_>) -> Option<MatchName> {
     match name.to_ascii_lowercase().as_str() {
         ":method" => Some(MatchName::Method),
         ":authority" | "host" => Some(MatchName::Authority),

@@ -24,7 +24,7 @@ mod tls;
 mod value;
 
 pub use decoder::Decoder;
-pub use filter::{CorsFilter, FaultFilter, RbacFilter, RouterFilter};
+pub use filter::{CorsFilter, FaultFilter, HeaderMutationFilter, LocalRateLimitFilter, RbacFilter, RouterFilter};
 pub use policy::PolicyScope;
 
 use std::collections::BTreeMap;
@@ -172,6 +172,8 @@ impl Registry {
         let filters = Self::empty()
             .with_filter(Arc::new(RouterFilter))
             .with_filter(Arc::new(FaultFilter))
+            .with_filter(Arc::new(HeaderMutationFilter))
+            .with_filter(Arc::new(LocalRateLimitFilter))
             .with_filter(Arc::new(CorsFilter))
             .with_filter(Arc::new(RbacFilter));
         policy::built_in().into_iter().fold(filters, Self::with_policy)

@@ -142,7 +142,7 @@ impl Target {
         if hosts.is_empty() {
             hosts = routes.virtual_hosts.iter().collect();
         }
-        let mut named: Vec<Name> = hosts.into_iter().flat_map(|host| RouteTable::clusters_of(host)).collect();
+        let mut named: Vec<Name> = hosts.into_iter().flat_map(|host| routes.clusters_of(host)).collect();
         named.sort_unstable();
         named.dedup();
         let named: Arc<[Name]> = named.into();

@@ -74,6 +74,8 @@ fn forward(cluster: &str) -> Arc<Route> {
             mirrors: Vec::new(),
             high_priority: false,
             cors: None,
+            limits: Vec::new(),
+            include_host_limits: false,
         })),
         headers: HeaderMutations::default(),
         overrides: FilterOverrides::new(),
@@ -98,6 +100,7 @@ fn virtual_host(domain: Domain, clusters: &[&str]) -> Arc<VirtualHost> {
         response_attempt_count: false,
         require_tls: Default::default(),
         cors: None,
+        limits: Vec::new(),
         unsupported: Vec::new(),
     })
 }
@@ -575,7 +578,7 @@ fn no_story_tears_or_leaks() {
             }
             if let Some(snapshot) = &story.latest {
                 for host in &snapshot.routes.virtual_hosts {
-                    for name in RouteTable::clusters_of(host) {
+                    for name in snapshot.routes.clusters_of(host) {
                         assert!(snapshot.clusters.contains_key(&name), "seed {seed}: torn at `{name}`");
                     }
                 }

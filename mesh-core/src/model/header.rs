@@ -2,6 +2,8 @@
 
 use http::{HeaderName, HeaderValue};
 
+use super::matcher::StringMatch;
+
 /// `request_headers_to_add`, `request_headers_to_remove` and their response twins, for one level of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderMutations {
@@ -23,6 +25,29 @@ impl HeaderMutations {
             && self.response_append.is_empty()
             && self.response_remove.is_empty()
     }
+}
+
+/// `extensions.filters.http.header_mutation.v3.Mutations`: what the filter of that name does, step by step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderSteps {
+    /// Done to requests.
+    pub request: Vec<HeaderStep>,
+    /// Done to responses.
+    pub response: Vec<HeaderStep>,
+    /// `most_specific_header_mutations_wins` of the Listener's filter: routes come after virtual hosts, and not before.
+    pub most_specific_wins: bool,
+}
+
+/// `config.common.mutation_rules.v3.HeaderMutation`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeaderStep {
+    /// Remove a header.
+    Remove(HeaderName),
+    /// Add one, or replace it.
+    Append(HeaderAppend),
+    /// Remove every header whose name matches.
+    RemoveMatching(StringMatch),
 }
 
 /// `config.core.v3.HeaderValueOption`.

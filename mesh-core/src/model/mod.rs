@@ -13,6 +13,7 @@ pub mod listener;
 pub mod load;
 pub mod matcher;
 pub mod metadata;
+pub mod rate_limit;
 pub mod rbac;
 pub mod retry;
 pub mod route;
@@ -22,7 +23,7 @@ pub use cluster::{CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol
 pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
 pub use fault::{FaultAbort, FaultDelay, FaultDelayAmount, FaultOutcome, FaultPolicy, FaultRateLimit};
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
-pub use header::{AppendAction, HeaderAppend, HeaderMutations};
+pub use header::{AppendAction, HeaderAppend, HeaderMutations, HeaderStep, HeaderSteps};
 pub use listener::{
     ChainMatch, Cidr, ClientCertDetails, FilterChain, ForwardClientCert, ForwardClientCertMode, HttpConnection,
     Listener, ListenerKind, OriginTrust, RouteSource, ServerListener, SourceType, Underscores,
@@ -32,6 +33,7 @@ pub use matcher::{
     ByteRegex, Fraction, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, StringMatch,
 };
 pub use metadata::{MetadataMatch, MetadataSource, ValueMatch};
+pub use rate_limit::{HostRules, LimitAction, LimitDescriptor, LimitRule, LocalRateLimit, TokenBucket};
 pub use rbac::{Audit, Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules};
 pub use retry::{Backoff, HedgePolicy, RateLimitedBackoff, ResetFormat, ResetHeader, RetryOn, RetryPolicy};
 pub use route::{

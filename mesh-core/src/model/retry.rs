@@ -1,5 +1,6 @@
 //! When to try again, as configuration (gRFC A44, Envoy's `config.route.v3.RetryPolicy`).
 
+use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
@@ -72,6 +73,9 @@ macro_rules! retry_on {
                 }
             }
         }
+
+        /// Every condition, with the word that names it.
+        const WORDS: &[(RetryOn, &str)] = &[$((RetryOn::$name, $word)),*];
     };
 }
 
@@ -108,6 +112,17 @@ retry_on! {
     GRPC_INTERNAL = 19, "internal";
     /// gRPC `unavailable` (14).
     GRPC_UNAVAILABLE = 20, "unavailable";
+}
+
+impl fmt::Display for RetryOn {
+    /// As `retry_on` says it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = WORDS.iter().filter(|(condition, _)| self.intersects(*condition)).map(|(_, word)| word);
+        if let Some(first) = words.next() {
+            f.write_str(first)?;
+        }
+        words.try_for_each(|word| write!(f, ",{word}"))
+    }
 }
 
 impl RetryOn {

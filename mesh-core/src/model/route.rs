@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::filter::FilterOverrides;
 use super::header::HeaderMutations;
 use super::matcher::{ByteRegex, Fraction, HeaderMatch, PathMatch, QueryMatch, StringMatch, UriTemplate};
+use super::rate_limit::LimitRule;
 use super::retry::{HedgePolicy, RetryPolicy};
 use super::{Metadata, Name, Unsupported};
 
@@ -44,10 +45,13 @@ impl RouteTable {
     /// Every cluster that a request of virtual host `host` may be sent to by name, mirrors included, each once.
     ///
     /// `cluster_header` routes name their clusters only when a request arrives, and are not listed.
-    pub fn clusters_of(host: &VirtualHost) -> Vec<Name> {
+    pub fn clusters_of(&self, host: &VirtualHost) -> Vec<Name> {
         let mut names: Vec<Name> = Vec::new();
+        mirrored(&self.mirrors, &mut names);
+        mirrored(&host.mirrors, &mut names);
         for route in &host.routes {
             if let Action::Forward(forward) = &route.action {
+                mirrored(&forward.mirrors, &mut names);
                 match &forward.cluster {
                     ClusterChoice::Cluster(name) => names.push(name.clone()),
                     ClusterChoice::Weighted(weighted) => {
@@ -61,6 +65,14 @@ impl RouteTable {
         names.dedup();
         names
     }
+}
+
+/// The clusters that mirrors name.
+fn mirrored(mirrors: &[Mirror], names: &mut Vec<Name>) {
+    names.extend(mirrors.iter().filter_map(|mirror| match &mirror.cluster {
+        ClusterChoice::Cluster(name) => Some(name.clone()),
+        _ => None,
+    }));
 }
 
 /// `config.route.v3.VirtualHost`.
@@ -90,6 +102,8 @@ pub struct VirtualHost {
     pub cors: Option<Arc<Cors>>,
     /// `require_tls`.
     pub require_tls: TlsRequirement,
+    /// `rate_limits`: how its requests are described for local rate limits.
+    pub limits: Vec<LimitRule>,
     /// What it asks for and does not get.
     pub unsupported: Vec<Unsupported>,
 }
@@ -240,8 +254,12 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
     /// `priority: HIGH`.
     pub high_priority: bool,
-    /// `cors` of the route (deprecated spelling).
+    /// `cors` of the route (deprecated spelling), with what it does not say taken from the virtual host's.
     pub cors: Option<Arc<Cors>>,
+    /// `rate_limits`: how its requests are described for local rate limits.
+    pub limits: Vec<LimitRule>,
+    /// `include_vh_rate_limits`: the virtual host's rules count beside its own.
+    pub include_host_limits: bool,
 }
 
 /// `RouteAction.cluster_specifier`.
@@ -432,14 +450,14 @@ pub struct Cors {
     pub expose_headers: String,
     /// `max_age`.
     pub max_age: String,
-    /// `allow_credentials`.
-    pub allow_credentials: bool,
+    /// `allow_credentials`; false by default.
+    pub allow_credentials: Option<bool>,
     /// `filter_enabled`.
     pub enabled: Fraction,
     /// `shadow_enabled`.
     pub shadow: Fraction,
-    /// `allow_private_network_access`.
-    pub allow_private_network: bool,
+    /// `allow_private_network_access`; false by default.
+    pub allow_private_network: Option<bool>,
     /// `forward_not_matching_preflights`; true by default.
-    pub forward_not_matching_preflights: bool,
+    pub forward_not_matching_preflights: Option<bool>,
 }

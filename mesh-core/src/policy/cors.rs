@@ -33,20 +33,49 @@ pub fn cors(policy: &Cors, method: &Method, headers: &HeaderMap, draw: u64) -> C
     match (is_allowed(policy, origin), preflight) {
         (true, None) => CorsVerdict::Allow(of_response(policy, origin)),
         (true, Some(asked)) => CorsVerdict::Preflight(of_preflight(policy, origin, asked, headers)),
-        (false, Some(_)) if !policy.forward_not_matching_preflights => CorsVerdict::Preflight(HeaderMap::new()),
+        (false, Some(_)) if policy.forward_not_matching_preflights == Some(false) => {
+            CorsVerdict::Preflight(HeaderMap::new())
+        }
         (false, _) => CorsVerdict::Pass,
     }
 }
 
+/// The policy of several levels, the most specific last: each field is the most specific one's that says it, but whether the
+/// policy is on is the last one's alone (Envoy).
+pub fn merged<'a>(levels: impl DoubleEndedIterator<Item = &'a Cors>) -> Option<Cors> {
+    let mut levels = levels.rev();
+    let mut all = levels.next()?.clone();
+    for less in levels {
+        fill(&mut all.allow_methods, &less.allow_methods);
+        fill(&mut all.allow_headers, &less.allow_headers);
+        fill(&mut all.expose_headers, &less.expose_headers);
+        fill(&mut all.max_age, &less.max_age);
+        if all.allow_origins.is_empty() {
+            all.allow_origins.clone_from(&less.allow_origins);
+        }
+        all.allow_credentials = all.allow_credentials.or(less.allow_credentials);
+        all.allow_private_network = all.allow_private_network.or(less.allow_private_network);
+        all.forward_not_matching_preflights =
+            all.forward_not_matching_preflights.or(less.forward_not_matching_preflights);
+    }
+    Some(all)
+}
+
+fn fill(text: &mut String, less: &str) {
+    if text.is_empty() {
+        less.clone_into(text);
+    }
+}
+
 fn is_allowed(policy: &Cors, origin: &HeaderValue) -> bool {
-    let is_star = |allowed: &crate::model::StringMatch| matches!(&allowed.pattern, crate::model::Pattern::Exact(exact) if exact == "*");
-    policy.allow_origins.iter().any(|allowed| is_star(allowed) || allowed.is_match(origin.as_bytes()))
+    // What would match a star allows everybody.
+    policy.allow_origins.iter().any(|allowed| allowed.is_match(b"*") || allowed.is_match(origin.as_bytes()))
 }
 
 fn of_both(policy: &Cors, origin: &HeaderValue) -> HeaderMap {
     let mut out = HeaderMap::new();
     out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    if policy.allow_credentials {
+    if policy.allow_credentials == Some(true) {
         out.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
     }
     out
@@ -68,7 +97,7 @@ fn of_preflight(policy: &Cors, origin: &HeaderValue, method: &HeaderValue, heade
     allow(ACCESS_CONTROL_ALLOW_METHODS, &policy.allow_methods, Some(method));
     allow(ACCESS_CONTROL_ALLOW_HEADERS, &policy.allow_headers, headers.get(ACCESS_CONTROL_REQUEST_HEADERS));
     insert(&mut out, ACCESS_CONTROL_MAX_AGE, &policy.max_age);
-    if policy.allow_private_network && headers.get(REQUEST_PRIVATE_NETWORK) == Some(&TRUE) {
+    if policy.allow_private_network == Some(true) && headers.get(REQUEST_PRIVATE_NETWORK) == Some(&TRUE) {
         out.insert(ALLOW_PRIVATE_NETWORK, TRUE);
     }
     out
@@ -93,11 +122,11 @@ mod tests {
             allow_headers: "*".to_owned(),
             expose_headers: "x-e".to_owned(),
             max_age: String::new(),
-            allow_credentials: true,
+            allow_credentials: Some(true),
             enabled: Fraction::ALWAYS,
             shadow: Fraction::ALWAYS,
-            allow_private_network: true,
-            forward_not_matching_preflights: true,
+            allow_private_network: Some(true),
+            forward_not_matching_preflights: None,
         }
     }
 
@@ -130,6 +159,28 @@ mod tests {
     }
 
     #[test]
+    fn levels_fill_in_for_each_other_field_by_field() {
+        let none = Cors {
+            allow_origins: Vec::new(),
+            allow_methods: String::new(),
+            allow_headers: String::new(),
+            expose_headers: String::new(),
+            allow_credentials: None,
+            allow_private_network: None,
+            ..policy("unused")
+        };
+        let host = Cors { max_age: "60".to_owned(), ..policy("https://a.test") };
+        let route = Cors { allow_methods: "PATCH".to_owned(), allow_credentials: Some(false), ..none.clone() };
+        let both = merged([&host, &route].into_iter()).unwrap();
+        assert_eq!((both.allow_methods.as_str(), both.max_age.as_str()), ("PATCH", "60"));
+        assert_eq!((both.allow_credentials, both.allow_private_network), (Some(false), Some(true)));
+        assert_eq!(both.allow_origins, host.allow_origins);
+        let off = Cors { enabled: Fraction { numerator: 0, denominator: 100 }, ..none };
+        assert_eq!(merged([&host, &off].into_iter()).unwrap().enabled.numerator, 0, "the route's alone");
+        assert_eq!(merged(std::iter::empty()), None);
+    }
+
+    #[test]
     fn a_preflight_is_answered_in_the_applications_place() {
         let asks = [
             ("origin", "https://a.test"),
@@ -157,7 +208,7 @@ mod tests {
         let asks = [("origin", "https://b.test"), ("access-control-request-method", "PUT")];
         let forward = policy("https://a.test");
         assert_eq!(run(&forward, &Method::OPTIONS, &asks), CorsVerdict::Pass);
-        let keep = Cors { forward_not_matching_preflights: false, ..forward };
+        let keep = Cors { forward_not_matching_preflights: Some(false), ..forward };
         assert_eq!(run(&keep, &Method::OPTIONS, &asks), CorsVerdict::Preflight(HeaderMap::new()));
     }
 }

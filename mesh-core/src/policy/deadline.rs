@@ -186,6 +186,8 @@ mod tests {
             mirrors: Vec::new(),
             high_priority: false,
             cors: None,
+            limits: Vec::new(),
+            include_host_limits: false,
         }
     }
 

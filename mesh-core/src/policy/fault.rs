@@ -27,8 +27,8 @@ pub struct Fault {
     pub delay: Option<Duration>,
     /// It is answered so, and goes no further.
     pub abort: Option<Abort>,
-    /// Its response is to be slowed down.
-    pub slow_response: bool,
+    /// Its response's body comes no faster than so many bytes per second.
+    pub response_rate: Option<u64>,
 }
 
 impl Fault {
@@ -59,7 +59,7 @@ pub fn fault(policy: &FaultPolicy, facts: &RequestFacts<'_>, cluster: Option<&st
     Fault {
         delay: delay(policy, headers, draws[0]),
         abort: abort(policy, headers, draws[1]),
-        slow_response: slow_response(policy, headers, draws[2]),
+        response_rate: response_rate(policy, headers, draws[2]),
     }
 }
 
@@ -92,11 +92,10 @@ fn abort(policy: &FaultPolicy, headers: &HeaderMap, draw: u64) -> Option<Abort> 
     share.contains(draw).then_some(outcome)
 }
 
-fn slow_response(policy: &FaultPolicy, headers: &HeaderMap, draw: u64) -> bool {
-    policy.rate_limit.is_some_and(|limit| {
-        let asked = limit.kib_per_second.is_some() || number::<u64>(headers, THROUGHPUT).is_some_and(|rate| rate > 0);
-        asked && lowered(limit.share, headers, THROUGHPUT_SHARE).contains(draw)
-    })
+fn response_rate(policy: &FaultPolicy, headers: &HeaderMap, draw: u64) -> Option<u64> {
+    let limit = policy.rate_limit?;
+    let kib = limit.kib_per_second.or_else(|| number(headers, THROUGHPUT)).filter(|rate| *rate > 0)?;
+    lowered(limit.share, headers, THROUGHPUT_SHARE).contains(draw).then(|| kib.saturating_mul(1024))
 }
 
 /// The abort that the request asks for itself. The HTTP status wins.
@@ -173,7 +172,7 @@ mod tests {
             ([0, 0, 0], Some(MS), Some(teapot)),
             ([99, 99, 0], None, None),
         ] {
-            assert_eq!(run(&policy, &[], draws), Fault { delay, abort, slow_response: false }, "{draws:?}");
+            assert_eq!(run(&policy, &[], draws), Fault { delay, abort, response_rate: None }, "{draws:?}");
         }
         assert!(run(&FaultPolicy::default(), &[], [0; 3]).is_none());
     }
@@ -240,9 +239,10 @@ mod tests {
             rate_limit: Some(FaultRateLimit { kib_per_second, share: HALF }),
             ..FaultPolicy::default()
         };
-        assert!(run(&limited(Some(1)), &[], [0, 0, 49]).slow_response);
-        assert!(!run(&limited(Some(1)), &[], [0, 0, 50]).slow_response);
-        assert!(!run(&limited(None), &[], [0; 3]).slow_response);
-        assert!(run(&limited(None), &[(THROUGHPUT, "8")], [0; 3]).slow_response);
+        assert_eq!(run(&limited(Some(1)), &[], [0, 0, 49]).response_rate, Some(1024));
+        assert_eq!(run(&limited(Some(1)), &[], [0, 0, 50]).response_rate, None);
+        assert_eq!(run(&limited(None), &[], [0; 3]).response_rate, None);
+        assert_eq!(run(&limited(None), &[(THROUGHPUT, "8")], [0; 3]).response_rate, Some(8192));
+        assert_eq!(run(&limited(None), &[(THROUGHPUT, "0")], [0; 3]).response_rate, None);
     }
 }

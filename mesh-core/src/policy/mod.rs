@@ -7,6 +7,7 @@ pub mod grpc;
 pub mod limit;
 pub mod metadata;
 pub mod origin;
+pub mod rate_limit;
 pub mod rbac;
 pub mod retry;
 pub mod steering;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
 use super::facts::RequestFacts;
+use crate::identity::{PeerIdentity, Sans};
 
 /// What a substitution may speak of, beside the headers that are being changed.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,8 @@ pub struct FormatFacts<'a> {
     pub remote: Option<SocketAddr>,
     /// The address the request came to.
     pub local: Option<SocketAddr>,
+    /// Who sent it, if it showed a certificate.
+    pub peer: Option<&'a PeerIdentity>,
     /// The response's status, once there is one.
     pub status: Option<StatusCode>,
 }
@@ -62,7 +65,9 @@ fn is_known(name: &str, argument: Option<&str>) -> bool {
         | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT"
         | "DOWNSTREAM_LOCAL_ADDRESS"
         | "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT"
-        | "DOWNSTREAM_LOCAL_PORT" => argument.is_none(),
+        | "DOWNSTREAM_LOCAL_PORT"
+        | "DOWNSTREAM_PEER_URI_SAN"
+        | "DOWNSTREAM_PEER_DNS_SAN" => argument.is_none(),
         _ => false,
     }
 }
@@ -117,6 +122,8 @@ fn command(name: &str, argument: Option<&str>, current: &HeaderMap, facts: &Form
         ("QUERY_PARAM", Some(name)) => text(&facts.request.query_parameter(name).unwrap_or("")),
         ("PROTOCOL", None) => text(&format_args!("{:?}", facts.version)),
         ("RESPONSE_CODE", None) => text(&facts.status.map_or(0, |status| status.as_u16())),
+        ("DOWNSTREAM_PEER_URI_SAN", None) => text(&names(facts, |sans| &sans.uris)),
+        ("DOWNSTREAM_PEER_DNS_SAN", None) => text(&names(facts, |sans| &sans.dns)),
         ("DOWNSTREAM_LOCAL_PORT", None) => {
             if let Some(local) = facts.local {
                 text(&local.port());
@@ -132,6 +139,11 @@ fn command(name: &str, argument: Option<&str>, current: &HeaderMap, facts: &Form
         }
         _ => {}
     }
+}
+
+/// The names of one kind in the peer's certificate.
+fn names(facts: &FormatFacts<'_>, kind: impl Fn(&Sans) -> &Vec<String>) -> String {
+    facts.peer.map(|peer| kind(peer.sans()).join(",")).unwrap_or_default()
 }
 
 /// `%REQ(a?b)%`: the first of the two that is there; names with a colon are pseudo-headers.

@@ -5,7 +5,9 @@ use http::{HeaderMap, HeaderValue};
 
 use super::decide::Decision;
 use super::format::{FormatFacts, expand};
-use crate::model::{Action, AppendAction, ClusterChoice, HeaderAppend, HeaderMutations, RouteTable, WeightedCluster};
+use crate::model::{
+    Action, AppendAction, ClusterChoice, HeaderAppend, HeaderMutations, HeaderStep, RouteTable, WeightedCluster,
+};
 
 impl Decision {
     /// The entry of the weighted clusters that was chosen, if they were asked.
@@ -45,6 +47,21 @@ pub fn mutate_request(level: &HeaderMutations, headers: &mut HeaderMap, facts: &
 /// Applies the response half of one level, in the same order.
 pub fn mutate_response(level: &HeaderMutations, headers: &mut HeaderMap, facts: &FormatFacts<'_>) {
     apply(&level.response_remove, &level.response_append, headers, facts);
+}
+
+/// Does the steps of a header mutation filter, each after the other (Envoy).
+pub fn mutate_in_steps(steps: &[HeaderStep], headers: &mut HeaderMap, facts: &FormatFacts<'_>) {
+    for step in steps {
+        match step {
+            HeaderStep::Remove(name) => while headers.remove(name).is_some() {},
+            HeaderStep::Append(append) => apply(&[], std::slice::from_ref(append), headers, facts),
+            HeaderStep::RemoveMatching(pattern) => {
+                let matching = headers.keys().filter(|name| pattern.is_match(name.as_str().as_bytes()));
+                let matching: Vec<http::HeaderName> = matching.cloned().collect();
+                matching.iter().for_each(|name| while headers.remove(name).is_some() {});
+            }
+        }
+    }
 }
 
 fn apply(remove: &[http::HeaderName], append: &[HeaderAppend], headers: &mut HeaderMap, facts: &FormatFacts<'_>) {

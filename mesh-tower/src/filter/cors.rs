@@ -6,7 +6,7 @@ use http::{StatusCode, request};
 use mesh_core::decode::CorsFilter as Decoding;
 use mesh_core::error::Error;
 use mesh_core::model::{Action, Cors, FilterConfig, HttpFilter};
-use mesh_core::policy::cors::{CorsVerdict, cors};
+use mesh_core::policy::cors::{CorsVerdict, cors, merged};
 
 use super::{Filter, FilterFacts, FilterType, Verdict, config_of};
 use crate::reply::Reply;
@@ -21,8 +21,9 @@ impl<F: FilterFacts> FilterType<F> for CorsFilterType {
     }
 
     fn build(&self, _filter: &HttpFilter, overrides: &[Arc<dyn FilterConfig>]) -> Result<Arc<dyn Filter<F>>, Error> {
-        let policy = overrides.last().map(|policy| config_of::<Cors>(policy, Decoding::TYPE_URL)).transpose()?;
-        Ok(Arc::new(CrossOrigin { policy }))
+        let levels = overrides.iter().map(|policy| config_of::<Cors>(policy, Decoding::TYPE_URL));
+        let levels = levels.collect::<Result<Vec<Cors>, Error>>()?;
+        Ok(Arc::new(CrossOrigin { policy: merged(levels.iter()) }))
     }
 }
 

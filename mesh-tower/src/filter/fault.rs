@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use http::{StatusCode, request};
 use mesh_core::decode::FaultFilter as Decoding;
-use mesh_core::error::{Code, Error};
+use mesh_core::error::Error;
 use mesh_core::model::{FaultPolicy, FilterConfig, HttpFilter};
 use mesh_core::policy::fault::{Abort, Fault, fault};
 use mesh_core::policy::limit::{Breaker, BreakerGuard};
 
-use super::{Filter, FilterFacts, FilterType, Verdict, config_of};
+use super::{Filter, FilterFacts, FilterType, Pace, Verdict, config_of};
 use crate::reply::Reply;
 
 /// What Envoy says to the client.
@@ -57,26 +57,28 @@ impl<F: FilterFacts> Filter<F> for FaultInjection {
 
 fn inject(fault: Fault, active: BreakerGuard) -> Verdict {
     match fault.delay {
-        None => after(&fault),
+        None => after(&fault, active),
         Some(delay) => Verdict::Wait(Box::pin(wait(delay, fault, active))),
     }
 }
 
-/// The request counts as faulted as long as it waits.
+/// The request counts as faulted as long as it waits, and as its response is slow.
 async fn wait(delay: Duration, fault: Fault, active: BreakerGuard) -> Verdict {
     tokio::time::sleep(delay).await;
-    drop(active);
-    after(&fault)
+    after(&fault, active)
 }
 
-fn after(fault: &Fault) -> Verdict {
+fn after(fault: &Fault, active: BreakerGuard) -> Verdict {
     let reply = match fault.abort {
         Some(Abort::Http(status)) => Reply::new(status, MESSAGE),
         Some(Abort::Grpc(code)) => Reply { grpc_status: Some(code), ..Reply::new(StatusCode::OK, MESSAGE) },
-        None if fault.slow_response => {
-            Reply::of(&Error::new(Code::UNSUPPORTED_ROUTE, "response_rate_limit is not supported"))
-        }
-        None => return Verdict::Continue,
+        None => match fault.response_rate {
+            None => return Verdict::Continue,
+            Some(rate) => {
+                let pace = Pace::new(rate, active);
+                return Verdict::Watch(Box::new(move |response| drop(response.extensions.insert(pace))));
+            }
+        },
     };
     Verdict::Reply(Box::new(reply))
 }

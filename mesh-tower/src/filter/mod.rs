@@ -6,6 +6,9 @@
 
 mod cors;
 mod fault;
+mod header_mutation;
+mod local_rate_limit;
+mod pace;
 mod run;
 
 use std::any::Any;
@@ -16,12 +19,16 @@ use std::sync::Arc;
 
 use http::{request, response};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Name, Route};
+use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Name, Route, VirtualHost};
 use mesh_core::route::RequestFacts;
+use mesh_core::route::format::FormatFacts;
 
 use crate::reply::Reply;
 pub use cors::CorsFilterType;
 pub use fault::FaultFilterType;
+pub use header_mutation::HeaderMutationFilterType;
+pub use local_rate_limit::LocalRateLimitFilterType;
+pub(crate) use pace::{Pace, Pacer, poll_paced};
 pub(crate) use run::FilterRun;
 
 /// One filter of a Listener, with the configuration of one route. Shared by every request of that route.
@@ -73,16 +80,26 @@ pub trait FilterFacts {
 
     /// The route that took it.
     fn route(&self) -> &Route;
+
+    /// The virtual host of that route.
+    fn host(&self) -> &VirtualHost;
+
+    /// What formats may speak of.
+    fn format<'a>(&'a self, request: &'a request::Parts) -> FormatFacts<'a>;
 }
 
 /// The types of filters that can be applied, by type URL; none by default.
 pub struct Filters<F>(BTreeMap<Name, Arc<dyn FilterType<F>>>);
 
-impl<F: FilterFacts> Filters<F> {
-    /// The built-in types: fault injection and CORS.
+impl<F: FilterFacts + Clone + Send + Sync + 'static> Filters<F> {
+    /// The built-in types: fault injection, CORS, header mutation and local rate limits.
     #[must_use]
     pub fn standard() -> Self {
-        Self::default().with(Arc::new(FaultFilterType::default())).with(Arc::new(CorsFilterType))
+        Self::default()
+            .with(Arc::new(FaultFilterType::default()))
+            .with(Arc::new(CorsFilterType))
+            .with(Arc::new(HeaderMutationFilterType))
+            .with(Arc::new(LocalRateLimitFilterType::default()))
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request;
-use mesh_core::model::Route;
+use mesh_core::model::{Route, VirtualHost};
+use mesh_core::route::format::FormatFacts;
 
 use super::identify::PeerInfo;
 use super::route::facts_of;
@@ -21,6 +22,8 @@ pub struct RequestFacts {
     pub client: IpAddr,
     /// The route that took it.
     pub route: Arc<Route>,
+    /// The virtual host of that route.
+    pub host: Arc<VirtualHost>,
     /// Whether it is gRPC.
     pub grpc: bool,
     /// The number of the configuration it is under.
@@ -38,5 +41,20 @@ impl FilterFacts for RequestFacts {
 
     fn route(&self) -> &Route {
         &self.route
+    }
+
+    fn host(&self) -> &VirtualHost {
+        &self.host
+    }
+
+    fn format<'a>(&'a self, request: &'a request::Parts) -> FormatFacts<'a> {
+        FormatFacts {
+            request: self.request(request),
+            version: request.version,
+            remote: Some(self.peer.remote_addr()),
+            local: Some(self.peer.local_addr()),
+            peer: self.peer.identity(),
+            status: None,
+        }
     }
 }

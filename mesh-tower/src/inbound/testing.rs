@@ -72,6 +72,7 @@ pub(crate) fn table(domain: Domain, routes: Vec<Arc<Route>>) -> Arc<RouteTable> 
         response_attempt_count: false,
         cors: None,
         require_tls: Default::default(),
+        limits: Vec::new(),
         unsupported: Vec::new(),
     };
     Arc::new(RouteTable {

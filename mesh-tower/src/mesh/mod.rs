@@ -3,6 +3,7 @@
 mod apply;
 mod builder;
 mod drain;
+mod explain;
 mod layer;
 pub mod traffic;
 
@@ -17,6 +18,7 @@ use mesh_core::status::ConfigStatus;
 
 pub use builder::MeshBuilder;
 pub(crate) use drain::{InFlight, InFlightGuard};
+pub use explain::ExplainService;
 pub use layer::{MeshLayer, MeshMakeLayer};
 #[cfg(feature = "server")]
 pub(crate) use traffic::number;
@@ -25,7 +27,7 @@ pub(crate) use traffic::{Calls, ClientRecord};
 #[cfg(feature = "server")]
 use crate::inbound::{Bound, InboundOptions, Listeners, RequestBody, serve};
 use crate::observe::Telemetry;
-use crate::outbound::{HttpClient, OutboundOptions, Passthrough, Signal, TargetState, Targets, Watches, Way, stack};
+use crate::outbound::{HttpClient, OutboundOptions, Passthrough, Signal, Targets, Watches, Way, stack};
 #[cfg(feature = "server")]
 use apply::Servers;
 use traffic::Traffic;
@@ -153,19 +155,7 @@ impl Mesh {
     ///
     /// Why there is none: the control plane cannot be reached, the Listener does not exist or was refused.
     pub async fn ready(&self, target: &str) -> Result<(), Error> {
-        let target = mesh_core::target::Target::parse(target)?;
-        let pinned = self.0.outbound.targets.pin(&target)?;
-        let mut reader = pinned.slot().reader();
-        loop {
-            match &**reader.load() {
-                TargetState::Ready(_) => return Ok(()),
-                TargetState::Missing(why) => return Err(why.error.clone()),
-                TargetState::Waiting => {}
-            }
-            if reader.changed().await.is_err() {
-                return Err(Error::new(mesh_core::error::Code::SHUT_DOWN, "the mesh was shut down"));
-            }
-        }
+        self.view(&mesh_core::target::Target::parse(target)?).await.map(drop)
     }
 
     /// What the mesh's xDS clients know: every resource that is wanted, its state, version, bytes and errors. The content of

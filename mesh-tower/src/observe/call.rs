@@ -142,6 +142,11 @@ fn attributes(facts: &CallFacts<'_>, method: &str) -> Vec<KeyValue> {
 }
 
 impl CallLink {
+    /// Of no call: nothing is observed.
+    pub(crate) fn off() -> Self {
+        Self(Link::Off)
+    }
+
     /// The configuration `version` decided that the call goes to `cluster` by `route`.
     pub(crate) fn decided(&self, cluster: &Name, route: &Name, version: u64) {
         if let Link::Recording(shared) = &self.0 {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::Extensions;
+use mesh_core::identity::PeerIdentity;
 use mesh_core::route::TlsFacts;
 
 #[cfg(feature = "server")]
@@ -33,6 +34,11 @@ impl Downstream {
         self.0.as_ref().map(PeerInfo::local_addr)
     }
 
+    /// Who the client is, as its certificate proves.
+    pub(crate) fn peer(&self) -> Option<&PeerIdentity> {
+        self.0.as_ref().and_then(PeerInfo::identity)
+    }
+
     /// What routes may ask of its TLS; None is plaintext.
     pub(crate) fn tls(&self) -> Option<TlsFacts> {
         let peer = self.0.as_ref().filter(|peer| peer.is_tls())?;
@@ -58,6 +64,10 @@ impl Downstream {
     }
 
     pub(crate) fn local(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    pub(crate) fn peer(&self) -> Option<&PeerIdentity> {
         None
     }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use http::request;
-use mesh_core::model::{Name, Route};
+use mesh_core::model::{Name, Route, VirtualHost};
 use mesh_core::route::RequestFacts;
+use mesh_core::route::format::FormatFacts;
 
 use super::downstream::Downstream;
 use crate::filter::FilterFacts;
@@ -17,6 +18,8 @@ pub struct OutboundFacts {
     pub target: Name,
     /// The route that took it.
     pub route: Arc<Route>,
+    /// The virtual host of that route.
+    pub host: Arc<VirtualHost>,
     /// The cluster it goes to; None if the route answers itself.
     pub cluster: Option<Name>,
     /// Whether it is gRPC.
@@ -48,5 +51,20 @@ impl FilterFacts for OutboundFacts {
 
     fn route(&self) -> &Route {
         &self.route
+    }
+
+    fn host(&self) -> &VirtualHost {
+        &self.host
+    }
+
+    fn format<'a>(&'a self, request: &'a request::Parts) -> FormatFacts<'a> {
+        FormatFacts {
+            request: self.request(request),
+            version: request.version,
+            remote: self.downstream.remote(),
+            local: self.downstream.local(),
+            peer: self.downstream.peer(),
+            status: None,
+        }
     }
 }

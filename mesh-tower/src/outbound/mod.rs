@@ -1,7 +1,7 @@
 //! A request's way, outbound, in the order it is walked:
 //!
 //! ```text
-//! resolve -> route -> deadline -> filter -> shape -> retry -> [ limit -> pick -> connect -> secure ] -> wire
+//! resolve -> route -> deadline -> filter -> shape -> mirror -> retry -> [ limit -> pick -> connect -> secure ] -> wire
 //!         -> passthrough, where the host is not in the mesh and the client lets it pass
 //! ```
 //!
@@ -14,6 +14,7 @@ mod watches;
 mod target;
 mod view;
 mod cluster;
+mod explain;
 mod apply;
 mod downstream;
 mod stage;
@@ -24,6 +25,7 @@ mod route;
 mod deadline;
 mod filter;
 mod shape;
+mod mirror;
 mod retry;
 mod limit;
 mod pick;
@@ -40,6 +42,8 @@ use mesh_core::model::{Action, ClusterChoice, Route, Unsupported, UnsupportedEff
 pub(crate) use apply::OutboundApply;
 pub use client::{HttpClient, InternalCaller, ResponseFuture, WaitForReady};
 pub(crate) use cluster::Signal;
+pub(crate) use explain::explain;
+pub use explain::{Explained, ExplainedCluster, ExplainedEndpoint};
 pub use facts::OutboundFacts;
 pub use options::{OutboundOptions, UnknownHosts};
 pub(crate) use passthrough::Passthrough;
@@ -47,6 +51,7 @@ pub(crate) use resolve::Way;
 pub use response::ResponseBody;
 pub(crate) use stack::stack;
 pub(crate) use target::{NoConfig, TargetSlot, TargetState, Targets};
+pub(crate) use view::TargetView;
 pub(crate) use watches::Watches;
 
 /// The HTTP filters that a client can apply.

@@ -20,7 +20,10 @@ pub struct OutboundOptions {
     /// again. It is for routes and Listeners that have no word: `request_body_buffer_limit`,
     /// `per_request_buffer_limit_bytes` or `per_connection_buffer_limit_bytes`, the most specific of which counts.
     pub replay_bytes: usize,
-    /// The HTTP filters that can be applied; fault injection and CORS by default.
+    /// Copies of requests in flight at the same time (`request_mirror_policies`), for each client: 1,024 by default, as many
+    /// as Envoy's circuit breaker lets through. Further ones are left out.
+    pub max_mirrors: u32,
+    /// The HTTP filters that can be applied; fault injection, CORS and local rate limits by default.
     pub filters: OutboundFilters,
 }
 
@@ -53,6 +56,7 @@ impl Default for OutboundOptions {
             target_idle: Duration::from_secs(300),
             unknown_hosts: UnknownHosts::Refuse,
             replay_bytes: 64 * 1024,
+            max_mirrors: 1024,
             filters: OutboundFilters::standard(),
         }
     }

@@ -21,6 +21,7 @@ use tokio::time::Sleep;
 use super::deadline::over;
 use crate::BoxError;
 use crate::body::MeshBody;
+use crate::filter::{Pacer, poll_paced};
 use crate::mesh::InFlightGuard;
 use crate::observe::{AttemptEnd, AttemptObserver, CallEnd, CallObserver};
 
@@ -29,6 +30,8 @@ use crate::observe::{AttemptEnd, AttemptObserver, CallEnd, CallObserver};
 #[pin_project]
 pub struct ResponseBody {
     body: MeshBody,
+    /// How fast it may come, where a fault slows it down.
+    pacer: Option<Box<Pacer>>,
     held: Held,
     limits: Limits,
     /// Made when the body has to wait for the first time.
@@ -67,7 +70,7 @@ impl ResponseBody {
     /// A body of the mesh itself.
     pub(crate) fn ours(body: MeshBody) -> Self {
         let (held, limits) = (Held::default(), Limits::default());
-        Self { body, held, limits, timer: None, upstream: None, retries: 0 }
+        Self { body, pacer: None, held, limits, timer: None, upstream: None, retries: 0 }
     }
 
     /// The address of the endpoint that the response came from; None: the mesh answered (a redirect, a direct response, a
@@ -93,7 +96,12 @@ impl ResponseBody {
     ) -> Self {
         let said = Said { status: Some(head.status), grpc: GrpcStatus::of(&head.headers), retries: 0 };
         let held = Held { picked: Some((guard, state)), attempt, said, ..Held::default() };
-        Self { body, held, limits: Limits::default(), timer: None, upstream: Some(address), retries: 0 }
+        Self { body, pacer: None, held, limits: Limits::default(), timer: None, upstream: Some(address), retries: 0 }
+    }
+
+    /// Lets the body through no faster than `pacer` says.
+    pub(crate) fn pace(&mut self, pacer: Box<Pacer>) {
+        self.pacer = Some(pacer);
     }
 
     pub(crate) fn hold_breaker(&mut self, guard: Option<BreakerGuard>) {
@@ -177,12 +185,12 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut this = self.project();
-        match Pin::new(&mut *this.body).poll_frame(cx) {
+        match poll_paced(this.pacer, Pin::new(&mut *this.body), cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.held.on_trailers(trailers);
                     this.held.end(None);
-                } else if this.body.is_end_stream() {
+                } else if is_over(this.body, this.pacer.as_deref()) {
                     this.held.end(None);
                 }
                 // The next silence counts from here.
@@ -219,12 +227,20 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        is_over(&self.body, self.pacer.as_deref())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.pacer {
+            None => self.body.size_hint(),
+            // What waits has left the body and is still to come.
+            Some(pacer) => pacer.hint(&self.body.size_hint()),
+        }
     }
+}
+
+fn is_over(body: &MeshBody, pacer: Option<&Pacer>) -> bool {
+    body.is_end_stream() && pacer.is_none_or(Pacer::is_over)
 }
 
 impl Limits {

@@ -8,6 +8,7 @@ use tower_service::Service;
 use super::deadline::{Deadline, DeadlineLayer, From};
 use super::filter::{Filter, FilterLayer};
 use super::limit::{Limit, LimitLayer};
+use super::mirror::{Mirror, MirrorLayer};
 use super::options::OutboundOptions;
 use super::pick::{Pick, PickLayer, Wire};
 use super::resolve::{Resolve, ResolveLayer, Way};
@@ -18,7 +19,10 @@ use super::stage::Arrived;
 use super::target::Targets;
 
 /// What [`stack`] puts together.
-pub(crate) type Stack = Resolve<Route<Deadline<Filter<Deadline<Shape<Retry<Limit<Pick<Wire>>>>>>>>>;
+pub(crate) type Stack = Resolve<Route<Deadline<Filter<Deadline<Shape<Mirror<Retry<Attempts>, Attempts>>>>>>>;
+
+/// What an attempt passes.
+type Attempts = Limit<Pick<Wire>>;
 
 /// A call on its way through the [`Stack`].
 pub(crate) type StackFuture = <Stack as Service<Arrived>>::Future;
@@ -43,10 +47,11 @@ pub(crate) fn stack(way: Way, targets: Arc<Targets>, options: &OutboundOptions, 
     let limit = LimitLayer;
     // The endpoint is chosen last, among those that can take the request now.
     let pick = PickLayer;
+    let attempts: Attempts = limit.layer(pick.layer(Wire));
+    // Copies are of the request as it leaves, once for all its attempts.
+    let mirror = MirrorLayer::new(attempts.clone(), options.max_mirrors);
 
     resolve.layer(
-        route.layer(
-            deadline.layer(filter.layer(timeout.layer(shape.layer(retry.layer(limit.layer(pick.layer(Wire))))))),
-        ),
+        route.layer(deadline.layer(filter.layer(timeout.layer(shape.layer(mirror.layer(retry.layer(attempts))))))),
     )
 }

@@ -90,6 +90,8 @@ pub(crate) struct Attempt {
     pub(crate) number: u32,
     /// The endpoints that this call was sent to, to be avoided.
     pub(crate) tried: Tried,
+    /// Whether canaries are to be avoided, too (`omit_canary_hosts`).
+    pub(crate) omit_canaries: bool,
     /// Whether the picked endpoint's hostname becomes the authority.
     pub(crate) auto_host: bool,
 }
@@ -120,6 +122,12 @@ impl Tried {
     pub(crate) fn contains(&self, state: &Arc<CandidateState>) -> bool {
         self.0.iter().any(|tried| Arc::ptr_eq(tried, state))
     }
+}
+
+/// An attempt under way that can say where it is, for when it is given up.
+pub(crate) trait At {
+    /// The endpoint it was sent to; None while it looks for one.
+    fn endpoint(&self) -> Option<&Arc<CandidateState>>;
 }
 
 /// Why an attempt has no response.

@@ -12,6 +12,7 @@ use mesh_core::policy::grpc::GrpcStatus;
 use pin_project::pin_project;
 
 use crate::BoxError;
+use crate::filter::Pacer;
 use crate::observe::{ServedEnd, ServedObserver};
 
 /// The body of a response: the application's `B`, or a text of the mesh.
@@ -22,6 +23,8 @@ use crate::observe::{ServedEnd, ServedObserver};
 pub struct ReplyBody<B> {
     #[pin]
     kind: Kind<B>,
+    /// How fast it may come, where a fault slows it down.
+    pacer: Option<Box<Pacer>>,
     served: Option<Served>,
 }
 
@@ -49,15 +52,20 @@ enum Kind<B> {
 
 impl<B> ReplyBody<B> {
     pub(crate) fn app(body: B) -> Self {
-        Self { kind: Kind::App(body), served: None }
+        Self { kind: Kind::App(body), pacer: None, served: None }
     }
 
     pub(crate) fn ours(text: Bytes) -> Self {
-        Self { kind: if text.is_empty() { Kind::Done } else { Kind::Ours(text) }, served: None }
+        Self { kind: if text.is_empty() { Kind::Done } else { Kind::Ours(text) }, pacer: None, served: None }
     }
 }
 
 impl<B: Body> ReplyBody<B> {
+    /// Lets the body through no faster than `pacer` says.
+    pub(crate) fn pace(&mut self, pacer: Box<Pacer>) {
+        self.pacer = Some(pacer);
+    }
+
     /// Tells `observer` when the response is over.
     pub(crate) fn observed(&mut self, observer: ServedObserver, status: StatusCode, grpc: Option<GrpcStatus>) {
         let served = Served { observer, status, grpc };
@@ -69,11 +77,12 @@ impl<B: Body> ReplyBody<B> {
     }
 
     fn is_over(&self) -> bool {
-        match &self.kind {
+        let over = match &self.kind {
             Kind::App(body) => body.is_end_stream(),
             Kind::Ours(_) => false,
             Kind::Done => true,
-        }
+        };
+        over && self.pacer.as_deref().is_none_or(Pacer::is_over)
     }
 }
 
@@ -87,7 +96,10 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.as_mut().project();
-        let polled = poll_kind(this.kind.as_mut(), cx);
+        let polled = match this.pacer {
+            None => poll_kind(this.kind.as_mut(), cx),
+            Some(pacer) => pacer.poll(cx, |cx| poll_kind(this.kind.as_mut(), cx)),
+        };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(trailers), Some(served)) = (frame.trailers_ref(), &mut *this.served) {
@@ -116,10 +128,14 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        let hint = match &self.kind {
             Kind::App(body) => body.size_hint(),
             Kind::Ours(text) => SizeHint::with_exact(text.len() as u64),
             Kind::Done => SizeHint::with_exact(0),
+        };
+        match &self.pacer {
+            None => hint,
+            Some(pacer) => pacer.hint(&hint),
         }
     }
 }

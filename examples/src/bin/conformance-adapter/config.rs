@@ -25,7 +25,7 @@ const MANAGER: &str =
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 
 /// Filters that judge the connection or the caller, by the package of their type.
-const SERVER_FILTERS: [&str; 3] = [".http.rbac.", ".http.jwt_authn.", ".http.local_ratelimit."];
+const SERVER_FILTERS: [&str; 2] = [".http.rbac.", ".http.jwt_authn."];
 
 /// Fields of a connection manager that speak of the downstream connection, or of how requests are read from it.
 const SERVER_FIELDS: [&str; 14] = [

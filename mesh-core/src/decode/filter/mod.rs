@@ -2,11 +2,15 @@
 
 mod cors;
 mod fault;
+mod header_mutation;
+mod local_rate_limit;
 mod rbac;
 mod router;
 
 pub use cors::CorsFilter;
 pub use fault::FaultFilter;
+pub use header_mutation::HeaderMutationFilter;
+pub use local_rate_limit::LocalRateLimitFilter;
 pub use rbac::RbacFilter;
 pub use router::RouterFilter;
 

@@ -22,11 +22,11 @@ pub(super) fn route_policy(value: &pb::CorsPolicy, at: &At<'_>) -> Cors {
         allow_headers: line(&value.allow_headers, &at.field("allow_headers")),
         expose_headers: line(&value.expose_headers, &at.field("expose_headers")),
         max_age: line(&value.max_age, &at.field("max_age")),
-        allow_credentials: value.allow_credentials.is_some_and(|value| value.value),
+        allow_credentials: value.allow_credentials.map(|value| value.value),
         enabled: share(enabled, Fraction::ALWAYS, &at.field("filter_enabled")),
         shadow: share(value.shadow_enabled.as_ref(), NEVER, &at.field("shadow_enabled")),
-        allow_private_network: value.allow_private_network_access.is_some_and(|value| value.value),
-        forward_not_matching_preflights: value.forward_not_matching_preflights.is_none_or(|value| value.value),
+        allow_private_network: value.allow_private_network_access.map(|value| value.value),
+        forward_not_matching_preflights: value.forward_not_matching_preflights.map(|value| value.value),
     }
 }
 
@@ -38,11 +38,11 @@ pub(in crate::decode) fn filter_policy(value: &filter::CorsPolicy, at: &At<'_>) 
         allow_headers: line(&value.allow_headers, &at.field("allow_headers")),
         expose_headers: line(&value.expose_headers, &at.field("expose_headers")),
         max_age: line(&value.max_age, &at.field("max_age")),
-        allow_credentials: value.allow_credentials.is_some_and(|value| value.value),
+        allow_credentials: value.allow_credentials.map(|value| value.value),
         enabled: share(value.filter_enabled.as_ref(), Fraction::ALWAYS, &at.field("filter_enabled")),
         shadow: share(value.shadow_enabled.as_ref(), NEVER, &at.field("shadow_enabled")),
-        allow_private_network: value.allow_private_network_access.is_some_and(|value| value.value),
-        forward_not_matching_preflights: value.forward_not_matching_preflights.is_none_or(|value| value.value),
+        allow_private_network: value.allow_private_network_access.map(|value| value.value),
+        forward_not_matching_preflights: value.forward_not_matching_preflights.map(|value| value.value),
     }
 }
 

@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::config::route::v3 as pb;
 use http::StatusCode;
 use pb::route_action::ClusterSpecifier;
 
-use super::{cors, hash, mirror, retry, rewrite, timeout, weighted};
+use super::{cors, hash, mirror, rate_limit, retry, rewrite, timeout, weighted};
 use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::value::{header_name, metadata, short_duration};
@@ -34,6 +34,8 @@ pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &Rout
         metadata_match: endpoint_metadata(value.metadata_match.clone()),
         mirrors: mirror::mirrors(&value.request_mirror_policies, at),
         high_priority: value.priority == 1,
+        limits: rate_limit::rules(&value.rate_limits, at),
+        include_host_limits: value.include_vh_rate_limits.is_some_and(|value| value.value),
         cors: value.cors.as_ref().map(|policy| Arc::new(cors::route_policy(policy, &at.field("cors")))),
     }))
 }
@@ -41,7 +43,6 @@ pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &Rout
 fn note_unsupported(value: &pb::RouteAction, at: &At<'_>) {
     at.all_fail_requests(&[
         ("retry_policy_typed_config", value.retry_policy_typed_config.is_some()),
-        ("rate_limits", !value.rate_limits.is_empty()),
         ("internal_redirect_policy", value.internal_redirect_policy.is_some()),
         ("internal_redirect_action", value.internal_redirect_action != 0),
     ]);

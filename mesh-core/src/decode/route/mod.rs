@@ -9,6 +9,7 @@ mod matches;
 mod mirror;
 mod mutation;
 mod plugin;
+mod rate_limit;
 mod redirect;
 mod retry;
 mod rewrite;
@@ -18,6 +19,8 @@ mod weighted;
 
 pub(super) use cors::filter_policy as cors_filter_policy;
 pub(super) use matches::uri_template;
+pub(super) use mutation::{append as header_append, mutable_name, of_filter as header_mutations};
+pub(super) use rate_limit::{rules as limit_rules, stage as limit_stage};
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use http::HeaderName;

@@ -24,11 +24,20 @@ pub(super) fn mutations(
     }
 }
 
+/// The mutations of a filter, which only adds.
+pub(in crate::decode) fn of_filter(
+    request_add: &[HeaderValueOption],
+    response_add: &[HeaderValueOption],
+    at: &At<'_>,
+) -> HeaderMutations {
+    mutations(request_add, &[], response_add, &[], at)
+}
+
 fn appends(values: &[HeaderValueOption], name: &str, at: &At<'_>) -> Vec<HeaderAppend> {
     values.iter().enumerate().filter_map(|(index, value)| append(value, &at.item(name, index))).collect()
 }
 
-fn append(value: &HeaderValueOption, at: &At<'_>) -> Option<HeaderAppend> {
+pub(in crate::decode) fn append(value: &HeaderValueOption, at: &At<'_>) -> Option<HeaderAppend> {
     let at_header = at.field("header");
     let Some(header) = &value.header else {
         at_header.fault("is missing");
@@ -75,7 +84,7 @@ fn removals(values: &[String], name: &str, at: &At<'_>) -> Vec<http::HeaderName>
 }
 
 /// Pseudo-headers and `host` have rewrites of their own.
-fn mutable_name(name: &str, at: &At<'_>) -> Option<http::HeaderName> {
+pub(in crate::decode) fn mutable_name(name: &str, at: &At<'_>) -> Option<http::HeaderName> {
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
         at.fault(format!("is `{name}`, which cannot be added or removed; use a rewrite"));
         return None;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::google::protobuf::{UInt32Value, UInt64Value};
 
-use super::{action, cors, matches, mirror, mutation, retry};
+use super::{action, cors, matches, mirror, mutation, rate_limit, retry};
 use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::value::{check_line, metadata};
-use crate::model::{BodyLimit, Domain, Route, RouteMatch, TlsRequirement, VirtualHost};
+use crate::model::{Action, BodyLimit, Cors, Domain, Route, RouteMatch, TlsRequirement, VirtualHost};
+use crate::policy::cors::merged;
 
 /// The virtual hosts of a table. A domain that two of them claim is refused, as in Envoy: gRPC takes the first, and which
 /// one the operator meant cannot be known.
@@ -40,9 +41,11 @@ fn check_unique(domains: &[String], seen: &mut BTreeSet<String>, at: &At<'_>) {
 
 fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &At<'_>) -> VirtualHost {
     let limit = body_limit(value.request_body_buffer_limit, value.per_request_buffer_limit_bytes, at);
+    // A route's own policy, in the deprecated spelling, takes from the virtual host's what it does not say.
+    let cors = value.cors.map(|policy| Arc::new(cors::route_policy(&policy, &at.field("cors"))));
     let routes = value.routes.into_iter().enumerate();
     let routes = routes.map(|(index, value)| {
-        let route = route(decoder, value, max_body, &at.item("routes", index));
+        let route = route(decoder, value, cors.as_ref(), max_body, &at.item("routes", index));
         Arc::new(Route { body_limit: route.body_limit.or(limit), ..route })
     });
     let routes = routes.collect();
@@ -50,7 +53,6 @@ fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &A
     let mark = at.mark();
     at.all_fail_requests(&[
         ("matcher", value.matcher.is_some()),
-        ("rate_limits", !value.rate_limits.is_empty()),
         ("retry_policy_typed_config", value.retry_policy_typed_config.is_some()),
         ("route_specifiers", !value.route_specifiers.is_empty()),
     ]);
@@ -75,7 +77,8 @@ fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &A
         mirrors: mirror::mirrors(&value.request_mirror_policies, at),
         request_attempt_count: value.include_request_attempt_count,
         response_attempt_count: value.include_attempt_count_in_response,
-        cors: value.cors.map(|policy| Arc::new(cors::route_policy(&policy, &at.field("cors")))),
+        limits: rate_limit::rules(&value.rate_limits, at),
+        cors,
         require_tls: require_tls(value.require_tls, &at.field("require_tls")),
         unsupported: Vec::new(),
     };
@@ -133,7 +136,7 @@ fn domain(text: &str, at: &At<'_>) -> Option<Domain> {
     parsed
 }
 
-fn route(decoder: &Decoder, value: pb::Route, max_body: u32, at: &At<'_>) -> Route {
+fn route(decoder: &Decoder, value: pb::Route, host_cors: Option<&Arc<Cors>>, max_body: u32, at: &At<'_>) -> Route {
     let mark = at.mark();
     at.all_fail_requests(&[("route_specifiers", !value.route_specifiers.is_empty())]);
     at.all_left_out(&[("tracing", value.tracing.is_some())]);
@@ -145,9 +148,14 @@ fn route(decoder: &Decoder, value: pb::Route, max_body: u32, at: &At<'_>) -> Rou
             RouteMatch::never()
         }
     };
+    let mut action = action::action(decoder, value.action, &matches, max_body, at);
+    if let Action::Forward(forward) = &mut action {
+        let levels = host_cors.into_iter().chain(&forward.cors).map(AsRef::as_ref);
+        forward.cors = merged(levels).map(Arc::new);
+    }
     let route = Route {
         name: value.name.into(),
-        action: action::action(decoder, value.action, &matches, max_body, at),
+        action,
         matches,
         headers: mutation::mutations(
             &value.request_headers_to_add,

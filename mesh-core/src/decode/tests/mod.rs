@@ -10,6 +10,7 @@ mod envelope;
 mod exchange;
 mod filters;
 mod hostile;
+mod limits;
 mod listener;
 mod policies;
 mod rbac;

@@ -115,9 +115,7 @@ impl Attempts {
             return Next::Transparent;
         }
         let Some(policy) = self.policy.clone() else { return Next::Stop(Stop::NotRetriable) };
-        let retriable =
-            if self.is_grpc { is_grpc_retriable(&policy, outcome) } else { is_http_retriable(&policy, outcome) };
-        if !retriable {
+        if !self.is_retriable(outcome) {
             return Next::Stop(Stop::NotRetriable);
         }
         if self.retries >= self.most(&policy) {
@@ -126,6 +124,24 @@ impl Attempts {
         let Some(delay) = self.delay(&policy, outcome, now) else { return Next::Stop(Stop::PushedBack) };
         self.retries += 1;
         Next::Retry(delay)
+    }
+
+    /// Whether the policy names `outcome`, however many attempts are left.
+    pub fn is_retriable(&self, outcome: &Outcome<'_>) -> bool {
+        self.policy.as_ref().is_some_and(|policy| {
+            if self.is_grpc { is_grpc_retriable(policy, outcome) } else { is_http_retriable(policy, outcome) }
+        })
+    }
+
+    /// Decides whether another attempt joins one that is late (Envoy's `hedge_on_per_try_timeout`): whatever the policy
+    /// says of timeouts, if it retries at all and attempts are left. A retry counts as made.
+    pub fn beside(&mut self, now: Now) -> Next {
+        let Some(policy) = self.policy.clone().filter(|_| self.may_retry()) else {
+            return Next::Stop(Stop::Exhausted);
+        };
+        self.retries += 1;
+        self.backoffs += 1;
+        Next::Retry(http_backoff(&policy.backoff, self.backoffs, now.random))
     }
 
     /// A request that never left is repeated, with another endpoint; one that the server refused to look at is repeated

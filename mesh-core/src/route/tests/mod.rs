@@ -100,6 +100,8 @@ fn forward(cluster: ClusterChoice) -> Forward {
         mirrors: Vec::new(),
         high_priority: false,
         cors: None,
+        limits: Vec::new(),
+        include_host_limits: false,
     }
 }
 
@@ -136,6 +138,7 @@ fn host(name: &str, domains: &[&str], routes: Vec<Arc<Route>>) -> Arc<VirtualHos
         response_attempt_count: false,
         require_tls: Default::default(),
         cors: None,
+        limits: Vec::new(),
         unsupported: Vec::new(),
     })
 }

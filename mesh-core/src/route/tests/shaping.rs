@@ -5,11 +5,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use super::*;
 use crate::model::matcher::UriTemplate;
 use crate::model::{
-    AppendAction, ByteRegex, HeaderAppend, HostRewrite, PathRewrite, Redirect, RegexRewrite, WeightedCluster,
-    WeightedClusters,
+    AppendAction, ByteRegex, HeaderAppend, HeaderStep, HostRewrite, PathRewrite, Pattern, Redirect, RegexRewrite,
+    StringMatch, WeightedCluster, WeightedClusters,
 };
 use crate::route::format::{BadFormat, FormatFacts, check, expand};
-use crate::route::mutate::{append_to_list, mutate_request, mutate_response};
+use crate::route::mutate::{append_to_list, mutate_in_steps, mutate_request, mutate_response};
 use crate::route::redirect::location;
 use crate::route::rewrite::{rewrite_authority, rewrite_path};
 use crate::route::{Decision, RouteIndex};
@@ -174,6 +174,7 @@ fn facts(request: &Request) -> FormatFacts<'_> {
         version: Version::HTTP_11,
         remote: Some(([127, 0, 0, 1], 4567).into()),
         local: None,
+        peer: None,
         status: None,
     }
 }
@@ -331,4 +332,23 @@ fn forwarded_hosts_are_a_list_in_one_value() {
     append_to_list(&mut headers, name.clone(), &HeaderValue::from_static("a"));
     append_to_list(&mut headers, name, &HeaderValue::from_static("b:80"));
     assert_eq!(values(&headers, "x-forwarded-host"), ["a,b:80"]);
+}
+
+#[test]
+fn steps_are_done_each_after_the_other() {
+    let request = Request::get("/").with("x-a", "1").with("x-a", "2").with("y", "k");
+    let star = StringMatch { pattern: Pattern::Prefix("x-".into()), ignore_case: false };
+    let append = |name, value, action| HeaderStep::Append(add(name, value, action));
+    let steps = [
+        append("x-a", "%REQ(y)%", AppendAction::OverwriteOrAdd),
+        append("z", "%REQ(x-a)%", AppendAction::AppendOrAdd),
+        append("z", "no", AppendAction::AddIfAbsent),
+        HeaderStep::Remove(HeaderName::from_static("y")),
+    ];
+    let mut headers = request.headers.clone();
+    mutate_in_steps(&steps, &mut headers, &facts(&request));
+    assert_eq!((values(&headers, "x-a"), values(&headers, "z")), (vec!["k".to_owned()], vec!["k".to_owned()]));
+    assert!(!headers.contains_key("y"));
+    mutate_in_steps(&[HeaderStep::RemoveMatching(star)], &mut headers, &facts(&request));
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["z"]);
 }

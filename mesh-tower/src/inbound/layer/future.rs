@@ -15,7 +15,7 @@ use mesh_core::policy::grpc::GrpcStatus;
 use pin_project::pin_project;
 use tower_service::Service;
 
-use crate::filter::FilterRun;
+use crate::filter::{FilterRun, Pace};
 use crate::inbound::BoxError;
 use crate::inbound::RequestFacts;
 use crate::observe::ServedObserver;
@@ -98,7 +98,7 @@ where
         drop(entered);
         let this = self.project();
         let mut response = match this.run {
-            Some(run) => finish(run, *this.version, response),
+            Some(run) => finish(run, *this.version, *this.grpc, response),
             None => response,
         };
         if let Some(served) = this.served.take() {
@@ -169,12 +169,30 @@ where
 }
 
 /// Shows the response to the filters, and tells an HTTP/1 client of a connection that is to end.
-fn finish<R>(run: &mut FilterRun<RequestFacts>, version: Version, response: Response<R>) -> Response<R> {
-    let mut response = run.show(response);
+/// A filter that panics fails its own request only.
+fn finish<R: Body>(
+    run: &mut FilterRun<RequestFacts>,
+    version: Version,
+    grpc: bool,
+    response: Response<ReplyBody<R>>,
+) -> Response<ReplyBody<R>> {
+    let shown = catch_unwind(AssertUnwindSafe(|| run.show(response)));
+    let (mut head, mut body) = shown.unwrap_or_else(|panic| broken(&text_of(panic.as_ref()), grpc)).into_parts();
+    if let Some(pacer) = Pace::take(&mut head) {
+        body.pace(pacer);
+    }
+    let mut response = Response::from_parts(head, body);
     if version <= Version::HTTP_11 && run.facts().peer.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// What the client gets where a filter panicked over the response.
+fn broken<R>(panic: &str, grpc: bool) -> Response<ReplyBody<R>> {
+    let error = Error::new(Code::FILTER_FAILED, format!("a filter panicked: {panic}"));
+    tracing::error!(target: "mesh", "{error}");
+    Reply::of(&error).into_response(grpc).map(ReplyBody::ours)
 }
 
 /// An application that passes requests on through the mesh fails with the mesh's own errors, which say more.

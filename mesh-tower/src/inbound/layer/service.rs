@@ -101,6 +101,7 @@ impl<S> InboundService<S> {
             config_version: routes.version(),
             client,
             route: found.route,
+            host: found.host,
             peer: peer.clone(),
         };
         Ok(FilterRun::new(found.filters, facts))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request;
 use http::uri::PathAndQuery;
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{Action, HttpConnection, Route, RouteTable, Unsupported, UnsupportedEffect};
+use mesh_core::model::{Action, HttpConnection, Route, RouteTable, Unsupported, UnsupportedEffect, VirtualHost};
 use mesh_core::route::facts::{TlsFacts, is_grpc};
 use mesh_core::route::{Decision, NoDecision, RequestFacts, RouteIndex};
 
@@ -31,6 +31,7 @@ pub(crate) struct Routes {
 /// What takes a request.
 pub(crate) struct Found {
     pub(crate) route: Arc<Route>,
+    pub(crate) host: Arc<VirtualHost>,
     pub(crate) filters: FilterChain<FilterFacts>,
 }
 
@@ -102,7 +103,7 @@ impl Routes {
             .with_next_step("give the route a non_forwarding_action"));
         }
         let filters = self.special.get(&key(&route)).unwrap_or(&self.plain).clone();
-        Ok(Found { route, filters })
+        Ok(Found { route, host, filters })
     }
 }
 

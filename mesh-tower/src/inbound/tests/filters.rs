@@ -28,6 +28,8 @@ enum Stamp {
     Deny,
     /// Panics.
     Broken,
+    /// Panics over the response.
+    BrokenLater,
 }
 
 fn append(headers: &mut http::HeaderMap, letter: &str) {
@@ -49,6 +51,7 @@ impl Filter<RequestFacts> for Stamp {
             }
             Self::Deny => return Verdict::Reply(Box::new(Reply::new(StatusCode::FORBIDDEN, "no"))),
             Self::Broken => panic!("on purpose"),
+            Self::BrokenLater => {}
         }
         Verdict::Continue
     }
@@ -57,6 +60,7 @@ impl Filter<RequestFacts> for Stamp {
         if let Self::Mark(letter) | Self::Slow(letter) = self {
             append(&mut response.headers, letter);
         }
+        assert_ne!(*self, Self::BrokenLater, "on purpose");
     }
 }
 
@@ -118,6 +122,7 @@ async fn filters_run_in_order_with_the_overrides_of_the_route() {
         overriding(&route("/with", Action::NonForwarding), "d", config(Stamp::Mark("D"))),
         overriding(&route("/deny", Action::NonForwarding), "b", config(Stamp::Deny)),
         overriding(&route("/broken", Action::NonForwarding), "b", config(Stamp::Broken)),
+        overriding(&route("/later", Action::NonForwarding), "b", config(Stamp::BrokenLater)),
         plain,
     ];
     let config = Config { filters, routes: Ok(table(Domain::Any, routes)), ..Config::new(server.address) };
@@ -136,8 +141,10 @@ async fn filters_run_in_order_with_the_overrides_of_the_route() {
             assert_eq!((answer.status.as_u16(), answer.text.as_str(), stamps), (status, request, response), "{path}");
         }
     }
-    let answer = get(BOTH[0], server.address, "/broken").await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.code()), (500, "MESH-312"));
+    for path in ["/broken", "/later"] {
+        let answer = get(BOTH[0], server.address, path).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.code()), (500, "MESH-312"), "{path}");
+    }
     let answer = call(server.address, "/deny").await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.grpc_status()), (200, "7"));
 }

@@ -5,6 +5,7 @@ mod client;
 mod drain;
 mod filters;
 mod handshake;
+mod limits;
 mod misuse;
 mod mtls;
 mod serving;

@@ -10,7 +10,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use crate::body::MeshBody;
-use crate::filter::FilterRun;
+use crate::filter::{FilterRun, Pace};
 use crate::outbound::stage::Routed;
 use crate::outbound::{OutboundFacts, ResponseBody, Tries};
 
@@ -112,7 +112,12 @@ fn shown(
     run: &mut FilterRun<OutboundFacts>,
     response: Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Error> {
-    catch_unwind(AssertUnwindSafe(|| run.show(response))).map_err(|_| panicked())
+    let shown = catch_unwind(AssertUnwindSafe(|| run.show(response))).map_err(|_| panicked())?;
+    let (mut head, mut body) = shown.into_parts();
+    if let Some(pacer) = Pace::take(&mut head) {
+        body.pace(pacer);
+    }
+    Ok(Response::from_parts(head, body))
 }
 
 fn panicked() -> Error {

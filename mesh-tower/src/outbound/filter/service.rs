@@ -45,6 +45,7 @@ where
         let facts = OutboundFacts {
             target: routed.view.snapshot.target.clone(),
             route: routed.decision.route.clone(),
+            host: routed.decision.host.clone(),
             cluster: chosen.map(|chosen| chosen.name.clone()),
             grpc: routed.call.grpc,
             config_version: routed.view.version(),

@@ -1,14 +1,16 @@
 //! An attempt that counts against its cluster's limit until its response is over.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
+use mesh_core::balance::CandidateState;
 use mesh_core::policy::limit::BreakerGuard;
 use pin_project::pin_project;
 
 use crate::outbound::ResponseBody;
-use crate::outbound::stage::AttemptFailed;
+use crate::outbound::stage::{At, AttemptFailed};
 
 /// The future of [`Limit`](super::Limit).
 #[pin_project]
@@ -31,6 +33,15 @@ impl<F> LimitFuture<F> {
 
     pub(super) fn entered(inner: F, guard: BreakerGuard) -> Self {
         Self(Stage::Entered { inner, guard: Some(guard) })
+    }
+}
+
+impl<F: At> At for LimitFuture<F> {
+    fn endpoint(&self) -> Option<&Arc<CandidateState>> {
+        match &self.0 {
+            Stage::Refused(_) => None,
+            Stage::Entered { inner, .. } => inner.endpoint(),
+        }
     }
 }
 

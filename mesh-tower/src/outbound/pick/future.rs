@@ -1,12 +1,13 @@
 //! An attempt that looks for its endpoint, and then goes there.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Response;
-use mesh_core::balance::{self, PickGuard, PickInput};
+use mesh_core::balance::{self, Candidate, CandidateState, PickGuard, PickInput};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{Action, HostRewrite};
+use mesh_core::model::{Action, Endpoint, HostRewrite};
 use mesh_core::policy::retry::Failure;
 use mesh_core::publish::Reader;
 use pin_project::pin_project;
@@ -15,7 +16,7 @@ use tower_service::Service;
 use crate::outbound::ResponseBody;
 use crate::outbound::cluster::{Lane, LaneView, note};
 use crate::outbound::shape::set_authority;
-use crate::outbound::stage::{Attempt, AttemptFailed, Picked};
+use crate::outbound::stage::{At, Attempt, AttemptFailed, Picked};
 
 /// The future of [`Pick`](super::Pick).
 #[pin_project]
@@ -44,6 +45,18 @@ enum Look {
 impl<S: Service<Picked>> PickFuture<S> {
     pub(super) fn new(inner: S, attempt: Attempt) -> Self {
         Self(Stage::Picking { inner, attempt: Some(attempt), views: None })
+    }
+}
+
+impl<S: Service<Picked>> At for PickFuture<S>
+where
+    S::Future: At,
+{
+    fn endpoint(&self) -> Option<&Arc<CandidateState>> {
+        match &self.0 {
+            Stage::Picking { .. } => None,
+            Stage::Sent(future) => future.endpoint(),
+        }
     }
 }
 
@@ -109,13 +122,22 @@ fn look(lane: &Lane, slot: &mut Option<Attempt>) -> Look {
     }
 }
 
-/// The indices of what the call was sent to; few calls are tried twice.
+/// The indices of what the attempt avoids: where the call was sent before, and canaries. Few calls are tried twice.
 fn tried(view: &LaneView, attempt: &Attempt) -> Vec<usize> {
-    if attempt.tried.is_empty() {
+    if attempt.tried.is_empty() && !attempt.omit_canaries {
         return Vec::new();
     }
+    let avoids = |candidate: &Candidate| {
+        attempt.tried.contains(&candidate.state) || attempt.omit_canaries && is_canary(&candidate.endpoint)
+    };
     let all = view.candidates.iter().enumerate();
-    all.filter(|(_, candidate)| attempt.tried.contains(&candidate.state)).map(|(index, _)| index).collect()
+    all.filter(|(_, candidate)| avoids(candidate)).map(|(index, _)| index).collect()
+}
+
+/// `canary: true` in the namespace `envoy.lb` of its metadata.
+fn is_canary(endpoint: &Endpoint) -> bool {
+    let canary = endpoint.metadata.get("envoy.lb").and_then(|namespace| namespace.get("canary"));
+    canary.is_some_and(|canary| canary.as_bool() == Some(true))
 }
 
 fn picked(view: &LaneView, index: usize, mut attempt: Attempt) -> Picked {

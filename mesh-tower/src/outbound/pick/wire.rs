@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::connect::EndpointFuture;
 use crate::observe::{AttemptEnd, AttemptObserver};
 use crate::outbound::ResponseBody;
-use crate::outbound::stage::{AttemptFailed, Picked};
+use crate::outbound::stage::{At, AttemptFailed, Picked};
 
 /// Sends requests to their endpoints.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,12 @@ impl Service<Picked> for Wire {
     fn call(&mut self, picked: Picked) -> WireFuture {
         let Picked { request, way, observer, guard, state, address } = picked;
         WireFuture { sent: way.call(request), guard: Some(guard), observer: Some(observer), state, address }
+    }
+}
+
+impl At for WireFuture {
+    fn endpoint(&self) -> Option<&Arc<CandidateState>> {
+        Some(&self.state)
     }
 }
 

@@ -3,8 +3,11 @@
 //! Where no policy is set nothing of the request is kept, and nothing is allocated for it.
 
 mod future;
+mod hedged;
+mod in_turn;
 mod kept;
 mod layer;
+mod plan;
 mod replay;
 mod service;
 

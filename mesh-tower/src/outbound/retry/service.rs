@@ -4,16 +4,18 @@ use std::task::{Context, Poll};
 
 use http::{Method, Response};
 use mesh_core::error::Error;
-use mesh_core::model::BodyLimit;
+use mesh_core::model::{BodyLimit, HedgePolicy};
 use mesh_core::policy::retry::Attempts;
 use tower_service::Service;
 
-use super::future::{Plan, RetryFuture};
+use super::future::RetryFuture;
+use super::hedged::Hedged;
 use super::kept::KeptRequest;
 use super::layer::RetryLayer;
+use super::plan::Plan;
 use crate::outbound::ResponseBody;
 use crate::outbound::pick::auto_host;
-use crate::outbound::stage::{Attempt, AttemptFailed, Routed, Tried};
+use crate::outbound::stage::{At, Attempt, AttemptFailed, Routed, Tried};
 
 /// Makes attempts.
 #[derive(Debug, Clone)]
@@ -27,7 +29,8 @@ impl<S> Retry<S> {
         Self { inner, settings }
     }
 
-    fn plan(&self, routed: Routed) -> (Plan, http::Request<crate::body::MeshBody>) {
+    fn plan(&self, routed: Routed) -> (Plan, Option<HedgePolicy>, http::Request<crate::body::MeshBody>) {
+        let hedge = hedge(&routed);
         let forward = routed.forward();
         let policy = forward.and_then(|forward| forward.retry.as_ref()).or(routed.decision.host.retry.as_ref());
         let steered = routed.steering.as_ref().and_then(|steering| steering.retry(policy));
@@ -42,7 +45,7 @@ impl<S> Retry<S> {
         let Routed { request, call, view, cluster, hash, deadline, .. } = routed;
         let cluster = cluster.and_then(Result::ok);
         let cluster = cluster.expect("the layer before lets only requests with a cluster pass");
-        if attempts.may_retry() {
+        if attempts.may_retry() || hedge.is_some() {
             cluster.state().budget().earn(&cluster.state().config().cluster.circuit_breakers);
         }
         let plan = Plan {
@@ -61,13 +64,27 @@ impl<S> Retry<S> {
             replay_bytes,
             kept: None,
         };
-        (plan, request)
+        (plan, hedge, request)
     }
+}
+
+/// How the route hedges an HTTP request, if it does; gRPC has hedging of its own, which no resource configures.
+fn hedge(routed: &Routed) -> Option<HedgePolicy> {
+    let policy = routed.forward().and_then(|forward| forward.hedge).or(routed.decision.host.hedge);
+    let asked = routed.steering.as_ref().and_then(|steering| steering.hedge_on_per_try_timeout);
+    let mut policy = match (policy, asked) {
+        _ if routed.call.grpc => return None,
+        (None, None) => return None,
+        (policy, _) => policy.unwrap_or(HedgePolicy { initial_requests: 1, on_per_try_timeout: false }),
+    };
+    policy.on_per_try_timeout = asked.unwrap_or(policy.on_per_try_timeout);
+    (policy.on_per_try_timeout || policy.initial_requests > 1).then_some(policy)
 }
 
 impl<S> Service<Routed> for Retry<S>
 where
     S: Service<Attempt, Response = Response<ResponseBody>, Error = AttemptFailed> + Clone,
+    S::Future: At,
 {
     type Response = Response<ResponseBody>;
     type Error = Error;
@@ -78,14 +95,20 @@ where
     }
 
     fn call(&mut self, routed: Routed) -> RetryFuture<S> {
-        let (mut plan, request) = self.plan(routed);
+        let (mut plan, hedge, request) = self.plan(routed);
         // A tunnel is not a request that could be made again.
-        if !plan.attempts.may_retry() || request.method() == Method::CONNECT {
-            return RetryFuture::new(self.inner.clone(), plan, request);
+        if !(plan.attempts.may_retry() || hedge.is_some()) || request.method() == Method::CONNECT {
+            return RetryFuture::in_turn(self.inner.clone(), plan, request);
         }
         let kept = KeptRequest::new(request, plan.replay_bytes, self.settings.keep_extensions);
+        if let Some(hedge) = hedge {
+            plan.kept = Some(kept);
+            let patience = plan.attempts.policy().and_then(|policy| policy.per_try_timeout);
+            let patience = patience.filter(|_| hedge.on_per_try_timeout);
+            return RetryFuture::hedged(Hedged::new(self.inner.clone(), plan, hedge.initial_requests, patience));
+        }
         let request = kept.again();
         plan.kept = Some(kept);
-        RetryFuture::new(self.inner.clone(), plan, request)
+        RetryFuture::in_turn(self.inner.clone(), plan, request)
     }
 }

@@ -64,6 +64,7 @@ impl Responding {
             version: self.version,
             remote: self.call.downstream.remote(),
             local: self.call.downstream.local(),
+            peer: self.call.downstream.peer(),
             status: Some(response.status()),
         };
         for level in self.decision.mutations(self.view.table()) {

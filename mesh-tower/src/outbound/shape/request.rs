@@ -62,6 +62,7 @@ fn mutate(routed: &mut Routed) {
         version: routed.request.version(),
         remote: routed.call.downstream.remote(),
         local: routed.call.downstream.local(),
+        peer: routed.call.downstream.peer(),
         status: None,
     };
     for level in routed.decision.mutations(routed.view.table()) {
@@ -77,6 +78,7 @@ fn format_facts(routed: &Routed) -> FormatFacts<'_> {
         version: request.version(),
         remote: routed.call.downstream.remote(),
         local: routed.call.downstream.local(),
+        peer: routed.call.downstream.peer(),
         status: None,
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// A server. Its requests may say what to answer: header `x-plan: 503,200` has the first request of the server answered 503
-/// and the second 200; `hang` never answers.
+/// and the second 200; `hang` never answers, `slow` after 200 ms.
 pub(in crate::outbound) struct Backend {
     pub(in crate::outbound) address: SocketAddr,
     seen: Arc<Seen>,
@@ -88,13 +88,17 @@ async fn answer(
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let plan = head.headers.get("x-plan").map(|plan| plan.to_str().unwrap().to_owned()).unwrap_or_default();
     let step = plan.split(',').nth(number).unwrap_or_default().to_owned();
+    let hangs = head.headers.get("x-hangs").is_some_and(|who| who == name);
     let authority = head.uri.authority().map(ToString::to_string);
     let host = head.headers.get("host").map(|host| host.to_str().unwrap().to_owned());
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let text = format!("{name} {} {path} {}", head.method, authority.or(host).unwrap_or_default());
     *seen.last.lock().unwrap() = Some((head, body));
-    if step == "hang" {
+    if step == "hang" || hangs {
         tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    if step == "slow" {
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let mut response = Response::new(Full::from(text));
     if let Ok(status) = step.parse::<StatusCode>() {

@@ -47,14 +47,23 @@ async fn an_inert_fault_filter_lets_requests_pass_and_a_route_can_make_it_abort(
 }
 
 #[tokio::test]
-async fn what_the_fault_filter_cannot_do_fails_the_requests_it_is_for() {
+async fn a_response_comes_no_faster_than_the_fault_lets_it() {
     let one = Backend::start("one").await;
     let slow = json!({"response_rate_limit": {"header_limit": {}, "percentage": {"numerator": 100}}});
     let client = filtered(&fault(&slow), &json!({}), one.address);
-    assert_eq!(get(&client, "http://a/").await.0, StatusCode::OK);
-    let response = client.send(ask(&[("x-envoy-fault-throughput-response", "1")])).await.unwrap();
-    assert_eq!(response.headers()["x-mesh-code"], &*Code::UNSUPPORTED_ROUTE.to_string());
-    assert_eq!(one.count(), 1);
+    // Nothing is asked of this one, and of the other one body frame of 7 bytes at 1 KiB/s, in parts of 51: two at most.
+    assert_eq!(get(&client, "http://a/").await, (StatusCode::OK, "one GET / a".to_owned()));
+    let mut slow = ask(&[("x-envoy-fault-throughput-response", "1")]);
+    let path = "x".repeat(300);
+    *slow.uri_mut() = format!("http://a/{path}").parse().unwrap();
+    let mut body = std::pin::pin!(client.send(slow).await.unwrap().into_body());
+    let mut parts = Vec::new();
+    while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+        parts.push(frame.unwrap().into_data().unwrap());
+    }
+    assert!(parts.len() >= 6 && parts.iter().all(|part| part.len() <= 51), "{parts:?}");
+    assert_eq!(parts.concat(), format!("one GET /{path} a").into_bytes());
+    assert_eq!(one.count(), 2);
 }
 
 #[tokio::test]
@@ -75,6 +84,24 @@ async fn no_more_requests_are_under_a_fault_than_the_policy_allows() {
     }
     assert_eq!(one.count(), 1);
     assert_ne!(first.is_finished(), second.is_finished(), "the other one waits");
+}
+
+#[tokio::test]
+async fn headers_are_changed_where_the_listener_says_and_by_each_level() {
+    let one = Backend::start("one").await;
+    let kind = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+    let set = |value: &str| {
+        json!({"append": {"header": {"key": "x-set", "value": value},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}})
+    };
+    let own = json!({"@type": kind, "mutations": {"request_mutations": [set("listener"), {"remove": "x-secret"}],
+        "response_mutations": [{"append": {"header": {"key": "x-asked-by", "value": "%REQ(x-who)%"}}}]}});
+    let over =
+        json!({"filter": {"@type": format!("{kind}PerRoute"), "mutations": {"request_mutations": [set("route")]}}});
+    let client = filtered(&own, &over, one.address);
+    let response = client.send(ask(&[("x-who", "bob"), ("x-secret", "s")])).await.unwrap();
+    assert_eq!(response.headers()["x-asked-by"], "bob");
+    assert_eq!((&one.headers()["x-set"], one.headers().contains_key("x-secret")), (&"route".parse().unwrap(), false));
 }
 
 #[tokio::test]

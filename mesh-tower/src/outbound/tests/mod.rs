@@ -3,9 +3,13 @@
 mod away;
 mod backend;
 mod built_in;
+mod explaining;
 mod filters;
 mod grace;
+mod hedging;
+mod limiting;
 mod limits;
+mod mirroring;
 mod passing;
 #[cfg(feature = "server")]
 mod passing_tls;

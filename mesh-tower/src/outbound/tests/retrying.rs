@@ -65,6 +65,30 @@ async fn an_attempt_that_hangs_is_given_up_for_another() {
 }
 
 #[tokio::test]
+async fn a_retry_does_not_go_where_the_attempt_before_it_hung() {
+    let (hung, one) = (Backend::start("hung").await, Backend::start("one").await);
+    let table = retrying(&json!({"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.2s",
+        "retry_back_off": {"base_interval": "0.001s"}}));
+    let mut cluster = cluster("one", &[hung.address, one.address]);
+    cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 100}]});
+    let client = client(&table, &[cluster]);
+    // Each of the two would be asked first by some, and again by some of those.
+    let calls = (0..8).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { client.send(planned_for_hung()).await.map(|response| response.status()) })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().unwrap(), StatusCode::OK);
+    }
+    assert!(hung.count() > 0, "some began there");
+}
+
+/// The server called `hung` never answers, whichever of its requests this is.
+fn planned_for_hung() -> Request<MeshBody> {
+    Request::post("http://a/").header("x-hangs", "hung").body("the body".into()).unwrap()
+}
+
+#[tokio::test]
 async fn an_endpoint_that_cannot_be_reached_is_replaced_without_a_policy() {
     let one = Backend::start("one").await;
     let dead = {
@@ -110,6 +134,29 @@ async fn streams_pass_unbuffered_in_both_directions() {
     sent.await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "one POST / a");
     assert_eq!(one.body(), "abc");
+}
+
+#[tokio::test]
+async fn a_retry_avoids_canaries_where_the_policy_says_so() {
+    let (first, second) = (Backend::start("canary").await, Backend::start("canary").await);
+    let stable = Backend::start("stable").await;
+    let mut cluster = cluster("one", &[first.address, second.address, stable.address]);
+    let endpoints = cluster.pointer_mut("/load_assignment/endpoints/0/lb_endpoints").unwrap();
+    for canary in 0..2 {
+        endpoints[canary]["metadata"] = json!({"filter_metadata": {"envoy.lb": {"canary": true}}});
+    }
+    let table = retrying(&json!({"retry_on": "5xx", "num_retries": 1,
+        "retry_host_predicate": [{"name": "envoy.retry_host_predicates.omit_canary_hosts"}],
+        "retry_back_off": {"base_interval": "0.001s"}}));
+    cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 100}]});
+    let client = client(&table, &[cluster]);
+    for _ in 0..20 {
+        // More than any of them will be asked.
+        client.send(planned(&"503,".repeat(60))).await.unwrap();
+    }
+    // A call begins anywhere, and only the stable server is asked again: more than its third.
+    assert_eq!(first.count() + second.count() + stable.count(), 40);
+    assert!(stable.count() >= 20, "{} {} {}", first.count(), second.count(), stable.count());
 }
 
 pub(super) struct Chunks(pub(super) tokio::sync::mpsc::Receiver<Bytes>);

@@ -229,7 +229,14 @@ fn headers_are_set_added_and_removed_at_the_route_and_at_the_backend() {
         }
         let before = headers.clone();
         let request = facts(&Method::GET, "/", &before);
-        let facts = FormatFacts { request, version: http::Version::HTTP_2, remote: None, local: None, status: None };
+        let facts = FormatFacts {
+            request,
+            version: http::Version::HTTP_2,
+            remote: None,
+            local: None,
+            peer: None,
+            status: None,
+        };
         for level in decision.mutations(echo.0.table()) {
             mutate_request(level, &mut headers, &facts);
         }

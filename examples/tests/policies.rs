@@ -1,0 +1,251 @@
+//! The examples of `docs/policies.md`, run: each is a configuration, requests, and what is seen of each.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use mesh_tower::Mesh;
+use mesh_tower::body::MeshBody;
+use mesh_tower::outbound::HttpClient;
+use tokio::net::TcpListener;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policies.md");
+
+/// How long an example may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A section of the page.
+#[derive(Default)]
+struct Example {
+    title: String,
+    host: String,
+    filter: String,
+    cluster: String,
+    requests: String,
+}
+
+/// The sections that have requests.
+fn examples(page: &str) -> Vec<Example> {
+    let mut all = Vec::<Example>::new();
+    let mut block: Option<&str> = None;
+    for line in page.lines() {
+        match (block, line.strip_prefix("```")) {
+            (None, Some(kind)) => block = Some(kind),
+            (Some(_), Some(_)) => block = None,
+            (Some(kind), None) => {
+                let example = all.last_mut().expect("a block stands under a title");
+                let text = match kind {
+                    "yaml" => &mut example.host,
+                    "yaml filter" => &mut example.filter,
+                    "yaml cluster" => &mut example.cluster,
+                    "text" => &mut example.requests,
+                    other => panic!("nobody knows what a block of `{other}` is"),
+                };
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) => {
+                if let Some(title) = line.strip_prefix("## ") {
+                    all.push(Example { title: title.to_owned(), ..Example::default() });
+                }
+            }
+        }
+    }
+    all.retain(|example| !example.requests.is_empty());
+    all
+}
+
+fn indented(text: &str, first: &str, rest: &str) -> String {
+    let mut out = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let _ = writeln!(out, "{}{line}", if number == 0 { first } else { rest });
+    }
+    out
+}
+
+/// The whole file of an example's mesh.
+fn file(example: &Example, a: SocketAddr, b: SocketAddr) -> String {
+    let mut text = format!(
+        "\"@type\": type.googleapis.com/envoy.config.listener.v3.Listener
+name: shop:80
+api_listener:
+  api_listener:
+    \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    route_config:
+      virtual_hosts:
+      - name: shop
+        domains: [\"*\"]
+{}    http_filters:
+{}    - name: router
+      typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+",
+        indented(&example.host, "        ", "        "),
+        indented(&example.filter, "    - ", "      "),
+    );
+    for (name, address, more) in [("a", a, example.cluster.as_str()), ("b", b, "")] {
+        let (ip, port) = (address.ip(), address.port());
+        let _ = write!(
+            text,
+            "---
+\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster
+name: {name}
+type: STATIC
+{more}load_assignment:
+  cluster_name: {name}
+  endpoints:
+  - locality: {{region: r}}
+    load_balancing_weight: 1
+    lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]
+"
+        );
+    }
+    text
+}
+
+/// Starts a server; both of an example count together.
+async fn server(name: &'static str, count: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let count = count.clone();
+            let service = service_fn(move |request| answer(name, count.clone(), request));
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    address
+}
+
+/// Tells who it is and what it got; does what the request's plan says for this many requests.
+async fn answer(
+    name: &'static str,
+    count: Arc<AtomicUsize>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let number = count.fetch_add(1, Ordering::SeqCst);
+    let plan = request.headers().get("x-plan").map(|plan| plan.to_str().unwrap().to_owned()).unwrap_or_default();
+    let step = plan.split(',').nth(number).unwrap_or_default();
+    if step == "hang" {
+        std::future::pending::<()>().await;
+    }
+    let host = request.headers().get("host").map(|host| host.to_str().unwrap()).unwrap_or_default();
+    let mut text = format!("{name} {} {host}", request.uri());
+    for (header, value) in request.headers() {
+        let _ = write!(text, " {header}:{}", value.to_str().unwrap());
+    }
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = step.parse().unwrap_or(StatusCode::OK);
+    Ok(response)
+}
+
+/// Sends one request line; all that is seen of the answer, with a space around each word.
+async fn ask(client: &HttpClient, line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let mut request = Request::builder()
+        .method(words.next().expect("a method"))
+        .uri(format!("http://shop{}", words.next().expect("a path")));
+    for word in words {
+        let (name, value) = word.split_once(':').expect("a header is name:value");
+        request = request.header(name, value);
+    }
+    let response = match client.send(request.body(MeshBody::empty()).unwrap()).await {
+        Ok(response) => response,
+        // What a server of the mesh would answer.
+        Err(error) => return format!(" {} {error} ", mesh_tower::reply::Reply::of(&error).status.as_u16()),
+    };
+    let mut seen = format!(" {}", response.status().as_u16());
+    for (name, value) in response.headers() {
+        let _ = write!(seen, " {name}:{}", value.to_str().unwrap());
+    }
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let _ = write!(seen, " {} ", String::from_utf8_lossy(&body).trim_end());
+    seen
+}
+
+async fn run(example: &Example) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let (a, b) = (server("a", count.clone()).await, server("b", count.clone()).await);
+    let path = std::env::temp_dir().join(format!("mesh-policy-{}-{}.yaml", std::process::id(), a.port()));
+    std::fs::write(&path, file(example, a, b)).unwrap();
+    let mesh = Mesh::builder().file(&path).build();
+    let title = &example.title;
+    let client = mesh.unwrap_or_else(|error| panic!("{title}: {error}")).http();
+    for line in example.requests.lines() {
+        let (request, wanted) = line.split_once(" -> ").expect("a request and what is seen of it");
+        let seen = ask(&client, request).await;
+        for word in wanted.split_whitespace() {
+            match word.strip_prefix("n=") {
+                Some(number) => had(&count, number.parse().unwrap(), title).await,
+                None => assert!(seen.contains(&format!(" {word} ")), "{title}: {request}: {word} is not in{seen}"),
+            }
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// A copy may come a moment after its call was answered.
+async fn had(count: &AtomicUsize, wanted: usize, title: &str) {
+    for _ in 0..200 {
+        if count.load(Ordering::SeqCst) == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{title}: the servers had {} requests, not {wanted}", count.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn every_example_of_the_page_does_what_it_says() {
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let all = examples(&page);
+    assert!(all.len() >= 14, "{} examples", all.len());
+    for example in &all {
+        tokio::time::timeout(PATIENCE, run(example)).await.unwrap_or_else(|_| panic!("{} hangs", example.title));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_prints_the_decision_of_a_file() {
+    let path = std::env::temp_dir().join(format!("mesh-explain-{}.yaml", std::process::id()));
+    let example = Example {
+        host: "routes:\n- {name: first, match: {path: /x}, route: {cluster: b}}\n- {name: rest, match: {prefix: /}, \
+               route: {cluster: a}}\n"
+            .to_owned(),
+        ..Example::default()
+    };
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+    std::fs::write(&path, file(&example, nowhere, nowhere)).unwrap();
+    let explain = |uri: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_explain"));
+        command.args(["GET", uri, "-H", "k:v", "--dice", "7", "--config"]).arg(&path).output().unwrap()
+    };
+    let taken = explain("http://shop/y");
+    let text = String::from_utf8(taken.stdout).unwrap();
+    for part in ["route 0 `first`: ", "route 1 `rest`: TAKEN", "cluster `a`", "127.0.0.1:9 priority 0"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(taken.status.success());
+    let mesh = Mesh::builder().file(&path).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = mesh.explain_service();
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback_service(service)).await });
+    let command = std::process::Command::new(env!("CARGO_BIN_EXE_explain"))
+        .args(["GET", "http://shop/y", "--live", &address.to_string()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let live = tokio::task::spawn_blocking(|| command.wait_with_output().unwrap()).await.unwrap();
+    assert!(live.status.success() && String::from_utf8_lossy(&live.stdout).contains("route 1 `rest`: TAKEN"));
+    assert_eq!(explain("http://nobody/y").status.code(), Some(2), "it has no configuration");
+    std::fs::remove_file(&path).unwrap();
+}
