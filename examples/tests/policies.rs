@@ -113,8 +113,8 @@ type: STATIC
 
 /// Starts a server; both of an example count together.
 async fn server(name: &'static str, count: Arc<AtomicUsize>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
+    let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let count = count.clone();
@@ -132,15 +132,19 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let number = count.fetch_add(1, Ordering::SeqCst);
-    let plan = request.headers().get("x-plan").map(|plan| plan.to_str().unwrap().to_owned()).unwrap_or_default();
+    let plan = request
+        .headers()
+        .get("x-plan")
+        .map(|plan| plan.to_str().expect("plans are text").to_owned())
+        .unwrap_or_default();
     let step = plan.split(',').nth(number).unwrap_or_default();
     if step == "hang" {
         std::future::pending::<()>().await;
     }
-    let host = request.headers().get("host").map(|host| host.to_str().unwrap()).unwrap_or_default();
+    let host = request.headers().get("host").map(|host| host.to_str().expect("hosts are text")).unwrap_or_default();
     let mut text = format!("{name} {} {host}", request.uri());
     for (header, value) in request.headers() {
-        let _ = write!(text, " {header}:{}", value.to_str().unwrap());
+        let _ = write!(text, " {header}:{}", value.to_str().expect("headers here are text"));
     }
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = step.parse().unwrap_or(StatusCode::OK);
@@ -157,16 +161,16 @@ async fn ask(client: &HttpClient, line: &str) -> String {
         let (name, value) = word.split_once(':').expect("a header is name:value");
         request = request.header(name, value);
     }
-    let response = match client.send(request.body(MeshBody::empty()).unwrap()).await {
+    let response = match client.send(request.body(MeshBody::empty()).expect("the line is a request")).await {
         Ok(response) => response,
         // What a server of the mesh would answer.
         Err(error) => return format!(" {} {error} ", mesh_tower::reply::Reply::of(&error).status.as_u16()),
     };
     let mut seen = format!(" {}", response.status().as_u16());
     for (name, value) in response.headers() {
-        let _ = write!(seen, " {name}:{}", value.to_str().unwrap());
+        let _ = write!(seen, " {name}:{}", value.to_str().expect("headers here are text"));
     }
-    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body = response.into_body().collect().await.expect("the body is whole").to_bytes();
     let _ = write!(seen, " {} ", String::from_utf8_lossy(&body).trim_end());
     seen
 }
@@ -175,7 +179,7 @@ async fn run(example: &Example) {
     let count = Arc::new(AtomicUsize::new(0));
     let (a, b) = (server("a", count.clone()).await, server("b", count.clone()).await);
     let path = std::env::temp_dir().join(format!("mesh-policy-{}-{}.yaml", std::process::id(), a.port()));
-    std::fs::write(&path, file(example, a, b)).unwrap();
+    std::fs::write(&path, file(example, a, b)).expect("the folder can be written");
     let mesh = Mesh::builder().file(&path).build();
     let title = &example.title;
     let client = mesh.unwrap_or_else(|error| panic!("{title}: {error}")).http();
@@ -184,12 +188,12 @@ async fn run(example: &Example) {
         let seen = ask(&client, request).await;
         for word in wanted.split_whitespace() {
             match word.strip_prefix("n=") {
-                Some(number) => had(&count, number.parse().unwrap(), title).await,
+                Some(number) => had(&count, number.parse().expect("n is a number"), title).await,
                 None => assert!(seen.contains(&format!(" {word} ")), "{title}: {request}: {word} is not in{seen}"),
             }
         }
     }
-    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(&path).expect("it was written");
 }
 
 /// A copy may come a moment after its call was answered.
