@@ -13,6 +13,7 @@ use prost::Message;
 
 use super::at::{At, Findings};
 use super::endpoints::Rules;
+use super::expressions;
 use super::{DecodeResource, Decoded, Fault, Registry};
 use crate::model::{Endpoints, Name};
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceValue};
@@ -81,7 +82,7 @@ where
         return Decoded::Err { name: None, faults: vec![Fault::new("name", "is empty")] };
     }
     let findings = Findings::default();
-    let value = meaning(message, &findings.root());
+    let value = expressions::of_one_resource(|| meaning(message, &findings.root()));
     let mut faults = findings.into_faults();
     match value {
         Some(value) if faults.is_empty() => Decoded::Ok { name, value: Arc::new(value) as ResourceValue },

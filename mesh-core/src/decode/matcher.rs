@@ -6,6 +6,7 @@ use pb::header_matcher::HeaderMatchSpecifier;
 use pb::query_parameter_matcher::QueryParameterMatchSpecifier;
 
 use super::at::At;
+use super::expressions;
 use super::value::header_name;
 use crate::model::matcher::MatchName;
 use crate::model::route::RegexRewrite;
@@ -27,7 +28,7 @@ pub(super) fn regex(value: &matcher::RegexMatcher, at: &At<'_>) -> Option<ByteRe
         at.fault(format!("repeats something more than {MOST_REPEATS} times"));
         return None;
     }
-    ByteRegex::new(&value.regex).map_err(|error| at.fault(format!("is not a regular expression: {error}"))).ok()
+    expressions::compile(&value.regex).map_err(|error| at.fault(format!("is not a regular expression: {error}"))).ok()
 }
 
 /// Whether a counted repetition is more than RE2 takes.

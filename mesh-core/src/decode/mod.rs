@@ -11,6 +11,7 @@ mod cluster;
 mod decoder;
 mod endpoints;
 mod envelope;
+mod expressions;
 mod filter;
 mod listener;
 mod matcher;

@@ -4,7 +4,7 @@
 //! named pattern of literals, `*` and `**`.
 
 use super::at::At;
-use crate::model::ByteRegex;
+use super::expressions;
 use crate::model::matcher::UriTemplate;
 
 /// Envoy's bound for variables in one template.
@@ -19,7 +19,7 @@ const ANYTHING: &str = r"[a-zA-Z0-9\-._~%!$&'()+,;:@=/]*";
 /// Reads a template that matches.
 pub(super) fn matcher(text: &str, at: &At<'_>) -> Option<UriTemplate> {
     match Parser::default().template(text) {
-        Ok(pattern) => match ByteRegex::new(&pattern) {
+        Ok(pattern) => match expressions::compile(&pattern) {
             Ok(regex) => Some(UriTemplate { text: text.to_owned(), regex }),
             Err(error) => {
                 at.fault(format!("cannot be used: {error}"));

@@ -45,10 +45,15 @@ impl ByteRegex {
 
     /// Compiles `pattern`; the error is the compiler's own text.
     pub fn new(pattern: &str) -> Result<Self, String> {
+        Self::within(pattern, Self::SIZE_LIMIT)
+    }
+
+    /// Compiles `pattern`, whose program may have `size` bytes.
+    pub(crate) fn within(pattern: &str, size: usize) -> Result<Self, String> {
         let build = |text: &str| {
             regex::bytes::RegexBuilder::new(text)
                 .unicode(false)
-                .size_limit(Self::SIZE_LIMIT)
+                .size_limit(size)
                 .build()
                 .map_err(|error| error.to_string())
         };
