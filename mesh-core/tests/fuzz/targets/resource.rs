@@ -168,7 +168,8 @@ fn use_decision(index: &RouteIndex, facts: &RequestFacts<'_>, random: u64) {
         }
         _ => assert!(decision.cluster.is_none()),
     }
-    let all = FormatFacts { request: *facts, version: Version::HTTP_2, remote: None, local: None, status: None };
+    let all =
+        FormatFacts { request: *facts, version: Version::HTTP_2, remote: None, local: None, peer: None, status: None };
     let mut headers = facts.headers.clone();
     for level in decision.mutations(index.table()) {
         mutate::mutate_request(level, &mut headers, &all);
@@ -188,7 +189,8 @@ fn use_forward(decision: &Decision, forward: &Forward, facts: &RequestFacts<'_>)
     {
         assert!(path.as_str().starts_with('/'));
     }
-    let all = FormatFacts { request: *facts, version: Version::HTTP_2, remote: None, local: None, status: None };
+    let all =
+        FormatFacts { request: *facts, version: Version::HTTP_2, remote: None, local: None, peer: None, status: None };
     // What cannot be an authority is an error, and nothing else is asked of it.
     let _ = rewrite::rewrite_authority(forward, decision.weighted_cluster(), &all, "host.test");
     let timeouts = deadline::http_timeouts(forward, None);
