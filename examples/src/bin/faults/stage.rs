@@ -1,0 +1,144 @@
+//! A control plane and backends in processes of their own, and the client that is measured.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use mesh_core::bootstrap::Bootstrap;
+use mesh_examples::Failure;
+use mesh_examples::load::{self, Call, Pace, Tally};
+use mesh_tower::{Mesh, MeshBuilder};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::control::{Answer, Order};
+use crate::world::{TARGET, World};
+
+/// Requests in a second.
+const RPS: u32 = 1000;
+/// Requests at a time, at most.
+const IN_FLIGHT: usize = 1000;
+/// How long a request may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a process may take to answer; it may have a hundred thousand endpoints to encode, or be told to go on for a
+/// minute.
+const PROCESS_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Everything around the client.
+pub(crate) struct Stage {
+    pub(crate) quick: bool,
+    control: Process,
+    address: SocketAddr,
+    _backends: Process,
+    pub(crate) ports: Vec<u16>,
+}
+
+impl Stage {
+    /// Starts the processes.
+    pub(crate) async fn set(quick: bool) -> Result<Self, Failure> {
+        let mut backends = Process::start("backends").await?;
+        let ports = serde_json::from_str(&backends.line().await?)?;
+        let mut control = Process::start("control").await?;
+        let Answer::Listening(address) = serde_json::from_str(&control.line().await?)? else {
+            return Err("the control plane does not say where it listens".into());
+        };
+        Ok(Self { quick, control, address, _backends: backends, ports })
+    }
+
+    /// The backends.
+    pub(crate) fn endpoints(&self) -> Vec<SocketAddr> {
+        self.ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect()
+    }
+
+    /// So long in full, and so long when it is to be quick.
+    pub(crate) fn seconds(&self, full: u64, quick: u64) -> Duration {
+        Duration::from_secs(if self.quick { quick } else { full })
+    }
+
+    /// Whether a time is within its bound. It is not asked when it is to be quick: other programs run then.
+    pub(crate) fn timed(&self, holds: bool) -> bool {
+        self.quick || holds
+    }
+
+    /// A client of the control plane.
+    pub(crate) fn mesh(&self, node: &str) -> Result<MeshBuilder, Failure> {
+        let bootstrap = format!(
+            r#"{{"xds_servers": [{{"server_uri": "{}", "channel_creds": [{{"type": "insecure"}}]}}], "node": {{"id": "{node}"}}}}"#,
+            self.address
+        );
+        Ok(Mesh::builder().bootstrap(Bootstrap::from_json(&bootstrap)?))
+    }
+
+    /// A client of a control plane that serves `world`, ready.
+    pub(crate) async fn ready(&mut self, world: &World) -> Result<Mesh, Failure> {
+        self.order(&Order::Serve(world.clone(), None)).await?;
+        let mesh = self.mesh("client")?.build()?;
+        mesh.ready(TARGET).await?;
+        // Connections stand and allocators are warm before anything is measured.
+        self.load(&mesh, Duration::from_secs(1)).await?;
+        Ok(mesh)
+    }
+
+    /// Has the control plane do something.
+    pub(crate) async fn order(&mut self, order: &Order) -> Result<Answer, Failure> {
+        self.control.say(&serde_json::to_string(order)?).await?;
+        match serde_json::from_str(&self.control.line().await?)? {
+            Answer::Failed(why) => Err(format!("the control plane failed: {why}").into()),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Has it serve `world`.
+    pub(crate) async fn serve(&mut self, world: &World) -> Result<(), Failure> {
+        self.order(&Order::Serve(world.clone(), None)).await.map(drop)
+    }
+
+    /// The load, for so long.
+    pub(crate) async fn load(&self, mesh: &Mesh, duration: Duration) -> Result<Tally, Failure> {
+        Ok(load::run(call(mesh)?, pace(duration)).await)
+    }
+}
+
+/// The load in the background, for so long.
+pub(crate) fn background(mesh: &Mesh, duration: Duration) -> Result<JoinHandle<Tally>, Failure> {
+    Ok(tokio::spawn(load::run(call(mesh)?, pace(duration))))
+}
+
+/// One kind of request for everything.
+pub(crate) fn call(mesh: &Mesh) -> Result<Call, Failure> {
+    Ok(Call::http(mesh, TARGET, PATIENCE)?)
+}
+
+fn pace(duration: Duration) -> Pace {
+    Pace { rps: RPS, duration, in_flight: IN_FLIGHT }
+}
+
+/// A part of this program in a process of its own. It ends with its owner.
+struct Process {
+    name: &'static str,
+    _child: Child,
+    stdin: ChildStdin,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    async fn start(name: &'static str) -> Result<Self, Failure> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut child = command.arg(name).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let stdin = child.stdin.take().ok_or("a process has no stdin")?;
+        let said = BufReader::new(child.stdout.take().ok_or("a process has no stdout")?).lines();
+        Ok(Self { name, _child: child, stdin, said })
+    }
+
+    async fn say(&mut self, line: &str) -> Result<(), Failure> {
+        Ok(self.stdin.write_all(format!("{line}\n").as_bytes()).await?)
+    }
+
+    async fn line(&mut self) -> Result<String, Failure> {
+        let line = timeout(PROCESS_PATIENCE, self.said.next_line()).await;
+        let line = line.map_err(|_| format!("the {} say nothing", self.name))??;
+        Ok(line.ok_or_else(|| format!("the {} ended", self.name))?)
+    }
+}
