@@ -18,6 +18,7 @@ mod random;
 mod ready;
 mod ring_hash;
 mod round_robin;
+mod subset;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use random::RandomConfig;
 pub(crate) use ready::mix;
 pub use ring_hash::{HashFunction, RingHashConfig};
 pub use round_robin::RoundRobinConfig;
+pub use subset::{Place, Subset};
 
 use std::any::Any;
 use std::fmt;

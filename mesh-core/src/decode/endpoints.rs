@@ -1,6 +1,6 @@
 //! `ClusterLoadAssignment`: rules 131 to 145, and Envoy's rules where endpoints are in a STATIC cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use pb::locality_lb_endpoints::LbConfig;
 use super::Decoder;
 use super::at::At;
 use super::value::{fraction, ip_and_port, metadata};
-use crate::model::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
+use crate::model::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints, Name};
 
 /// Envoy's default, in percent.
 const OVERPROVISIONING: u32 = 140;
@@ -54,7 +54,9 @@ impl Decoder {
 #[derive(Default)]
 struct Reader {
     rules: Rules,
-    addresses: BTreeSet<SocketAddr>,
+    addresses: HashSet<SocketAddr>,
+    /// Shared by the endpoints that have none, which are most.
+    no_hostname: Name,
     names: BTreeSet<(u32, Locality)>,
     localities: Vec<LocalityEndpoints>,
 }
@@ -136,7 +138,7 @@ impl Reader {
             additional,
             weight,
             health,
-            hostname: endpoint.hostname.into(),
+            hostname: if endpoint.hostname.is_empty() { self.no_hostname.clone() } else { endpoint.hostname.into() },
             metadata: metadata(value.metadata),
         })
     }

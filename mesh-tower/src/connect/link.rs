@@ -25,7 +25,7 @@ use mesh_core::balance::CandidateState;
 use mesh_core::error::{Code, Error};
 use mesh_core::policy::retry::Failure;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::backoff::Backoff;
@@ -92,6 +92,7 @@ impl Link {
             state: plan.state.clone(),
             changed: plan.changed.clone(),
             eager: plan.eager,
+            connecting: plan.connecting.clone(),
             backoff,
         };
         runtime.spawn(task.run(closed));
@@ -159,6 +160,7 @@ struct Task<E> {
     state: Arc<CandidateState>,
     changed: Arc<dyn StateListener>,
     eager: bool,
+    connecting: Arc<Semaphore>,
     backoff: Backoff,
 }
 
@@ -188,12 +190,18 @@ impl<E: Establish> Task<E> {
                 self.shared.demand.notified().await;
                 if self.state.is_withdrawn() { State::Idle } else { State::Connecting }
             }
-            State::Connecting => match self.establish.establish().await {
-                // Withdrawn meanwhile: who knows whose it is.
-                Ok(_) if self.state.is_withdrawn() => State::Idle,
-                Ok(established) => self.stands(established),
-                Err(error) => self.failed(error),
-            },
+            State::Connecting => {
+                // It is never closed; without a turn there would be no bound, and nothing else amiss.
+                let turn = self.connecting.clone().acquire_owned().await;
+                let established = self.establish.establish().await;
+                drop(turn);
+                match established {
+                    // Withdrawn meanwhile: who knows whose it is.
+                    Ok(_) if self.state.is_withdrawn() => State::Idle,
+                    Ok(established) => self.stands(established),
+                    Err(error) => self.failed(error),
+                }
+            }
             State::Ready(ready) => {
                 let lost = ready.lost.await;
                 self.lost(lost, ready.since)

@@ -31,6 +31,7 @@ use mesh_core::balance::CandidateState;
 use mesh_core::error::Error;
 use mesh_core::model::{Endpoint, Name, UpstreamTls};
 use mesh_core::policy::retry::Failure;
+use tokio::sync::Semaphore;
 
 pub use self::app::PickedEndpoint;
 pub(crate) use self::app::{MadeEndpoints, ServiceEndpoints};
@@ -99,6 +100,8 @@ pub struct EndpointPlan {
     pub connect_timeout: Duration,
     /// The most connections at a time: `circuit_breakers.max_connections`. HTTP/2 needs one.
     pub max_connections: u32,
+    /// Turns to connect: one is taken for as long as a connection is being made.
+    pub connecting: Arc<Semaphore>,
     /// Whether to connect at once and again whenever the connection is lost, or on demand.
     pub eager: bool,
     /// Where to say whether requests can go there.

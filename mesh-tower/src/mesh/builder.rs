@@ -27,7 +27,7 @@ use super::{Mesh, Outbound, Shared};
 use crate::connect::control::control_transport;
 use crate::connect::{ConnectSettings, Connections, Dial, EndpointFactory, ServiceDial, TcpDial};
 use crate::observe::Telemetry;
-use crate::outbound::{OutboundApply, OutboundOptions, Passthrough, Signal, Targets, UnknownHosts, Watches};
+use crate::outbound::{Limits, OutboundApply, OutboundOptions, Passthrough, Signal, Targets, UnknownHosts, Watches};
 use crate::secure::{Secure, watch_files};
 
 #[cfg(feature = "server")]
@@ -308,7 +308,8 @@ impl OutboundParts<'_> {
     pub(super) fn apply(&self, factory: Arc<dyn EndpointFactory>) -> OutboundApply {
         let filters = self.options.filters.clone();
         let (targets, events) = (self.targets.clone(), self.events.clone());
-        OutboundApply::new(targets, factory, self.signal, filters, events, self.loads.clone(), fastrand::u64(..))
+        let limits = Limits { connected: self.options.connected_endpoints, seed: fastrand::u64(..) };
+        OutboundApply::new(targets, factory, self.signal, filters, events, self.loads.clone(), limits)
     }
 }
 

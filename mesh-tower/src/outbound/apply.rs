@@ -12,7 +12,7 @@ use mesh_core::publish::Reader;
 use mesh_core::snapshot::{Children, ClusterConfig, Snapshot};
 
 use super::OutboundFilters;
-use super::cluster::{ClusterHandle, Registry, Signal};
+use super::cluster::{ClusterHandle, Limits, Registry, Signal};
 use super::target::{NoConfig, TargetState, Targets};
 use super::view::TargetView;
 use crate::connect::EndpointFactory;
@@ -37,9 +37,9 @@ impl OutboundApply {
         filters: OutboundFilters,
         events: Arc<dyn EventSink>,
         loads: Option<Arc<LoadStore>>,
-        seed: u64,
+        limits: Limits,
     ) -> Self {
-        let registry = Registry::new(factory, signal.clone(), loads, seed);
+        let registry = Registry::new(factory, signal.clone(), loads, limits);
         Self {
             targets,
             registry,

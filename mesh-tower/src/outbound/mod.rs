@@ -41,7 +41,7 @@ use mesh_core::model::{Action, ClusterChoice, Route, Unsupported, UnsupportedEff
 
 pub(crate) use apply::OutboundApply;
 pub use client::{HttpClient, InternalCaller, ResponseFuture, WaitForReady};
-pub(crate) use cluster::Signal;
+pub(crate) use cluster::{Limits, Signal};
 pub(crate) use explain::explain;
 pub use explain::{Explained, ExplainedCluster, ExplainedEndpoint};
 pub use facts::OutboundFacts;

@@ -199,10 +199,39 @@ fn put_message(field: &FieldDescriptor, bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Numbers, strings, enums, and lists of them.
 fn put_scalar(field: &FieldDescriptor, value: &Value, at: At<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    if put_plain(field, value, out) {
+        return Ok(());
+    }
     let object = Value::Object(Map::from_iter([(field.name().to_owned(), value.clone())]));
     let message = field.parent_message().clone().deserialize(object).map_err(|error| at.fault(because(&error)))?;
     out.extend(message.encode_to_vec());
     Ok(())
+}
+
+/// What endpoints are made of, put down as it is: a message of its own for each of their values would take longer than all
+/// the rest. False: it is something else, or something is wrong with it.
+fn put_plain(field: &FieldDescriptor, value: &Value, out: &mut Vec<u8>) -> bool {
+    if field.is_list() {
+        return false;
+    }
+    // A value that is the default is not encoded, where nobody can ask whether it is there.
+    let is_encoded = |is_default: bool| !is_default || field.supports_presence();
+    match (field.kind(), value) {
+        (Kind::String, Value::String(text)) => {
+            if is_encoded(text.is_empty()) {
+                put_message(field, text.as_bytes(), out);
+            }
+        }
+        (Kind::Uint32, Value::Number(number)) => {
+            let Some(number) = number.as_u64().filter(|number| u32::try_from(*number).is_ok()) else { return false };
+            if is_encoded(number == 0) {
+                encode_key(field.number(), WireType::Varint, out);
+                encode_varint(number, out);
+            }
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// The bytes of a message of any kind, the well-known ones with a JSON of their own among them.
@@ -310,6 +339,30 @@ mod tests {
         }
         assert!(resource(&json!({"@type": CLUSTER})).unwrap_err().to_string().starts_with("name: is missing"));
         assert!(resource(&json!("x")).is_err());
+    }
+
+    /// With a default where one can be told from none (`port_value` is one of several) and where it cannot.
+    #[test]
+    fn plain_values_are_put_down_as_reflection_does() {
+        let address = POOL.get_message_by_name("envoy.config.core.v3.SocketAddress").unwrap();
+        for (name, value) in [
+            ("address", json!("10.0.0.1")),
+            ("address", json!("")),
+            ("port_value", json!(80)),
+            ("port_value", json!(0)),
+            ("port_value", json!(u32::MAX)),
+        ] {
+            let field = address.get_field_by_name(name).unwrap();
+            let mut plain = Vec::new();
+            assert!(put_plain(&field, &value, &mut plain));
+            let reflected = address.clone().deserialize(json!({name: value})).unwrap();
+            assert_eq!(plain, reflected.encode_to_vec(), "{name} {value}");
+        }
+        let port = address.get_field_by_name("port_value").unwrap();
+        for value in [json!(u64::from(u32::MAX) + 1), json!(-1), json!(1.5), json!("80")] {
+            let mut nothing = Vec::new();
+            assert!(!put_plain(&port, &value, &mut nothing) && nothing.is_empty(), "{value}");
+        }
     }
 
     #[test]

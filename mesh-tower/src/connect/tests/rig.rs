@@ -61,6 +61,7 @@ pub(in crate::connect) fn plan(address: SocketAddr, protocol: WireProtocol) -> E
         tls: None,
         connect_timeout: Duration::from_secs(5),
         max_connections: 1024,
+        connecting: Arc::new(tokio::sync::Semaphore::new(32)),
         eager: true,
         state: Arc::default(),
         changed: Arc::new(Changes::default()),

@@ -6,15 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mesh_core::balance::{Candidate, Pick, PickInput, Picker};
 use mesh_core::error::Error;
 use mesh_core::publish::{Publisher, Reader};
+use tokio::sync::Semaphore;
 
 use super::Signal;
 use crate::connect::{EndpointHandle, StateListener, WireProtocol};
+
+/// Endpoints of a lane that are connected to at the same time. Connections beside each other take the application's threads
+/// from requests: each waits for as many handshakes as there are before it.
+const CONNECTING: usize = 32;
 
 /// One protocol's way to the endpoints of a cluster. It is empty until a request needs it.
 pub(crate) struct Lane {
     protocol: WireProtocol,
     view: Publisher<LaneView>,
     wanted: AtomicBool,
+    /// Turns to connect to an endpoint.
+    connecting: Arc<Semaphore>,
     changes: Arc<Changes>,
 }
 
@@ -30,18 +37,19 @@ pub(crate) struct LaneView {
     /// The picker; None until the lane is built.
     picker: Option<Arc<dyn Picker>>,
     /// What it was built from.
-    pub(crate) candidates: Vec<Arc<Candidate>>,
+    pub(crate) candidates: Arc<[Arc<Candidate>]>,
     /// The way to each candidate.
-    pub(crate) ways: Vec<Arc<dyn EndpointHandle>>,
+    pub(crate) ways: Arc<[Arc<dyn EndpointHandle>]>,
 }
 
 impl Lane {
     pub(super) fn new(protocol: WireProtocol, signal: Arc<Signal>) -> Self {
-        let view = LaneView { picker: None, candidates: Vec::new(), ways: Vec::new() };
+        let view = LaneView { picker: None, candidates: Arc::default(), ways: Arc::new([]) };
         Self {
             protocol,
             view: Publisher::new(Arc::new(view)),
             wanted: AtomicBool::new(false),
+            connecting: Arc::new(Semaphore::new(CONNECTING)),
             changes: Arc::new(Changes { dirty: AtomicBool::new(false), signal }),
         }
     }
@@ -59,6 +67,10 @@ impl Lane {
 
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn connecting(&self) -> &Arc<Semaphore> {
+        &self.connecting
     }
 
     pub(super) fn changes(&self) -> &Arc<Changes> {
@@ -95,8 +107,8 @@ impl Lane {
 impl LaneView {
     pub(super) fn new(
         picker: Arc<dyn Picker>,
-        candidates: Vec<Arc<Candidate>>,
-        ways: Vec<Arc<dyn EndpointHandle>>,
+        candidates: Arc<[Arc<Candidate>]>,
+        ways: Arc<[Arc<dyn EndpointHandle>]>,
     ) -> Self {
         Self { picker: Some(picker), candidates, ways }
     }

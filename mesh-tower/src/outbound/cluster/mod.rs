@@ -5,6 +5,7 @@
 //! thread alone, by the [`Registry`].
 
 mod lane;
+mod members;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use mesh_core::snapshot::{Children, ClusterConfig, Lease};
 
 use crate::connect::WireProtocol;
 pub(crate) use lane::{Lane, LaneView};
+pub(crate) use members::Limits;
 pub(crate) use registry::Registry;
 
 /// A cluster, across configurations.

@@ -1,19 +1,17 @@
 //! Every cluster in use, by name: kept across snapshots, reconciled when its configuration changes, evicted when the last
 //! user is gone. Lives on the configuration thread.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_core::balance::{Candidate, CandidateState, LoadObserver, Observer};
 use mesh_core::error::{Code, Error};
 use mesh_core::load::{ClusterKey, LoadLease, LoadStore};
-use mesh_core::model::{Cluster, DiscoveryKind, Endpoint, LocalityEndpoints, Name, UpstreamTls};
-use mesh_core::snapshot::{Children, ClusterConfig};
+use mesh_core::model::{Cluster, DiscoveryKind, Name};
+use mesh_core::snapshot::ClusterConfig;
 
-use super::lane::{Lane, LaneView};
+use super::members::{Limits, Members};
 use super::{ClusterHandle, ClusterState, Signal};
-use crate::connect::{EndpointFactory, EndpointHandle, EndpointPlan};
+use crate::connect::EndpointFactory;
 
 /// The clusters of one mesh.
 pub(crate) struct Registry {
@@ -22,22 +20,14 @@ pub(crate) struct Registry {
     signal: Arc<Signal>,
     /// What is counted for control planes; None: there is none to tell.
     loads: Option<Arc<LoadStore>>,
-    seed: u64,
+    limits: Limits,
 }
 
 struct Entry {
     config: Arc<ClusterConfig>,
     handle: Arc<ClusterHandle>,
-    /// The ways of each lane, by the endpoint's first address.
-    known: [HashMap<SocketAddr, Known>; 3],
-}
-
-/// An endpoint with what is kept of it while its address stays.
-struct Known {
-    endpoint: Arc<Endpoint>,
-    tls: Option<Arc<UpstreamTls>>,
-    state: Arc<CandidateState>,
-    way: Arc<dyn EndpointHandle>,
+    /// The endpoints of each lane.
+    members: [Members; 3],
 }
 
 impl Registry {
@@ -45,9 +35,9 @@ impl Registry {
         factory: Arc<dyn EndpointFactory>,
         signal: Arc<Signal>,
         loads: Option<Arc<LoadStore>>,
-        seed: u64,
+        limits: Limits,
     ) -> Self {
-        Self { clusters: BTreeMap::new(), factory, signal, loads, seed }
+        Self { clusters: BTreeMap::new(), factory, signal, loads, limits }
     }
 
     /// Whether load can be reported.
@@ -89,7 +79,7 @@ impl Registry {
     pub(crate) fn refresh(&mut self) {
         self.clusters.retain(|_, entry| Arc::strong_count(&entry.handle) > 1);
         for entry in self.clusters.values_mut() {
-            entry.refresh(&*self.factory, self.seed);
+            entry.refresh(&*self.factory, self.limits);
         }
     }
 }
@@ -103,7 +93,7 @@ impl Entry {
     ) -> Self {
         let state = Arc::new(ClusterState::new(config.clone(), signal));
         state.load.store(lease(config, loads));
-        Self { config: config.clone(), handle: handle(state, config, leaves), known: Default::default() }
+        Self { config: config.clone(), handle: handle(state, config, leaves), members: Default::default() }
     }
 
     fn update(&mut self, config: &Arc<ClusterConfig>, leaves: Vec<Arc<ClusterHandle>>, loads: Option<&Arc<LoadStore>>) {
@@ -128,12 +118,12 @@ impl Entry {
         }
     }
 
-    fn refresh(&mut self, factory: &dyn EndpointFactory, seed: u64) {
+    fn refresh(&mut self, factory: &dyn EndpointFactory, limits: Limits) {
         let state = self.handle.state.clone();
-        for (lane, known) in state.lanes.iter().zip(&mut self.known) {
+        for (lane, members) in state.lanes.iter().zip(&mut self.members) {
             if lane.take_dirty() && lane.is_wanted() {
                 let load = state.load.load_full();
-                drop(lane.publish(build(lane, known, &self.config, load.as_deref(), factory, seed)));
+                drop(lane.publish(members.view(lane, &self.config, load.as_deref(), factory, limits)));
             }
         }
     }
@@ -152,12 +142,6 @@ fn lease(config: &ClusterConfig, loads: Option<&Arc<LoadStore>>) -> Option<Arc<L
     let (server, policy, loads) = (config.load_server.as_ref()?, config.cluster.load.as_ref()?, loads?);
     let key = ClusterKey { cluster: config.cluster.name.clone(), service: policy.service_name.clone() };
     Some(Arc::new(loads.lease(server, key, tokio::time::Instant::now().into_std())))
-}
-
-/// Who counts the requests to a locality.
-fn observer(lease: &LoadLease, locality: &LocalityEndpoints, config: &ClusterConfig) -> Arc<dyn Observer> {
-    let metrics = config.cluster.load.as_ref().map_or(&[][..], |policy| &policy.metrics);
-    Arc::new(LoadObserver::new(lease.load().locality(&locality.locality), metrics.into()))
 }
 
 fn same(a: &[Arc<ClusterHandle>], b: &[Arc<ClusterHandle>]) -> bool {
@@ -181,96 +165,4 @@ fn check(cluster: &Cluster, factory: &dyn EndpointFactory) -> Result<(), Error> 
         ));
     }
     crate::outbound::refuse_unsupported(&cluster.unsupported, || format!("cluster `{}`", cluster.name))
-}
-
-/// Builds what requests see of a lane. Endpoints that are known keep their state and their connections.
-fn build(
-    lane: &Lane,
-    known: &mut HashMap<SocketAddr, Known>,
-    config: &ClusterConfig,
-    load: Option<&LoadLease>,
-    factory: &dyn EndpointFactory,
-    seed: u64,
-) -> LaneView {
-    let Children::Endpoints { endpoints, lapsing, .. } = &config.children else {
-        return LaneView::new(mesh_core::balance::build(&*config.cluster.policy, &[], None, seed), vec![], vec![]);
-    };
-    let mut next = HashMap::with_capacity(endpoints.len());
-    let mut candidates = Vec::with_capacity(endpoints.len());
-    let mut ways = Vec::with_capacity(endpoints.len());
-    // What stands leads to the servers that were meant; what is made anew may lead to another, unless TLS says who it is.
-    let withdrawn = *lapsing && !config.cluster.tls.as_ref().is_some_and(|tls| tls.proves_identity());
-    for locality in &endpoints.localities {
-        let observer = load.map(|load| observer(load, locality, config));
-        for endpoint in &locality.endpoints {
-            if withdrawn && !known.contains_key(&endpoint.address) && !next.contains_key(&endpoint.address) {
-                continue;
-            }
-            let kept = next.entry(endpoint.address).or_insert_with(|| {
-                let before = known.remove(&endpoint.address).filter(|known| known.serves(endpoint, &config.cluster));
-                before.unwrap_or_else(|| make(lane, endpoint, &config.cluster, factory))
-            });
-            kept.withdraw(withdrawn, &config.cluster);
-            if withdrawn && !kept.state.is_ready() {
-                continue;
-            }
-            candidates.push(Arc::new(candidate(endpoint, locality, &kept.state, observer.clone())));
-            ways.push(kept.way.clone());
-        }
-    }
-    *known = next;
-    let before = lane.load();
-    let picker = mesh_core::balance::build(&*config.cluster.policy, &candidates, before.picker(), seed);
-    LaneView::new(picker, candidates, ways)
-}
-
-impl Known {
-    /// Keeps new connections from being made, or lets them be made again.
-    fn withdraw(&self, withdrawn: bool, cluster: &Cluster) {
-        if withdrawn == self.state.is_withdrawn() {
-            return;
-        }
-        self.state.set_withdrawn(withdrawn);
-        if !withdrawn && cluster.policy.connects_all() {
-            self.way.connect();
-        }
-    }
-
-    /// Whether the way leads to this endpoint as it is now.
-    fn serves(&self, endpoint: &Endpoint, cluster: &Cluster) -> bool {
-        let old = &*self.endpoint;
-        old.additional == endpoint.additional && old.hostname == endpoint.hostname && self.tls == cluster.tls
-    }
-}
-
-fn make(lane: &Lane, endpoint: &Arc<Endpoint>, cluster: &Cluster, factory: &dyn EndpointFactory) -> Known {
-    let state = Arc::new(CandidateState::default());
-    let way = factory.endpoint(EndpointPlan {
-        cluster: cluster.name.clone(),
-        endpoint: endpoint.clone(),
-        protocol: lane.protocol(),
-        tls: cluster.tls.clone(),
-        connect_timeout: cluster.connect_timeout,
-        max_connections: cluster.circuit_breakers.max_connections,
-        eager: cluster.policy.connects_all(),
-        state: state.clone(),
-        changed: lane.changes().clone(),
-    });
-    Known { endpoint: endpoint.clone(), tls: cluster.tls.clone(), state, way }
-}
-
-fn candidate(
-    endpoint: &Arc<Endpoint>,
-    locality: &LocalityEndpoints,
-    state: &Arc<CandidateState>,
-    observer: Option<Arc<dyn Observer>>,
-) -> Candidate {
-    Candidate {
-        endpoint: endpoint.clone(),
-        locality: locality.locality.clone(),
-        priority: locality.priority,
-        locality_weight: locality.weight,
-        state: state.clone(),
-        observer,
-    }
 }

@@ -13,7 +13,7 @@ use mesh_core::model::{
 };
 use mesh_core::snapshot::{Children, ClusterConfig, Lease};
 
-use super::{ClusterHandle, Registry, Signal};
+use super::{ClusterHandle, Limits, Registry, Signal};
 use crate::body::MeshBody;
 use crate::connect::{EndpointFactory, EndpointFuture, EndpointHandle, EndpointPlan, EndpointService};
 use crate::secure::testing::upstream;
@@ -61,7 +61,7 @@ struct World {
 impl World {
     fn new(tls: Option<UpstreamTls>) -> Self {
         let factory = Arc::<Factory>::default();
-        let registry = Registry::new(factory.clone(), Signal::new(), None, 1);
+        let registry = Registry::new(factory.clone(), Signal::new(), None, Limits { connected: 100, seed: 1 });
         Self { factory, registry, handle: None, tls: tls.map(Arc::new) }
     }
 
@@ -86,6 +86,14 @@ impl World {
             } else {
                 plan.state.set_not_ready();
             }
+            plan.changed.state_changed();
+        }
+        self.registry.refresh();
+    }
+
+    fn fail(&mut self, port: u16) {
+        for plan in self.factory.0.lock().unwrap().iter().filter(|plan| plan.endpoint.address.port() == port) {
+            plan.state.set_failed();
             plan.changed.state_changed();
         }
         self.registry.refresh();
@@ -178,4 +186,34 @@ fn endpoints_in_their_grace_are_used_as_ever_if_tls_proves_who_they_are() {
         world.says(&[1, 2], true);
         assert_eq!(world.ports(), used);
     }
+}
+
+#[test]
+fn of_very_many_endpoints_a_part_is_taken_and_what_fails_is_stood_in_for() {
+    let ports: Vec<u16> = (1..=1000).collect();
+    let mut world = World::new(None);
+    world.says(&ports, false);
+    let taken = world.ports();
+    assert_eq!((taken.len(), world.factory.0.lock().unwrap().len()), (100, 100), "and only those are connected to");
+    for port in &taken[..10] {
+        world.fail(*port);
+    }
+    assert_eq!(world.ports().len(), 110, "those that failed may come back");
+    assert!(taken.iter().all(|port| world.ports().contains(port)));
+    for port in &taken {
+        world.connected(*port, true);
+    }
+    assert_eq!(world.ports(), taken);
+}
+
+/// What costs a hundred thousand endpoints is not done again for each connection.
+#[test]
+fn a_connection_that_stands_makes_a_picker_and_no_candidates() {
+    let mut world = World::new(None);
+    world.says(&[1, 2, 3], false);
+    let candidates =
+        |world: &World| world.handle.as_ref().unwrap().state().lane(false, false).load().candidates.clone();
+    let before = candidates(&world);
+    world.connected(2, true);
+    assert!(Arc::ptr_eq(&before, &candidates(&world)));
 }

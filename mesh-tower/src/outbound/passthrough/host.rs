@@ -11,6 +11,7 @@ use mesh_core::balance::CandidateState;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::{Endpoint, Health, Pattern, SanKind, SanMatch, StringMatch, TrustRoots, UpstreamTls};
 use mesh_core::publish::Publisher;
+use tokio::sync::Semaphore;
 
 use super::dns::Dns;
 use super::hosts::Place;
@@ -138,6 +139,7 @@ impl Host {
             tls: self.tls.clone(),
             connect_timeout: CONNECT_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
+            connecting: Arc::new(Semaphore::new(1)),
             eager: false,
             state: Arc::default(),
             changed,

@@ -1,0 +1,254 @@
+//! The endpoints that a lane may send to: all of a cluster's, or a part of very many; kept while their addresses stay.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh_core::balance::{self, Candidate, CandidateState, LoadObserver, Observer, Place, Subset};
+use mesh_core::load::LoadLease;
+use mesh_core::model::{Cluster, Endpoint, Endpoints, LocalityEndpoints, UpstreamTls};
+use mesh_core::snapshot::{Children, ClusterConfig};
+
+use super::lane::{Lane, LaneView};
+use crate::connect::{EndpointFactory, EndpointHandle, EndpointPlan};
+
+/// What bounds a client's connections, and makes its choice its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How many endpoints of a cluster are kept connected.
+    pub(crate) connected: usize,
+    /// All the randomness there is.
+    pub(crate) seed: u64,
+}
+
+/// The endpoints of one lane.
+pub(super) struct Members {
+    /// By their first address.
+    known: HashMap<SocketAddr, Known>,
+    chosen: Option<Chosen>,
+    candidates: Arc<[Arc<Candidate>]>,
+    ways: Arc<[Arc<dyn EndpointHandle>]>,
+}
+
+/// What they were chosen from, and how.
+struct Chosen {
+    config: Arc<ClusterConfig>,
+    /// None: all are members.
+    subset: Option<(Subset, Vec<Place>)>,
+}
+
+/// An endpoint with what is kept of it while its address stays.
+struct Known {
+    endpoint: Arc<Endpoint>,
+    tls: Option<Arc<UpstreamTls>>,
+    state: Arc<CandidateState>,
+    way: Arc<dyn EndpointHandle>,
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        Self { known: HashMap::new(), chosen: None, candidates: Arc::default(), ways: Arc::new([]) }
+    }
+}
+
+/// What members are made with.
+#[derive(Clone, Copy)]
+struct Making<'a> {
+    lane: &'a Lane,
+    config: &'a Arc<ClusterConfig>,
+    load: Option<&'a LoadLease>,
+    factory: &'a dyn EndpointFactory,
+    limits: Limits,
+}
+
+impl Members {
+    /// What requests see of the lane now. When only states of endpoints have changed, only the picker is made anew.
+    pub(super) fn view(
+        &mut self,
+        lane: &Lane,
+        config: &Arc<ClusterConfig>,
+        load: Option<&LoadLease>,
+        factory: &dyn EndpointFactory,
+        limits: Limits,
+    ) -> LaneView {
+        if !self.is_current(config) {
+            self.choose(Making { lane, config, load, factory, limits });
+        }
+        let before = lane.load();
+        let picker = balance::build(&*config.cluster.policy, &self.candidates, before.picker(), limits.seed);
+        LaneView::new(picker, self.candidates.clone(), self.ways.clone())
+    }
+
+    /// Whether the members are those that `config` and the states of endpoints ask for.
+    fn is_current(&self, config: &Arc<ClusterConfig>) -> bool {
+        let Some(chosen) = self.chosen.as_ref().filter(|chosen| Arc::ptr_eq(&chosen.config, config)) else {
+            return false;
+        };
+        let Children::Endpoints { endpoints, .. } = &config.children else { return true };
+        if is_withdrawn(config) {
+            // Those that lost their connections are members no more.
+            return self.candidates.iter().all(|candidate| candidate.state.is_ready());
+        }
+        let same = |(subset, places): &(Subset, Vec<Place>)| *places == self.places(subset, endpoints);
+        chosen.subset.as_ref().is_none_or(same)
+    }
+
+    fn places(&self, subset: &Subset, endpoints: &Endpoints) -> Vec<Place> {
+        subset.choose(|place| {
+            let known = place.of(endpoints).and_then(|endpoint| self.known.get(&endpoint.address));
+            known.is_some_and(|known| known.state.is_failed())
+        })
+    }
+
+    fn choose(&mut self, making: Making<'_>) {
+        let config = making.config;
+        let mut chosen = Chosen { config: config.clone(), subset: None };
+        let mut next = Next::default();
+        if let Children::Endpoints { endpoints, .. } = &config.children {
+            // Policies that connect on demand look at every endpoint, and connect to few.
+            let bounded = config.cluster.policy.connects_all();
+            let subset = if bounded { self.subset(config, endpoints, making.limits) } else { None };
+            let observer = |locality| making.load.map(|load| observer(load, locality, config));
+            next.observers = endpoints.localities.iter().map(observer).collect();
+            match subset {
+                None => {
+                    next.reserve(endpoints.len());
+                    for (locality, of) in endpoints.localities.iter().enumerate() {
+                        for endpoint in 0..of.endpoints.len() {
+                            self.keep(&mut next, making, endpoints, Place { locality, endpoint });
+                        }
+                    }
+                }
+                Some(subset) => {
+                    let places = self.places(&subset, endpoints);
+                    next.reserve(places.len());
+                    for place in &places {
+                        self.keep(&mut next, making, endpoints, *place);
+                    }
+                    chosen.subset = Some((subset, places));
+                }
+            }
+        }
+        self.known = next.known;
+        self.candidates = next.candidates.into();
+        self.ways = next.ways.into();
+        self.chosen = Some(chosen);
+    }
+
+    /// The part of `endpoints` to take: the one there is, if they are the same.
+    fn subset(&mut self, config: &ClusterConfig, endpoints: &Arc<Endpoints>, limits: Limits) -> Option<Subset> {
+        let before = self.chosen.take();
+        let same = before.filter(|chosen| {
+            matches!(&chosen.config.children, Children::Endpoints { endpoints: old, .. } if Arc::ptr_eq(old, endpoints))
+                && chosen.config.cluster.policy.connects_all() == config.cluster.policy.connects_all()
+        });
+        match same {
+            Some(chosen) => chosen.subset.map(|(subset, _)| subset),
+            None => Subset::new(endpoints, limits.connected, limits.seed),
+        }
+    }
+
+    /// Adds an endpoint to the next members; one that is known keeps its state and its connections.
+    fn keep(&mut self, next: &mut Next, making: Making<'_>, endpoints: &Endpoints, place: Place) {
+        let Some(endpoint) = place.of(endpoints) else { return };
+        let withdrawn = is_withdrawn(making.config);
+        let (address, cluster) = (endpoint.address, &*making.config.cluster);
+        if withdrawn && !self.known.contains_key(&address) && !next.known.contains_key(&address) {
+            return;
+        }
+        let kept = next.known.entry(address).or_insert_with(|| {
+            let before = self.known.remove(&address).filter(|known| known.serves(endpoint, cluster));
+            before.unwrap_or_else(|| Known::make(making.lane, endpoint, cluster, making.factory))
+        });
+        kept.withdraw(withdrawn, cluster);
+        if withdrawn && !kept.state.is_ready() {
+            return;
+        }
+        let (locality, observer) = (&endpoints.localities[place.locality], &next.observers[place.locality]);
+        next.candidates.push(Arc::new(candidate(endpoint, locality, &kept.state, observer.clone())));
+        next.ways.push(kept.way.clone());
+    }
+}
+
+/// Members in the making.
+#[derive(Default)]
+struct Next {
+    /// Of each locality, who is told how requests to it go.
+    observers: Vec<Option<Arc<dyn Observer>>>,
+    known: HashMap<SocketAddr, Known>,
+    candidates: Vec<Arc<Candidate>>,
+    ways: Vec<Arc<dyn EndpointHandle>>,
+}
+
+impl Next {
+    fn reserve(&mut self, count: usize) {
+        self.known.reserve(count);
+        self.candidates.reserve_exact(count);
+        self.ways.reserve_exact(count);
+    }
+}
+
+/// Whether only what is connected may be used: what stands leads to the servers that were meant; what is made anew may lead
+/// to another, unless TLS says who it is.
+fn is_withdrawn(config: &ClusterConfig) -> bool {
+    let proven = config.cluster.tls.as_ref().is_some_and(|tls| tls.proves_identity());
+    matches!(config.children, Children::Endpoints { lapsing: true, .. }) && !proven
+}
+
+impl Known {
+    fn make(lane: &Lane, endpoint: &Arc<Endpoint>, cluster: &Cluster, factory: &dyn EndpointFactory) -> Self {
+        let state = Arc::new(CandidateState::default());
+        let way = factory.endpoint(EndpointPlan {
+            cluster: cluster.name.clone(),
+            endpoint: endpoint.clone(),
+            protocol: lane.protocol(),
+            tls: cluster.tls.clone(),
+            connect_timeout: cluster.connect_timeout,
+            max_connections: cluster.circuit_breakers.max_connections,
+            connecting: lane.connecting().clone(),
+            eager: cluster.policy.connects_all(),
+            state: state.clone(),
+            changed: lane.changes().clone(),
+        });
+        Self { endpoint: endpoint.clone(), tls: cluster.tls.clone(), state, way }
+    }
+
+    /// Keeps new connections from being made, or lets them be made again.
+    fn withdraw(&self, withdrawn: bool, cluster: &Cluster) {
+        if withdrawn == self.state.is_withdrawn() {
+            return;
+        }
+        self.state.set_withdrawn(withdrawn);
+        if !withdrawn && cluster.policy.connects_all() {
+            self.way.connect();
+        }
+    }
+
+    /// Whether the way leads to this endpoint as it is now.
+    fn serves(&self, endpoint: &Endpoint, cluster: &Cluster) -> bool {
+        let old = &*self.endpoint;
+        old.additional == endpoint.additional && old.hostname == endpoint.hostname && self.tls == cluster.tls
+    }
+}
+
+/// Who counts the requests to a locality.
+fn observer(lease: &LoadLease, locality: &LocalityEndpoints, config: &ClusterConfig) -> Arc<dyn Observer> {
+    let metrics = config.cluster.load.as_ref().map_or(&[][..], |policy| &policy.metrics);
+    Arc::new(LoadObserver::new(lease.load().locality(&locality.locality), metrics.into()))
+}
+
+fn candidate(
+    endpoint: &Arc<Endpoint>,
+    locality: &LocalityEndpoints,
+    state: &Arc<CandidateState>,
+    observer: Option<Arc<dyn Observer>>,
+) -> Candidate {
+    Candidate {
+        endpoint: endpoint.clone(),
+        locality: locality.locality.clone(),
+        priority: locality.priority,
+        locality_weight: locality.weight,
+        state: state.clone(),
+        observer,
+    }
+}
