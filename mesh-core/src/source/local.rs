@@ -27,11 +27,15 @@ impl LocalTransport {
 }
 
 impl ControlTransport for LocalTransport {
-    fn open(&self, _server: &ServerConfig, _path: &str) -> Opening {
+    fn open(&self, _server: &ServerConfig, path: &str) -> Opening {
+        let Some(variant) = Responder::variant(path) else {
+            let error = TransportError::new(format!("{path} is no method of ADS"));
+            return Box::pin(std::future::ready(Err(error)));
+        };
         let mut sets = self.sets.clone();
         // The first set is answered from; only later ones are changes.
         let _ = sets.poll_changed(&mut Context::from_waker(Waker::noop()));
-        let responder = Responder::new(sets.current());
+        let responder = Responder::of(variant, sets.current());
         let stream = LocalStream { responder, sets, outbox: VecDeque::new(), waiting: None };
         Box::pin(std::future::ready(Ok(Box::new(stream) as Box<dyn ControlStream>)))
     }

@@ -17,6 +17,7 @@ const REFRESH: Duration = Duration::from_secs(5);
 pub struct DevBootstrap {
     server_uri: String,
     node_id: String,
+    features: Vec<String>,
     certificates: Option<PathBuf>,
     refresh_interval: Duration,
 }
@@ -25,7 +26,15 @@ impl DevBootstrap {
     /// For a client of this name, of the plaintext xDS server at `server_uri`, `host:port`.
     pub fn new(server_uri: impl Into<String>, node_id: impl Into<String>) -> Self {
         let (server_uri, node_id) = (server_uri.into(), node_id.into());
-        Self { server_uri, node_id, certificates: None, refresh_interval: REFRESH }
+        Self { server_uri, node_id, features: Vec::new(), certificates: None, refresh_interval: REFRESH }
+    }
+
+    /// With this among the `server_features`: `delta_grpc` for incremental xDS, `fail_on_data_errors`, ... Default: `xds_v3`
+    /// alone.
+    #[must_use]
+    pub fn server_feature(mut self, feature: impl Into<String>) -> Self {
+        self.features.push(feature.into());
+        self
     }
 
     /// With the certificates in this folder (see [`DevCertificates`](super::DevCertificates)) as the certificate provider
@@ -45,11 +54,12 @@ impl DevBootstrap {
 
     /// The file's text.
     pub fn to_json(&self) -> String {
+        let features: Vec<&str> = ["xds_v3"].into_iter().chain(self.features.iter().map(String::as_str)).collect();
         let mut bootstrap = json!({
             "xds_servers": [{
                 "server_uri": self.server_uri,
                 "channel_creds": [{ "type": "insecure" }],
-                "server_features": ["xds_v3"],
+                "server_features": features,
             }],
             "node": { "id": self.node_id },
             "server_listener_resource_name_template": SERVER_LISTENERS,

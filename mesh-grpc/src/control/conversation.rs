@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use envoy_types::pb::google::rpc;
+use mesh_core::ads::Variant;
 use mesh_core::model::Name;
 use mesh_core::publish::Reader;
 use mesh_core::resource::TYPE_URL_PREFIX;
@@ -35,6 +39,7 @@ pub(super) struct Conversation {
     shared: Arc<Shared>,
     id: u64,
     node: Name,
+    variant: Variant,
     responder: Responder,
     served: Reader<ResourceSet>,
     faults: watch::Receiver<State>,
@@ -51,19 +56,25 @@ pub(super) struct Conversation {
 struct Over(String);
 
 impl Conversation {
-    pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, outgoing: mpsc::Sender<Outgoing>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        peer: SocketAddr,
+        variant: Variant,
+        outgoing: mpsc::Sender<Outgoing>,
+    ) -> Self {
         let served = shared.served.reader();
-        let mut responder = Responder::new(served.current());
+        let mut responder = Responder::of(variant, served.current());
         if !shared.tells_missing {
             responder = responder.without_resource_errors();
         }
-        let (id, strikes) = shared.streams.open(peer);
+        let (id, strikes) = shared.streams.open(peer, variant);
         let faults = shared.faults.subscribe();
         shared.log.add(Event { stream: id, node: "".into(), what: What::Opened { peer } });
         Self {
             shared,
             id,
             node: "".into(),
+            variant,
             responder,
             served,
             faults,
@@ -136,7 +147,7 @@ impl Conversation {
             if !delay.is_zero() {
                 sleep(delay).await;
             }
-            let described = describe(&response);
+            let described = describe(self.variant, &response);
             self.unjudged.insert(described.type_url.clone(), described.nonce.clone());
             self.record(What::Response(described));
             self.last = response.clone();
@@ -169,17 +180,18 @@ impl Conversation {
 
     /// Records what the client says.
     fn hear(&mut self, request: &[u8]) {
-        let request = match DiscoveryRequest::decode(request) {
-            Ok(request) => request,
+        let said = match Said::read(self.variant, request) {
+            Ok(said) => said,
             Err(error) => {
-                tracing::warn!(target: "mesh", "stream {} sent what is no DiscoveryRequest: {error}", self.id);
+                tracing::warn!(target: "mesh", "stream {} sent what is no request of ADS: {error}", self.id);
                 return;
             }
         };
-        if let Some(node) = &request.node {
-            self.node = node.id.as_str().into();
+        if let Some(node) = said.node {
+            self.node = node;
         }
-        let request = self.judge(request);
+        let mut request = said.request;
+        request.verdict = self.judge(&request, said.error);
         let (node, said) = (self.node.clone(), request.clone());
         self.shared.streams.update(self.id, |info| {
             info.node = node;
@@ -189,19 +201,20 @@ impl Conversation {
     }
 
     /// A change of names repeats the nonce of a response that was judged before, or crosses one on its way.
-    fn judge(&mut self, request: DiscoveryRequest) -> Request {
-        let type_url = bare(&request.type_url);
-        let is_first = self.unjudged.get(&type_url) == Some(&request.response_nonce);
+    fn judge(&mut self, request: &Request, error: Option<rpc::Status>) -> Verdict {
+        let is_first = match self.variant {
+            Variant::StateOfTheWorld => self.unjudged.get(&request.type_url) == Some(&request.nonce),
+            // There each response is answered, and a request that is about none has no nonce.
+            _ => !request.nonce.is_empty(),
+        };
         if is_first {
-            self.unjudged.remove(&type_url);
+            self.unjudged.remove(&request.type_url);
         }
-        let verdict = match request.error_detail {
+        match error {
             Some(status) => Verdict::Nack(status.message),
             None if is_first => Verdict::Ack,
             None => Verdict::None,
-        };
-        let names = request.resource_names.into_iter().map(Name::from).collect();
-        Request { type_url, version: request.version_info, nonce: request.response_nonce, names, verdict }
+        }
     }
 
     fn record(&self, what: What) {
@@ -209,12 +222,57 @@ impl Conversation {
     }
 }
 
-fn describe(response: &[u8]) -> Response {
-    // Its bytes are the responder's own.
-    let response = DiscoveryResponse::decode(response).unwrap_or_default();
+/// A request of either protocol.
+struct Said {
+    node: Option<Name>,
+    /// Not judged yet.
+    request: Request,
+    error: Option<rpc::Status>,
+}
+
+impl Said {
+    fn read(variant: Variant, bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        let names = |names: Vec<String>| names.into_iter().map(Name::from).collect();
+        if variant == Variant::StateOfTheWorld {
+            let said = DiscoveryRequest::decode(bytes)?;
+            let request = Request {
+                type_url: bare(&said.type_url),
+                version: said.version_info,
+                nonce: said.response_nonce,
+                names: names(said.resource_names),
+                dropped: Vec::new(),
+                verdict: Verdict::None,
+            };
+            return Ok(Self { node: said.node.map(|node| node.id.into()), request, error: said.error_detail });
+        }
+        let said = DeltaDiscoveryRequest::decode(bytes)?;
+        let request = Request {
+            type_url: bare(&said.type_url),
+            version: String::new(),
+            nonce: said.response_nonce,
+            names: names(said.resource_names_subscribe),
+            dropped: names(said.resource_names_unsubscribe),
+            verdict: Verdict::None,
+        };
+        Ok(Self { node: said.node.map(|node| node.id.into()), request, error: said.error_detail })
+    }
+}
+
+/// Its bytes are the responder's own.
+fn describe(variant: Variant, response: &[u8]) -> Response {
+    if variant == Variant::StateOfTheWorld {
+        let response = DiscoveryResponse::decode(response).unwrap_or_default();
+        return Response {
+            type_url: bare(&response.type_url),
+            version: response.version_info,
+            nonce: response.nonce,
+            resources: response.resources.len(),
+        };
+    }
+    let response = DeltaDiscoveryResponse::decode(response).unwrap_or_default();
     Response {
         type_url: bare(&response.type_url),
-        version: response.version_info,
+        version: response.system_version_info,
         nonce: response.nonce,
         resources: response.resources.len(),
     }

@@ -12,8 +12,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
-use mesh_core::ads::AGGREGATED_RESOURCES;
 use mesh_core::lrs::STREAM_LOAD_STATS;
+use mesh_core::source::responder::Responder;
 use tokio::sync::mpsc;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::{Status, Streaming};
@@ -40,23 +40,19 @@ pub(super) enum Outgoing {
 
 /// Answers the head of a request, and has the stream served.
 pub(super) fn respond(request: Request<Incoming>, peer: SocketAddr, shared: &Arc<Shared>) -> Response<StreamBody> {
-    let loads = match request.uri().path() {
-        AGGREGATED_RESOURCES => false,
-        STREAM_LOAD_STATS => true,
-        path => {
-            let text =
-                format!("the control plane speaks {AGGREGATED_RESOURCES} and {STREAM_LOAD_STATS}, and not {path}");
-            return Status::unimplemented(text).into_http();
-        }
-    };
+    let path = request.uri().path();
+    let variant = Responder::variant(path);
+    if variant.is_none() && path != STREAM_LOAD_STATS {
+        let text = format!("the control plane speaks ADS and {STREAM_LOAD_STATS}, and not {path}");
+        return Status::unimplemented(text).into_http();
+    }
     let requests = Streaming::new_request(Raw, request.into_body(), None, Some(LARGEST_REQUEST));
     // One message waits while another is written: a slow reader slows the answers.
     let (sender, receiver) = mpsc::channel(1);
-    if loads {
-        tokio::spawn(Listening::new(shared.clone(), peer, sender).run(requests));
-    } else {
-        tokio::spawn(Conversation::new(shared.clone(), peer, sender).run(requests));
-    }
+    match variant {
+        Some(variant) => tokio::spawn(Conversation::new(shared.clone(), peer, variant, sender).run(requests)),
+        None => tokio::spawn(Listening::new(shared.clone(), peer, sender).run(requests)),
+    };
     let mut response = Response::new(StreamBody { receiver: Some(receiver) });
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response

@@ -45,17 +45,19 @@ pub enum What {
     },
 }
 
-/// A `DiscoveryRequest`.
+/// A `DiscoveryRequest` or `DeltaDiscoveryRequest`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The type, without `type.googleapis.com/`.
     pub type_url: Name,
-    /// The version that the client uses.
+    /// The version that the client uses; empty in incremental xDS, where each resource has its own.
     pub version: String,
     /// The nonce of the response it is about; empty at first.
     pub nonce: String,
-    /// All names that the client subscribes to.
+    /// All names that the client subscribes to; in incremental xDS, those it subscribes to from now on.
     pub names: Vec<Name>,
+    /// In incremental xDS, the names it unsubscribes from.
+    pub dropped: Vec<Name>,
     /// What the client says about the last response.
     pub verdict: Verdict,
 }
@@ -71,7 +73,7 @@ pub enum Verdict {
     Nack(String),
 }
 
-/// A `DiscoveryResponse`.
+/// A `DiscoveryResponse` or `DeltaDiscoveryResponse`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// The type, without `type.googleapis.com/`.
@@ -135,10 +137,12 @@ impl fmt::Display for Request {
         let type_name = short(&self.type_url);
         match &self.verdict {
             Verdict::None => write!(f, "asks for {type_name}")?,
+            Verdict::Ack if self.version.is_empty() => write!(f, "ACKs {type_name}")?,
             Verdict::Ack => write!(f, "ACKs {type_name} {}", self.version)?,
             Verdict::Nack(text) => write!(f, "NACKs {type_name} and keeps `{}`: {text};", self.version)?,
         }
-        write!(f, " [{}]", self.names.join(", "))
+        write!(f, " [{}]", self.names.join(", "))?;
+        if self.dropped.is_empty() { Ok(()) } else { write!(f, " without [{}]", self.dropped.join(", ")) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mesh_core::ads::Variant;
 use mesh_core::model::Name;
 use mesh_core::resource::ResourceKey;
 use tokio::sync::mpsc;
@@ -15,11 +16,13 @@ pub struct StreamInfo {
     pub id: u64,
     /// Who opened it.
     pub peer: SocketAddr,
+    /// The protocol it is spoken in.
+    pub variant: Variant,
     /// The client's `node.id`; empty until it said it.
     pub node: Name,
     /// What it is subscribed to.
     pub subscriptions: Vec<ResourceKey>,
-    /// The version that the client uses, by type (without `type.googleapis.com/`).
+    /// The version that the client uses, by type (without `type.googleapis.com/`). Empty in incremental xDS.
     pub versions: BTreeMap<Name, String>,
 }
 
@@ -47,12 +50,13 @@ impl Registry {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn open(&self, peer: SocketAddr) -> (u64, mpsc::UnboundedReceiver<Strike>) {
+    pub(super) fn open(&self, peer: SocketAddr, variant: Variant) -> (u64, mpsc::UnboundedReceiver<Strike>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut streams = self.lock();
         streams.last += 1;
         let id = streams.last;
-        let info = StreamInfo { id, peer, node: "".into(), subscriptions: Vec::new(), versions: BTreeMap::new() };
+        let info =
+            StreamInfo { id, peer, variant, node: "".into(), subscriptions: Vec::new(), versions: BTreeMap::new() };
         streams.open.insert(id, (info, sender));
         (id, receiver)
     }

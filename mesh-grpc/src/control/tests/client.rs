@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, BufMut, Bytes};
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
 use envoy_types::pb::google::rpc;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -43,6 +45,14 @@ impl Client {
 
     pub(super) fn say(&self, request: &DiscoveryRequest) {
         self.requests.send(request.encode_to_vec().into()).unwrap();
+    }
+
+    pub(super) fn say_delta(&self, request: &DeltaDiscoveryRequest) {
+        self.requests.send(request.encode_to_vec().into()).unwrap();
+    }
+
+    pub(super) async fn delta(&mut self) -> DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse::decode(self.message().await.unwrap().unwrap()).unwrap()
     }
 
     pub(super) fn subscribe(&self, type_url: &str, names: &[&str]) {

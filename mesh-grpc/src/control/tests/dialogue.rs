@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::google::rpc;
+use mesh_core::ads::{DELTA_AGGREGATED_RESOURCES, Variant};
 use mesh_core::publish::Publisher;
-use mesh_core::resource::{CLUSTER, LISTENER};
+use mesh_core::resource::{CLUSTER, LISTENER, TYPE_URL_PREFIX};
 use mesh_core::source::responder::ResourceSet;
 use tonic::Code;
 
@@ -43,6 +47,49 @@ async fn a_client_is_answered_and_pushed_what_changed() {
     let verdicts: Vec<_> = control.log().iter().filter_map(|event| Some(event.request()?.verdict.clone())).collect();
     let expected = [Verdict::None, Verdict::Ack, Verdict::None, Verdict::Nack("the reason".to_owned())];
     assert_eq!(verdicts, expected, "a change of names is no second ACK");
+}
+
+#[tokio::test]
+async fn delta_a_client_is_answered_and_pushed_what_changed() {
+    let control = serving([listener("a", "1"), listener("b", "1")]).await;
+    let mut client = Client::call(control.address(), DELTA_AGGREGATED_RESOURCES).await.unwrap();
+    let say = |client: &Client, subscribe: &[&str], unsubscribe: &[&str], nonce: &str, nack: Option<&str>| {
+        client.say_delta(&DeltaDiscoveryRequest {
+            node: Some(Node { id: "tester".to_owned(), ..Node::default() }),
+            type_url: format!("{TYPE_URL_PREFIX}{LISTENER}"),
+            resource_names_subscribe: subscribe.iter().map(ToString::to_string).collect(),
+            resource_names_unsubscribe: unsubscribe.iter().map(ToString::to_string).collect(),
+            response_nonce: nonce.to_owned(),
+            error_detail: nack.map(|why| rpc::Status { code: 3, message: why.to_owned(), details: Vec::new() }),
+            ..DeltaDiscoveryRequest::default()
+        });
+    };
+    say(&client, &["a", "none"], &[], "", None);
+    let first = client.delta().await;
+    assert_eq!((first.resources[0].name.as_str(), first.removed_resources), ("a", vec!["none".to_owned()]));
+    say(&client, &["b"], &["none"], &first.nonce, None);
+    let second = client.delta().await;
+    assert_eq!((second.resources.len(), second.resources[0].name.as_str()), (1, "b"));
+    control.set([listener("a", "2"), listener("b", "1")]);
+    let third = client.delta().await;
+    assert_eq!((third.resources.len(), third.resources[0].name.as_str()), (1, "a"));
+    assert_ne!(third.resources[0].version, first.resources[0].version);
+    say(&client, &[], &[], &third.nonce, Some("the reason"));
+
+    let mut events = control.events();
+    assert_eq!(events.find(|event| event.nack().map(str::to_owned)).await.unwrap(), "the reason");
+    let said: Vec<String> = control.log().iter().filter_map(|event| Some(event.request()?.to_string())).collect();
+    assert_eq!(
+        said,
+        [
+            "asks for Listener [a, none]",
+            "ACKs Listener [b] without [none]",
+            "NACKs Listener and keeps ``: the reason; []"
+        ]
+    );
+    let [stream] = &control.streams()[..] else { panic!("one stream is open") };
+    let names: Vec<&str> = stream.subscriptions.iter().map(|key| &*key.name).collect();
+    assert_eq!((stream.variant, names), (Variant::Incremental, vec!["a", "b"]));
 }
 
 #[tokio::test]
@@ -106,10 +153,10 @@ async fn it_follows_what_something_else_publishes() {
 #[tokio::test]
 async fn other_methods_are_unimplemented() {
     let control = serving([]).await;
-    let delta = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-    let status = Client::call(control.address(), delta).await.err().unwrap();
+    let other = "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters";
+    let status = Client::call(control.address(), other).await.err().unwrap();
     assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("DeltaAggregatedResources"), "{status}");
+    assert!(status.message().contains("StreamClusters"), "{status}");
 }
 
 #[tokio::test]

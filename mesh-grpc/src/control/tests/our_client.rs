@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::ads::Settings;
+use mesh_core::ads::{Settings, Variant};
 use mesh_core::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION};
 use mesh_core::source::file::resource_from_json;
 use mesh_core::source::responder::EncodedResource;
@@ -19,8 +19,11 @@ struct Ours {
     client: HttpClient,
 }
 
-fn ours(control: &ControlPlane) -> Ours {
-    let bootstrap = Bootstrap::from_json(&control.bootstrap("ours").to_json()).unwrap();
+/// With these server features.
+fn ours(control: &ControlPlane, features: &[&str]) -> Ours {
+    let bootstrap = control.bootstrap("ours");
+    let bootstrap = features.iter().fold(bootstrap, |bootstrap, feature| bootstrap.server_feature(*feature));
+    let bootstrap = Bootstrap::from_json(&bootstrap.to_json()).unwrap();
     let mut settings = Settings::default();
     settings.backoff.initial = Duration::from_millis(10);
     settings.backoff.early_cap = Duration::from_millis(10);
@@ -80,7 +83,7 @@ fn to(cluster: &str) -> Vec<EncodedResource> {
 #[tokio::test]
 async fn it_is_configured_and_follows_edits() {
     let control = serving(to("blue")).await;
-    let ours = ours(&control);
+    let ours = ours(&control, &[]);
     ours.sends_to("blue").await;
     control.set(to("green"));
     ours.sends_to("green").await;
@@ -92,7 +95,7 @@ async fn it_is_configured_and_follows_edits() {
 #[tokio::test]
 async fn it_takes_its_leave() {
     let control = serving(to("blue")).await;
-    let ours = ours(&control);
+    let ours = ours(&control, &[]);
     ours.sends_to("blue").await;
     ours.mesh.shutdown(Duration::from_secs(1)).await;
     let closed = |event: &Event| match &event.what {
@@ -107,9 +110,30 @@ async fn it_takes_its_leave() {
 }
 
 #[tokio::test]
+async fn delta_it_is_configured_and_follows_edits() {
+    let control = serving(to("blue")).await;
+    let ours = ours(&control, &["delta_grpc"]);
+    ours.sends_to("blue").await;
+    control.set(to("green"));
+    ours.sends_to("green").await;
+    let [stream] = &control.streams()[..] else { panic!("one stream is open") };
+    assert_eq!(stream.variant, Variant::Incremental);
+    ours.mesh.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
 async fn every_way_to_fail_is_over_with_the_next_update() {
+    every_way_to_fail(&[]).await;
+}
+
+#[tokio::test]
+async fn delta_every_way_to_fail_is_over_with_the_next_update() {
+    every_way_to_fail(&["delta_grpc"]).await;
+}
+
+async fn every_way_to_fail(features: &[&str]) {
     let control = serving(to("start")).await;
-    let ours = ours(&control);
+    let ours = ours(&control, features);
     ours.sends_to("start").await;
     let faults = control.faults();
     let mut events = control.events();
@@ -166,7 +190,7 @@ async fn a_file_is_served_and_its_good_edits_too() {
     let path = std::env::temp_dir().join(format!("mesh-control-{}.yaml", std::process::id()));
     std::fs::write(&path, yaml("blue")).unwrap();
     let control = ControlPlane::builder().file(&path).unwrap().listen("127.0.0.1:0").await.unwrap();
-    let ours = ours(&control);
+    let ours = ours(&control, &[]);
     ours.sends_to("outbound|80||blue.default.svc.cluster.local").await;
     std::fs::write(&path, yaml("green")).unwrap();
     ours.sends_to("outbound|80||green.default.svc.cluster.local").await;
