@@ -48,3 +48,4 @@ pub mod identity;
 pub mod error;
 pub mod event;
 pub mod status;
+mod planted;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::bootstrap::ServerConfig;
 use crate::error::Error;
 use crate::model::Name;
+use crate::planted::{Mistake, planted};
 use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
 use crate::status::{ResourceStatus, State, UpdateFailure};
 
@@ -85,6 +86,18 @@ pub(super) struct Entry {
     pub(super) patience: Option<Instant>,
     /// When the value is to be used no more unless the server says a word about it.
     pub(super) expiry: Option<Instant>,
+    /// Whether it was wanted before on this stream, then not, and now again. If a complete response does not have it, that
+    /// may be about the time between.
+    pub(super) is_again: bool,
+}
+
+/// A resource that was wanted a short time ago. Until the server knows that it is not wanted any more it goes on sending it,
+/// and it would not send it again if it were wanted again before that.
+pub(super) struct Left {
+    pub(super) entry: Entry,
+    pub(super) until: Instant,
+    /// The server that it was absent from a complete response of, since a word was last said about it.
+    pub(super) absent: Option<usize>,
 }
 
 impl Entry {
@@ -103,7 +116,25 @@ impl Entry {
             grace: None,
             patience: Some(patience),
             expiry: None,
+            is_again: false,
         }
+    }
+
+    /// Wanted again soon after it was not: what was said of it holds still. That it does not exist is to be said again.
+    pub(super) fn resume(self, left: Self) -> Self {
+        let trouble = left.trouble.filter(|trouble| trouble.cause != Cause::Connectivity);
+        let is_missing = trouble.as_ref().is_some_and(|trouble| trouble.cause == Cause::Missing);
+        let is_gone = (is_missing && left.emptied.is_none()) || left.expiry.is_some();
+        if is_gone || left.state == State::Requested {
+            return Self { is_again: true, ..self };
+        }
+        let Self { authority, users, sequence, .. } = self;
+        Self { authority, users, sequence, trouble, is_again: true, patience: None, ..left }
+    }
+
+    /// Whether what is held of it is what the server has, as far as anyone said.
+    fn is_well(&self) -> bool {
+        self.trouble.as_ref().is_none_or(|trouble| trouble.cause == Cause::Connectivity)
     }
 
     /// Whether nothing at all is known of it.
@@ -200,7 +231,7 @@ impl Entry {
     /// The version that a server may be told is in use: then it need not send this value again. What there is trouble with
     /// is not claimed, so that the server says how it stands.
     pub(super) fn claims(&self, server: usize) -> Option<&str> {
-        let well = self.trouble.as_ref().is_none_or(|trouble| trouble.cause == Cause::Connectivity);
+        let well = self.is_well() || planted(Mistake::ClaimedInTrouble);
         let held = self.held.as_ref().filter(|held| well && held.server == server && held.alias_of.is_none());
         held.map(|held| held.version.as_str())
     }

@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::authority::{Authorities, Lists};
 use super::backoff::Backoff;
-use super::cache::{Cause, Entry, Trouble};
+use super::cache::{Cause, Entry, Left, Trouble};
 use super::message;
 use super::settings::Settings;
 use super::stream::{Cache, Phase, Stream};
@@ -19,8 +19,12 @@ use crate::bootstrap::{Node, ServerConfig};
 use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::model::Name;
-use crate::resource::{ResourceEvent, ResourceKey};
+use crate::planted::{Mistake, planted};
+use crate::resource::{CLUSTER_LOAD_ASSIGNMENT, ResourceEvent, ResourceKey};
 use crate::status::{ClientStatus, ResourceStatus, State};
+
+/// So many resources of a type are remembered that were wanted a short time ago: how many come and go is up to servers.
+const MOST_LEFT: usize = 10_000;
 
 /// An xDS client for lists of servers, as a state machine without I/O. Each server has one stream, which all targets and
 /// authorities share.
@@ -46,6 +50,8 @@ pub struct Engine {
     /// Which of the servers are in use, by authority.
     pub(super) lists: Lists,
     pub(super) cache: Cache,
+    /// What was wanted a short time ago, by the type's place.
+    pub(super) left: Vec<BTreeMap<Name, Left>>,
     /// Counts subscriptions.
     sequence: u64,
     pub(super) due: BTreeSet<(Instant, Due)>,
@@ -63,12 +69,18 @@ pub(super) enum Due {
     Retry(usize),
     /// A server said nothing about a resource.
     Answer(usize, ResourceKey),
+    /// A server said nothing at all, on a stream on which it may have nothing to say.
+    Silence(usize),
     /// No server was reached for a resource.
     Patience(ResourceKey),
     /// A deleted resource is no longer used.
     Grace(ResourceKey),
     /// A resource's time to live is over.
     Expiry(ResourceKey),
+    /// A resource that was wanted once is forgotten.
+    Left(ResourceKey),
+    /// It is clear by now that a resource is not only absent from a server's response but gone.
+    Absent(usize, ResourceKey),
     /// Streams of an authority without subscriptions are closed.
     Idle(usize),
 }
@@ -104,6 +116,7 @@ impl Engine {
             streams: servers.into_iter().map(stream).collect(),
             lists,
             cache: (0..count).map(|_| BTreeMap::new()).collect(),
+            left: (0..count).map(|_| BTreeMap::new()).collect(),
             node_id: node.id.clone(),
             node: message::node(node),
             settings,
@@ -135,16 +148,51 @@ impl Engine {
         }
         self.sequence += 1;
         let patience = now + self.settings.patience;
-        self.cache[kind].insert(key.name.clone(), Entry::new(authority, self.sequence, now, patience));
+        let mut entry = Entry::new(authority, self.sequence, now, patience);
+        if let Some(left) = self.left[kind].remove(&key.name) {
+            entry = entry.resume(left.entry);
+            if let Some(server) = left.absent.filter(|server| self.streams[*server].phase == Phase::Open) {
+                let believed = now + self.settings.resource_timeout;
+                self.streams[server].absent.insert(key.clone(), believed);
+                self.due.insert((believed, Due::Absent(server, key.clone())));
+            }
+            // It may have run out unheeded.
+            entry.grace = entry.grace.map(|at| at.max(now));
+            self.due.extend(entry.grace.map(|at| (at, Due::Grace(key.clone()))));
+        }
+        self.told.extend(entry.retell(key));
+        self.cache[kind].insert(key.name.clone(), entry);
         self.due.insert((patience, Due::Patience(key.clone())));
         self.want(kind, key, authority, now);
     }
 
-    /// Wants a resource no more, and forgets what is known of it.
+    /// Wants a resource no more. What is known of it is kept up to date for a short time, in which a server may believe that
+    /// it is wanted still: if it is wanted again by then, it might not be sent again.
     pub fn unsubscribe(&mut self, key: &ResourceKey, now: Instant) {
         let Some(kind) = self.types.index(&key.type_url) else { return };
-        if let Some(entry) = self.cache[kind].remove(&key.name) {
+        if planted(Mistake::EntryKept) && *key.type_url == *CLUSTER_LOAD_ASSIGNMENT {
+            return;
+        }
+        if let Some(mut entry) = self.cache[kind].remove(&key.name) {
             self.forget(kind, key, &entry, now);
+            entry.users.clear();
+            if self.left[kind].len() < MOST_LEFT && !planted(Mistake::ForgottenAtOnce) {
+                let until = now + self.settings.resource_timeout;
+                self.left[kind].insert(key.name.clone(), Left { entry, until, absent: None });
+                self.due.insert((until, Due::Left(key.clone())));
+            }
+        }
+    }
+
+    fn forget_left(&mut self, key: &ResourceKey, at: Instant) {
+        let Some(kind) = self.types.index(&key.type_url) else { return };
+        let Some(left) = self.left[kind].get_mut(&key.name).filter(|left| left.until == at) else { return };
+        // Without any subscription none is ended (see `next_request`), and a request may wait to be written.
+        if self.streams.iter().any(|stream| stream.phase == Phase::Open && stream.types[kind].has_asked(&key.name)) {
+            left.until = at + self.settings.resource_timeout;
+            self.due.insert((left.until, Due::Left(key.clone())));
+        } else {
+            self.left[kind].remove(&key.name);
         }
     }
 
@@ -161,6 +209,11 @@ impl Engine {
         let Some(stream) = self.streams.get_mut(server.0) else { return };
         if matches!(stream.phase, Phase::Connecting(_)) {
             stream.open(&asked);
+            // All that is wanted is named in its first requests, which no response to it precedes.
+            for (type_url, entries) in self.types.rows().iter().map(|row| &row.type_url).zip(&mut self.cache) {
+                let asked = entries.iter_mut().filter(|(name, entry)| self.lists.asks(server.0, type_url, name, entry));
+                asked.for_each(|(_, entry)| entry.is_again = false);
+            }
             self.events.push_back(Event::Connected { server: stream.server.uri.clone() });
         }
     }
@@ -173,6 +226,10 @@ impl Engine {
         let transient = stream.server.features.resource_timer_is_transient_error;
         let timeout = if transient { self.settings.transient_resource_timeout } else { self.settings.resource_timeout };
         let at = now + timeout;
+        if stream.silence.is_none() {
+            stream.silence = Some(at);
+            self.due.insert((at, Due::Silence(server.0)));
+        }
         let type_url = &self.types.rows()[kind].type_url;
         for (name, entry) in &mut self.cache[kind] {
             let stands = stream.types[kind].names(name, entry.sequence);
@@ -184,6 +241,7 @@ impl Engine {
                 entry.patience = None;
                 self.due.insert((at, Due::Answer(server.0, timer.key().clone())));
                 timer.insert(at);
+                stream.owes_answer = true;
             }
         }
     }
@@ -196,11 +254,40 @@ impl Engine {
                 Due::Connect(server) => self.connection_is_slow(server, at, now),
                 Due::Retry(server) => self.retry(server, at, now),
                 Due::Answer(server, key) => self.answer_is_missing(server, &key, at, now),
+                Due::Silence(server) => self.silence_is_consent(server, at),
                 Due::Patience(key) => self.patience_is_over(&key, at),
                 Due::Grace(key) => self.grace_is_over(&key, at),
                 Due::Expiry(key) => self.expire(&key, at, now),
+                Due::Left(key) => self.forget_left(&key, at),
+                Due::Absent(server, key) => self.absence_is_believed(server, &key, at, now),
                 Due::Idle(authority) => self.close_idle(authority, at),
             }
+        }
+    }
+
+    /// A server that is told what is in use need not answer when that is what it has. It is reached all the same.
+    fn silence_is_consent(&mut self, server: usize, at: Instant) {
+        let stream = &mut self.streams[server];
+        if stream.phase != Phase::Open || stream.answered || stream.silence != Some(at) {
+            return;
+        }
+        let owes = std::mem::take(&mut stream.owes_answer);
+        let next = at + self.settings.resource_timeout;
+        stream.silence = Some(next);
+        let may_say_nothing = |entry: &Entry| entry.held.is_none() || entry.claims(server).is_some();
+        if !owes && self.cache.iter().flat_map(BTreeMap::values).all(may_say_nothing) {
+            self.server_answers(server);
+        } else {
+            self.due.insert((next, Due::Silence(server)));
+        }
+    }
+
+    /// The server had time to answer the request that names the resource again, and did not.
+    fn absence_is_believed(&mut self, server: usize, key: &ResourceKey, at: Instant, now: Instant) {
+        let absent = &mut self.streams[server].absent;
+        if absent.get(key) == Some(&at) {
+            absent.remove(key);
+            self.lose_late(key, Some(server), "it is absent, though it was wanted for long enough", now);
         }
     }
 

@@ -11,6 +11,7 @@ use super::stream::{Asked, Phase};
 use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::model::Name;
+use crate::planted::{Mistake, planted};
 use crate::resource::{ResourceEvent, ResourceKey};
 
 impl Engine {
@@ -79,6 +80,7 @@ impl Engine {
         self.names_changed(entry.authority, kind);
         for stream in &mut self.streams {
             stream.timers.remove(key);
+            stream.absent.remove(key);
         }
         for user in self.lists.users(&key.type_url, &key.name, entry) {
             self.lists.release(entry.authority, &user);
@@ -251,7 +253,7 @@ impl Engine {
 
     fn close_unneeded(&mut self) {
         for (index, stream) in self.streams.iter_mut().enumerate() {
-            if stream.phase != Phase::Idle && !self.lists.keeps(index) {
+            if stream.phase != Phase::Idle && !self.lists.keeps(index) && !planted(Mistake::FallbackKept) {
                 stream.close(Phase::Idle);
                 stream.failing = None;
                 self.actions.push_back(Action::Close(ServerId(index)));
@@ -263,7 +265,9 @@ impl Engine {
     pub(super) fn server_answers(&mut self, server: usize) {
         let stream = &mut self.streams[server];
         stream.answered = true;
-        stream.backoff.reset();
+        if !planted(Mistake::BackoffNotReset) {
+            stream.backoff.reset();
+        }
         stream.failing = None;
         for authority in self.lists.indices().filter(|index| self.lists.get(*index).uses(server)).collect::<Vec<_>>() {
             if self.lists.ascend(authority, server) {

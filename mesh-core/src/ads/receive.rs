@@ -1,5 +1,6 @@
 //! What a response means (`spec` sections 2.2, 2.4, 2.9 and 2.12; gRFCs A46, A53, A88).
 
+use std::collections::btree_map;
 use std::time::Instant;
 
 use super::cache::{Cause, Entry, Held, Trouble};
@@ -9,6 +10,7 @@ use super::stream::Phase;
 use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::model::Name;
+use crate::planted::{Mistake, planted};
 use crate::resource::{ResourceEvent, ResourceKey};
 use crate::status::State;
 
@@ -50,7 +52,8 @@ impl Engine {
             let reason = format!("it is of type `{}`, which was not asked for", envelope.type_url);
             return self.events.push_back(Event::Garbage { server: uri, reason });
         };
-        let is_complete = self.types.rows()[kind].full_state && !stream.is_incremental();
+        let is_complete = (self.types.rows()[kind].full_state || planted(Mistake::AbsentEndpointsDeleted))
+            && !stream.is_incremental();
         self.server_answers(server.0);
         let row = self.types.rows()[kind].clone();
         let (version, nonce) = (envelope.version.clone(), envelope.nonce.clone());
@@ -80,10 +83,11 @@ impl Engine {
     }
 
     fn apply(&mut self, response: &Response<'_>, contents: &Contents) {
-        for name in &contents.removed {
+        for name in contents.removed.iter().filter(|_| !planted(Mistake::RemovalIgnored)) {
             self.apply_removal(response, name);
         }
-        for item in contents.valid.values() {
+        let spoils = |_: &&Item| planted(Mistake::WholeNack) && !contents.invalid.is_empty();
+        for item in contents.valid.values().filter(|item| !spoils(item)) {
             // What is told under its own name is not told under another's besides.
             for alias in item.aliases.iter().filter(|alias| !contents.mentions(alias)) {
                 self.apply_item(response, alias, item);
@@ -168,18 +172,20 @@ impl Engine {
 
     /// A resource was not refreshed within its time to live. That is a deletion that the server ordered beforehand.
     pub(super) fn expire(&mut self, key: &ResourceKey, at: Instant, now: Instant) {
+        if self.entry(key).is_some_and(|entry| entry.expiry == Some(at)) {
+            self.lose_late(key, None, "it was not refreshed within its ttl", now);
+        }
+    }
+
+    /// Time has shown that there is no such resource, by what this server said; None: by what was said with the value in use.
+    pub(super) fn lose_late(&mut self, key: &ResourceKey, by: Option<usize>, reason: &str, now: Instant) {
         let Some(kind) = self.types.index(&key.type_url) else { return };
-        let Some(entry) = self.entry(key).filter(|entry| entry.expiry == Some(at)) else { return };
-        let Some(held) = &entry.held else { return };
-        let (server, version) = (held.server, held.version.clone());
-        let response = Response { server, kind, type_url: &key.type_url, version: &version, now, is_due: true };
-        self.lose(
-            &response,
-            &key.name,
-            State::DoesNotExist,
-            Code::RESOURCE_TIMEOUT,
-            "it was not refreshed within its ttl",
-        );
+        let Some(held) = self.entry(key).and_then(|entry| entry.held.as_ref()) else { return };
+        let (server, version) = (by.unwrap_or(held.server), held.version.clone());
+        let is_due = by.is_none();
+        let response = Response { server, kind, type_url: &key.type_url, version: &version, now, is_due };
+        let code = if is_due { Code::RESOURCE_TIMEOUT } else { Code::RESOURCE_NOT_FOUND };
+        self.lose(&response, &key.name, State::DoesNotExist, code, reason);
     }
 
     /// A complete response deletes what was there before and is not in it. Nothing is deleted by a response with a resource
@@ -188,9 +194,22 @@ impl Engine {
         if contents.has_nameless {
             return;
         }
-        let gone =
-            |(name, entry): (&Name, &Entry)| (entry.held.is_some() && !contents.mentions(name)).then(|| name.clone());
-        let gone: Vec<Name> = self.cache[response.kind].iter().filter_map(gone).collect();
+        for (_, left) in self.left[response.kind].iter_mut().filter(|(name, _)| !contents.mentions(name)) {
+            left.absent = Some(response.server);
+        }
+        let absent = self.cache[response.kind].iter();
+        let absent = absent.filter(|(name, entry)| entry.held.is_some() && !contents.mentions(name));
+        let believed = response.now + self.settings.resource_timeout;
+        let stream = &mut self.streams[response.server];
+        let mut gone = Vec::new();
+        for (name, entry) in absent {
+            if !stream.types[response.kind].may_precede(entry, response.server) {
+                gone.push(name.clone());
+            } else if let btree_map::Entry::Vacant(absent) = stream.absent.entry(response.key(name)) {
+                self.due.insert((believed, Due::Absent(response.server, absent.key().clone())));
+                absent.insert(believed);
+            }
+        }
         for name in gone {
             self.lose(response, &name, State::DoesNotExist, Code::RESOURCE_NOT_FOUND, "it was deleted");
         }
@@ -206,9 +225,18 @@ impl Engine {
         is_value: bool,
         change: impl FnOnce(&mut Entry, &ResourceKey) -> T,
     ) {
-        let Some(entry) = self.cache[response.kind].get_mut(name) else { return };
         let key = response.key(name);
+        let Some(entry) = self.cache[response.kind].get_mut(name) else {
+            let left = self.left[response.kind].get_mut(name);
+            if let Some(left) = left.filter(|left| self.lists.listens(response.server, &key, &left.entry, is_value)) {
+                left.absent = None;
+                // Nobody is told.
+                let _ = change(&mut left.entry, &key);
+            }
+            return;
+        };
         self.streams[response.server].timers.remove(&key);
+        self.streams[response.server].absent.remove(&key);
         if response.is_due || self.lists.listens(response.server, &key, entry, is_value) {
             self.told.extend(change(entry, &key));
         }

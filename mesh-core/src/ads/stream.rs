@@ -13,6 +13,7 @@ use super::message::{DeltaRequest, Request};
 use super::types::{ResourceTypes, Variant};
 use crate::bootstrap::ServerConfig;
 use crate::model::Name;
+use crate::planted::{Mistake, planted};
 use crate::resource::ResourceKey;
 
 /// So many responses may wait for their answer. Only a server that sends without reading makes more wait, and it does not
@@ -37,6 +38,13 @@ pub(super) struct Stream {
     pub(super) backoff: Backoff,
     /// The timers that run for resources that were asked for on this stream.
     pub(super) timers: BTreeMap<ResourceKey, Instant>,
+    /// When it is believed of resources that they are gone because a complete response did not have them, where it might
+    /// have been made before the request that names them was read.
+    pub(super) absent: BTreeMap<ResourceKey, Instant>,
+    /// When silence means that the server has nothing to say; None before the first request.
+    pub(super) silence: Option<Instant>,
+    /// Whether the server was asked for something, since silence was last looked at, that it owes an answer about.
+    pub(super) owes_answer: bool,
     node_sent: bool,
     /// The request that is being written.
     writing: Option<Writing>,
@@ -89,6 +97,8 @@ pub(super) struct TypeState {
     pub(super) changed: bool,
     /// The names of the last request on this stream, each with the count of its subscription; None before the first.
     asked: Option<BTreeMap<Name, u64>>,
+    /// The count of subscriptions at the first request on this stream: no response precedes what that named.
+    first: u64,
 }
 
 /// A response that is to be acknowledged.
@@ -99,6 +109,15 @@ struct Owed {
 }
 
 impl TypeState {
+    /// What there is of it on a new stream: nothing.
+    fn start_over(self) -> Self {
+        Self {
+            asked: self.asked.filter(|_| planted(Mistake::LostResubscription)),
+            nonce: if planted(Mistake::OldNonce) { self.nonce } else { String::new() },
+            ..Self::default()
+        }
+    }
+
     /// Whether a request for this type was made on this stream.
     pub(super) fn is_asked(&self) -> bool {
         self.asked.is_some()
@@ -107,7 +126,7 @@ impl TypeState {
     /// A response came and is to be acknowledged, or refused with the text `error`; then the version in use stays.
     pub(super) fn owe(&mut self, version: &str, nonce: String, error: Option<String>) {
         self.is_whole = error.is_none();
-        if self.is_whole {
+        if self.is_whole || planted(Mistake::VersionAfterNack) {
             version.clone_into(&mut self.version);
         }
         self.nonce.clone_from(&nonce);
@@ -115,6 +134,18 @@ impl TypeState {
             self.owed.pop_front();
         }
         self.owed.push_back(Owed { nonce, error });
+    }
+
+    /// Whether a complete response of `server`, whose stream this is, may have been made before the server knew that the
+    /// resource is wanted: because it came from another server, or was wanted before.
+    pub(super) fn may_precede(&self, entry: &Entry, server: usize) -> bool {
+        let is_foreign = entry.held.as_ref().is_some_and(|held| held.server != server);
+        entry.is_again || (is_foreign && entry.sequence > self.first)
+    }
+
+    /// Whether the last request named it, for whatever subscription.
+    pub(super) fn has_asked(&self, name: &str) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.contains_key(name))
     }
 
     /// Whether the last request named this subscription to `name`.
@@ -143,6 +174,9 @@ impl Stream {
             failing: None,
             backoff,
             timers: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            silence: None,
+            owes_answer: false,
             node_sent: false,
             writing: None,
         }
@@ -160,7 +194,8 @@ impl Stream {
                 String::new()
             };
             let is_whole = !version.is_empty();
-            *state = TypeState { version, changed: asked.any, is_whole, ..TypeState::default() };
+            let old = std::mem::take(state);
+            *state = TypeState { version, changed: asked.any, is_whole, ..old.start_over() };
         }
     }
 
@@ -169,8 +204,13 @@ impl Stream {
         self.phase = phase;
         self.answered = false;
         self.node_sent = false;
+        self.silence = None;
+        self.absent.clear();
+        self.owes_answer = false;
         self.writing = None;
-        self.timers.clear();
+        if !planted(Mistake::TimerWithoutStream) {
+            self.timers.clear();
+        }
     }
 
     pub(super) fn is_incremental(&self) -> bool {
@@ -223,19 +263,12 @@ impl Stream {
 
 impl TypeState {
     /// A request with all names.
-    ///
-    /// A name that was forgotten and is wanted again is left out of one request and is back in the next: a server that
-    /// never saw it go would not send it again.
     fn ask_for_all(&mut self, type_url: &str, wanted: &Wanted<'_>, node: Option<Node>) -> Bytes {
         if std::mem::take(&mut self.changed) || self.asked.is_none() {
-            let before = self.asked.take().unwrap_or_default();
-            let stays = |(name, entry): (&&Name, &&Entry)| {
-                let again = before.get(*name).is_some_and(|sequence| *sequence != entry.sequence);
-                (!again).then(|| ((*name).clone(), entry.sequence))
-            };
-            let asked: BTreeMap<Name, u64> = wanted.iter().filter_map(stays).collect();
-            self.changed = asked.len() != wanted.len();
-            self.asked = Some(asked);
+            if self.asked.is_none() {
+                self.first = wanted.values().map(|entry| entry.sequence).max().unwrap_or(0);
+            }
+            self.asked = Some(wanted.iter().map(|(name, entry)| ((*name).clone(), entry.sequence)).collect());
         }
         let owed = std::mem::take(&mut self.owed);
         let request = Request {
@@ -270,7 +303,9 @@ impl TypeState {
             let gone: Vec<Name> = asked.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
             for name in gone {
                 asked.remove(&name);
-                request.unsubscribe.push(name.to_string());
+                if !planted(Mistake::UnsubscribeUnsaid) {
+                    request.unsubscribe.push(name.to_string());
+                }
             }
             for (name, entry) in wanted {
                 if asked.insert((*name).clone(), entry.sequence) != Some(entry.sequence) {

@@ -1,5 +1,7 @@
 //! The loop with a graph of one sort of resource: a client target is a Listener.
 
+mod simulation;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;

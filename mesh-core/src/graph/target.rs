@@ -7,6 +7,7 @@ use super::clusters::{ClusterWalk, Clusters, Verdict, same_error};
 use super::nodes::{Found, Nodes};
 use crate::error::{Code, Error};
 use crate::model::{HttpConnection, Listener, ListenerKind, Name, RouteSource, RouteTable, ServerListener};
+use crate::planted::{Mistake, planted};
 use crate::resource::{LISTENER, ROUTE_CONFIGURATION, ResourceKey};
 use crate::route::RouteIndex;
 use crate::snapshot::{ServerSnapshot, Snapshot, Update};
@@ -100,7 +101,7 @@ impl Target {
         };
         let walk = self.walk_clusters(name, &routes, nodes, clusters);
         needs.extend(walk.needs.iter().cloned());
-        if walk.pending {
+        if walk.pending && !planted(Mistake::Torn) {
             return self.keep_client(name, needs, nodes, clusters, version);
         }
         self.clusters = walk.found.keys().cloned().collect();

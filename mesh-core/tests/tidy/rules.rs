@@ -222,6 +222,7 @@ pub(crate) const ORDERS: &[Order] = &[
             "error",
             "event",
             "status",
+            "planted",
         ],
         complete: true,
     },

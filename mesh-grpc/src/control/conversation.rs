@@ -67,7 +67,7 @@ impl Conversation {
         if !shared.tells_missing {
             responder = responder.without_resource_errors();
         }
-        let (id, strikes) = shared.streams.open(peer, variant);
+        let (id, strikes) = shared.streams.open(peer, Some(variant));
         let faults = shared.faults.subscribe();
         shared.log.add(Event { stream: id, node: "".into(), what: What::Opened { peer } });
         Self {

@@ -64,7 +64,7 @@ pub(super) struct Listening {
 impl Listening {
     pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, outgoing: mpsc::Sender<Outgoing>) -> Self {
         // Faults strike the streams that configuration comes by.
-        let (id, _) = shared.streams.open(peer);
+        let (id, _) = shared.streams.open(peer, None);
         shared.log.add(Event { stream: id, node: "".into(), what: What::Opened { peer } });
         Self { shared, id, node: "".into(), outgoing }
     }

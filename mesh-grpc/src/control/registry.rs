@@ -16,8 +16,8 @@ pub struct StreamInfo {
     pub id: u64,
     /// Who opened it.
     pub peer: SocketAddr,
-    /// The protocol it is spoken in.
-    pub variant: Variant,
+    /// The protocol it is spoken in; None: it is one of load reports.
+    pub variant: Option<Variant>,
     /// The client's `node.id`; empty until it said it.
     pub node: Name,
     /// What it is subscribed to.
@@ -50,7 +50,7 @@ impl Registry {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn open(&self, peer: SocketAddr, variant: Variant) -> (u64, mpsc::UnboundedReceiver<Strike>) {
+    pub(super) fn open(&self, peer: SocketAddr, variant: Option<Variant>) -> (u64, mpsc::UnboundedReceiver<Strike>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut streams = self.lock();
         streams.last += 1;

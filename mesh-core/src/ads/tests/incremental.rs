@@ -59,9 +59,9 @@ fn delta_what_is_forgotten_and_wanted_again_is_subscribed_to_again() {
     let mut it = cached();
     it.unsubscribe(CLUSTER, "a");
     it.subscribe(CLUSTER, "a");
-    assert_eq!(it.requests(A), ["Cluster +a"]);
-    it.respond_delta(CLUSTER, "n2", &["a@1:one"], &[]);
-    assert_eq!(it.told(), ["a=one"]);
+    assert_eq!((it.told(), it.requests(A)), (vec!["a=one".to_owned()], vec!["Cluster +a".to_owned()]));
+    it.respond_delta(CLUSTER, "n2", &["a@2:two"], &[]);
+    assert_eq!(it.told(), ["a=two"]);
 }
 
 #[test]
@@ -84,6 +84,40 @@ fn delta_a_new_stream_is_told_all_names_and_the_versions_in_use() {
     assert!(!told.iter().any(|told| told.starts_with("a ") || told.starts_with("b ")), "claimed, not timed: {told:?}");
     it.subscribe(CLUSTER, "c");
     assert_eq!(it.requests(A), ["Cluster +c"], "the versions are said once a stream");
+}
+
+#[test]
+fn delta_a_server_that_has_nothing_to_say_is_reached_all_the_same() {
+    let mut it = cached();
+    it.lose(A);
+    it.reconnect(A);
+    it.lose(A);
+    assert_eq!(it.told(), ["a ambient MESH-110"]);
+    it.reconnect(A);
+    assert_eq!(it.requests(A), ["Cluster +a has a=1 node"]);
+    it.wait(14.9);
+    assert_eq!(it.told(), [""; 0]);
+    it.wait(0.2);
+    assert_eq!(it.told(), ["a well"], "nothing was missing, and the stream stands");
+    it.events();
+    it.lose(A);
+    assert_eq!((it.told(), it.events()), (vec![], vec![]), "as after an answer");
+}
+
+#[test]
+fn delta_a_server_that_says_nothing_about_what_is_missing_is_not_reached() {
+    let mut it = cached();
+    it.subscribe(CLUSTER, "b");
+    it.lose(A);
+    it.reconnect(A);
+    it.lose(A);
+    it.told();
+    it.reconnect(A);
+    it.requests(A);
+    it.wait(15.1);
+    assert_eq!(it.told(), ["b unusable MESH-111"]);
+    it.lose(A);
+    assert!(it.events().iter().any(|event| event.contains("cannot be reached")));
 }
 
 #[test]

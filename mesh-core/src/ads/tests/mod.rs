@@ -7,7 +7,6 @@ mod grace;
 mod incremental;
 mod protocol;
 mod robustness;
-mod simulation;
 mod status;
 mod timers;
 mod watchers;

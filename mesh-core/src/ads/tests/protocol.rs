@@ -43,6 +43,7 @@ fn a27_a_response_that_nobody_wants_any_more_is_acked() {
     it.respond(LISTENER, "2", "n2", &["a:two"]);
     assert_eq!(it.told(), [""; 0]);
     assert_eq!(it.requests(A), ["Listener  version 2 nonce n2"]);
+    it.wait(15.1);
     it.subscribe(LISTENER, "a");
     assert_eq!(it.requests(A), ["Listener a version 2 nonce n2"]);
     it.respond(LISTENER, "2", "n3", &["a:two"]);
@@ -348,21 +349,110 @@ fn metadata_and_locality_of_the_node_are_sent() {
     assert!(text(&fields["deep"]).contains("NumberValue(1.0)"), "{fields:?}");
 }
 
-/// A server that never saw a name go would not send it again, and the subscription would be lost until its timer.
+/// A server that did not see a name go would not send it again, and the subscription would be lost until its timer.
 #[test]
-fn what_is_forgotten_and_wanted_again_is_seen_to_go_first() {
+fn what_is_wanted_again_soon_is_known_still_and_up_to_date() {
     let mut it = Dialogue::new().asking(CLUSTER_LOAD_ASSIGNMENT, &["a", "b"]);
     it.respond(CLUSTER_LOAD_ASSIGNMENT, "1", "n1", &["a:one", "b:one"]);
     it.requests(A);
     it.told();
     it.unsubscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    assert_eq!(it.requests(A), ["ClusterLoadAssignment b version 1 nonce n1"]);
+    it.respond(CLUSTER_LOAD_ASSIGNMENT, "2", "n2", &["a:two"]);
+    assert_eq!(it.told(), [""; 0], "it crossed the request, and nobody wants it");
     it.subscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
-    assert_eq!(
-        it.requests(A),
-        ["ClusterLoadAssignment b version 1 nonce n1", "ClusterLoadAssignment a,b version 1 nonce n1"]
-    );
+    assert_eq!(it.told(), ["a=two"]);
+    assert_eq!(it.requests(A), ["ClusterLoadAssignment a,b version 2 nonce n2"]);
+    it.wait(60.0);
+    assert_eq!(it.told(), [""; 0], "no timer runs for what is cached");
+    it.unsubscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    it.requests(A);
+    it.wait(15.1);
+    it.subscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    assert_eq!(it.told(), [""; 0], "later it is not");
+}
+
+/// Without any subscription nothing is said: the stream is about to be closed.
+#[test]
+fn what_the_server_was_not_told_to_be_unwanted_is_known_still() {
+    let mut it = Dialogue::new().asking(CLUSTER_LOAD_ASSIGNMENT, &["a"]);
+    it.respond(CLUSTER_LOAD_ASSIGNMENT, "1", "n1", &["a:one"]);
+    it.requests(A);
+    it.told();
+    it.unsubscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    it.wait(100.0);
+    it.subscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    assert_eq!(it.told(), ["a=one"], "the server would not send it again");
+}
+
+#[test]
+fn what_is_wrong_is_known_still_too_but_that_something_is_missing_is_asked_again() {
+    let mut it = Dialogue::new().asking(CLUSTER, &["deleted", "refused", "never", "missing"]);
+    it.respond(CLUSTER, "1", "n1", &["deleted:one", "refused:one", "never:bad"]);
+    it.respond(CLUSTER, "2", "n2", &["refused:bad", "never:bad"]);
     it.wait(16.0);
-    assert_eq!(it.told(), ["a unusable MESH-112"], "its timer runs from the second");
+    it.told();
+    for (name, known) in [
+        ("deleted", &[][..]),
+        ("refused", &["refused=one", "refused ambient MESH-113"]),
+        ("never", &["never unusable MESH-113"]),
+        ("missing", &[]),
+    ] {
+        it.unsubscribe(CLUSTER, name);
+        it.subscribe(CLUSTER, name);
+        assert_eq!(it.told(), known);
+    }
+    it.requests(A);
+    it.wait(15.1);
+    assert_eq!(it.told(), ["deleted unusable MESH-111", "missing unusable MESH-111"]);
+}
+
+/// The response may have been made when the name was not asked for.
+#[test]
+fn absence_of_what_was_wanted_before_is_believed_only_after_a_while() {
+    let mut it = Dialogue::new().asking(CLUSTER, &["a", "b", "c"]);
+    it.respond(CLUSTER, "1", "n1", &["a:one", "b:one", "c:one"]);
+    it.requests(A);
+    it.told();
+    for name in ["a", "b"] {
+        it.unsubscribe(CLUSTER, name);
+        it.requests(A);
+        it.subscribe(CLUSTER, name);
+    }
+    it.requests(A);
+    it.told();
+    it.respond(CLUSTER, "2", "n2", &[]);
+    assert_eq!(it.told(), ["c lapsing MESH-112"], "c was asked for all the time");
+    it.wait(5.0);
+    it.respond(CLUSTER, "2", "n3", &["a:one"]);
+    it.wait(9.9);
+    assert_eq!(it.told(), [""; 0]);
+    it.wait(0.2);
+    assert_eq!(it.told(), ["b lapsing MESH-112"], "a was there in the answer");
+    it.lose(A);
+    it.reconnect(A);
+    it.requests(A);
+    it.respond(CLUSTER, "3", "n1", &["b:one"]);
+    it.told();
+    it.respond(CLUSTER, "4", "n2", &["b:one"]);
+    assert_eq!(it.state(CLUSTER, "a"), State::DoesNotExist, "a new stream was told at first that it is wanted");
+}
+
+#[test]
+fn absence_of_what_was_not_wanted_for_a_while_counts_if_nothing_more_is_said() {
+    let mut it = Dialogue::new().asking(CLUSTER, &["a", "b"]);
+    it.respond(CLUSTER, "1", "n1", &["a:one", "b:one"]);
+    it.requests(A);
+    it.told();
+    it.unsubscribe(CLUSTER, "a");
+    it.respond(CLUSTER, "2", "n2", &["b:one"]);
+    it.subscribe(CLUSTER, "a");
+    assert_eq!(it.told(), ["a=one"]);
+    it.requests(A);
+    it.wait(14.9);
+    assert_eq!(it.told(), [""; 0]);
+    it.wait(0.2);
+    assert_eq!(it.told(), ["a lapsing MESH-112"], "the server did not see it go, and deleted it");
 }
 
 /// What is in use then is a mix of versions, which none of them names.

@@ -89,7 +89,7 @@ async fn delta_a_client_is_answered_and_pushed_what_changed() {
     );
     let [stream] = &control.streams()[..] else { panic!("one stream is open") };
     let names: Vec<&str> = stream.subscriptions.iter().map(|key| &*key.name).collect();
-    assert_eq!((stream.variant, names), (Variant::Incremental, vec!["a", "b"]));
+    assert_eq!((stream.variant, names), (Some(Variant::Incremental), vec!["a", "b"]));
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn delta_it_is_configured_and_follows_edits() {
     control.set(to("green"));
     ours.sends_to("green").await;
     let [stream] = &control.streams()[..] else { panic!("one stream is open") };
-    assert_eq!(stream.variant, Variant::Incremental);
+    assert_eq!(stream.variant, Some(Variant::Incremental));
     ours.mesh.shutdown(Duration::from_secs(1)).await;
 }
 
