@@ -8,7 +8,7 @@ use super::nodes::{Found, Nodes};
 use crate::error::{Code, Error};
 use crate::model::{HttpConnection, Listener, ListenerKind, Name, RouteSource, RouteTable, ServerListener};
 use crate::planted::{Mistake, planted};
-use crate::resource::{LISTENER, ROUTE_CONFIGURATION, ResourceKey};
+use crate::resource::{LISTENER, ROUTE_CONFIGURATION, ResourceKey, XdstpName};
 use crate::route::RouteIndex;
 use crate::snapshot::{ServerSnapshot, Snapshot, Update};
 
@@ -133,7 +133,9 @@ impl Target {
             return named.clone();
         }
         let index = RouteIndex::new(routes.clone());
-        let authority = name.rsplit('/').next().unwrap_or(name);
+        // The context of an `xdstp:` name is no part of it.
+        let path = name.split_once('?').filter(|_| XdstpName::is_meant(name)).map_or(&**name, |(path, _)| path);
+        let authority = path.rsplit('/').next().unwrap_or(path);
         let without_port = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let mut hosts: Vec<_> = [authority, without_port].iter().filter_map(|name| index.virtual_host(name)).collect();
         if routes.vhost_header.is_some() {

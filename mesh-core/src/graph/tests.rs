@@ -493,6 +493,18 @@ fn foreign_virtual_hosts_cause_no_subscriptions() {
 }
 
 #[test]
+fn a47_the_context_of_a_name_is_no_part_of_the_target() {
+    let target = "xdstp://east/envoy.config.listener.v3.Listener/echo:80?project=1";
+    let mut story = Story::of(target);
+    let table = table(vec![
+        virtual_host(Domain::Exact("echo:80".to_owned()), &["a"]),
+        virtual_host(Domain::Exact("api.example.com:80".to_owned()), &["foreign"]),
+    ]);
+    story.says(LISTENER, target, listener(target, RouteSource::Inline(table)));
+    assert!(story.wants(CLUSTER, "a") && !story.wants(CLUSTER, "foreign"));
+}
+
+#[test]
 fn a_cluster_that_a_request_names_is_added_to_the_snapshot() {
     let mut story = Story::running();
     story.graph.add_dynamic_cluster(&"svc".into(), &"named".into(), story.now);

@@ -7,6 +7,8 @@ mod failing;
 mod raw;
 mod served;
 #[cfg(feature = "control")]
+mod control_planes;
+#[cfg(feature = "control")]
 mod grace;
 #[cfg(feature = "control")]
 mod mtls;
