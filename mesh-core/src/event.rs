@@ -126,6 +126,21 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// No control plane can be reached, and the last good configuration of an earlier process is in use.
+    LastGoodUsed {
+        /// How old it was when this process started.
+        age: Duration,
+    },
+    /// The last good configuration of an earlier process, or a resource of it, cannot be used.
+    LastGoodRefused {
+        /// File and reason.
+        reason: String,
+    },
+    /// The last good configuration cannot be kept for a later process.
+    LastGoodNotKept {
+        /// File and reason.
+        reason: String,
+    },
     /// The configuration file was changed and cannot be used; the last good one stays in force.
     FileRefused {
         /// File, line and reason.
@@ -188,6 +203,17 @@ impl fmt::Display for Event {
             Self::LoadReporting { server } => write!(f, "reporting load to xDS server {server}"),
             Self::LoadReportsLost { server, reason } => {
                 write!(f, "load cannot be reported to xDS server {server}: {reason}")
+            }
+            Self::LastGoodUsed { age } => write!(
+                f,
+                "no control plane can be reached: the last good configuration of an earlier process is in use, {} min old",
+                age.as_secs() / 60
+            ),
+            Self::LastGoodRefused { reason } => {
+                write!(f, "the last good configuration of an earlier process is not used: {reason}")
+            }
+            Self::LastGoodNotKept { reason } => {
+                write!(f, "the last good configuration is not kept for a later process: {reason}")
             }
             Self::FileRefused { reason } => write!(f, "kept the last good configuration file: {reason}"),
         }

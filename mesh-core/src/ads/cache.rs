@@ -50,7 +50,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn tell(&self, key: &ResourceKey) -> ResourceEvent {
+    pub(super) fn tell(&self, key: &ResourceKey) -> ResourceEvent {
         ResourceEvent::Changed {
             key: key.clone(),
             value: self.value.clone(),

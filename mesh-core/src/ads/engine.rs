@@ -11,6 +11,7 @@ use prost::Message;
 use super::authority::{Authorities, Lists};
 use super::backoff::Backoff;
 use super::cache::{Cause, Entry, Left, Trouble};
+use super::last_good::Memory;
 use super::message;
 use super::settings::Settings;
 use super::stream::{Cache, Phase, Stream};
@@ -52,6 +53,8 @@ pub struct Engine {
     pub(super) cache: Cache,
     /// What was wanted a short time ago, by the type's place.
     pub(super) left: Vec<BTreeMap<Name, Left>>,
+    /// What an earlier process left.
+    pub(super) memory: Memory,
     /// Counts subscriptions.
     sequence: u64,
     pub(super) due: BTreeSet<(Instant, Due)>,
@@ -115,6 +118,7 @@ impl Engine {
         Self {
             streams: servers.into_iter().map(stream).collect(),
             lists,
+            memory: Memory::default(),
             cache: (0..count).map(|_| BTreeMap::new()).collect(),
             left: (0..count).map(|_| BTreeMap::new()).collect(),
             node_id: node.id.clone(),
@@ -233,7 +237,7 @@ impl Engine {
         let type_url = &self.types.rows()[kind].type_url;
         for (name, entry) in &mut self.cache[kind] {
             let stands = stream.types[kind].names(name, entry.sequence);
-            if !entry.is_open() || !stands || !self.lists.asks(server.0, type_url, name, entry) {
+            if !entry.is_unanswered() || !stands || !self.lists.asks(server.0, type_url, name, entry) {
                 continue;
             }
             let key = ResourceKey::new(type_url.clone(), name.clone());
@@ -298,8 +302,12 @@ impl Engine {
         }
         stream.timers.remove(key);
         let Some(kind) = self.types.index(&key.type_url) else { return };
-        let Some(entry) = self.cache[kind].get_mut(&key.name).filter(|entry| entry.is_open()) else { return };
         let transient = stream.server.features.resource_timer_is_transient_error;
+        if self.is_overdue_memory(server, key, now) {
+            return;
+        }
+        let Some(entry) = self.cache[kind].get_mut(&key.name).filter(|entry| entry.is_open()) else { return };
+        let stream = &self.streams[server];
         let waited = if transient { self.settings.transient_resource_timeout } else { self.settings.resource_timeout };
         // Only an answer that came after the question, and says all there is, says that this one is not there.
         let asked = at.checked_sub(waited);

@@ -14,6 +14,9 @@ use crate::model::Name;
 use crate::planted::{Mistake, planted};
 use crate::resource::{ResourceEvent, ResourceKey};
 
+/// What is added to the reason why no server is reached where an earlier process left something.
+const REMEMBERED: &str = "; the last good configuration of an earlier process is used";
+
 impl Engine {
     /// `target` uses a resource that is wanted. Targets fall back to another server one by one, with all that they use (gRFC
     /// A71); a resource of which no target is known does so alone.
@@ -70,7 +73,8 @@ impl Engine {
         self.names_changed(authority, kind);
         self.fall_back_with(key, authority);
         self.connect_needed(now);
-        if self.all_fail(authority) {
+        let is_away = self.lists.get(authority).unreachable;
+        if self.all_fail(authority) || (is_away && self.memory.has(key)) {
             self.tell_unreachable(key);
         }
     }
@@ -265,6 +269,7 @@ impl Engine {
     pub(super) fn server_answers(&mut self, server: usize) {
         let stream = &mut self.streams[server];
         stream.answered = true;
+        self.memory.server_answers();
         if !planted(Mistake::BackoffNotReset) {
             stream.backoff.reset();
         }
@@ -283,15 +288,23 @@ impl Engine {
 
     /// Tells everyone that no server can be reached: those that have a value to use it on.
     fn tell_all_unreachable(&mut self, authority: usize) {
-        let trouble = self.no_server(authority);
+        self.recall_all(authority);
+        let (trouble, remembered) = (self.no_server(authority, ""), self.no_server(authority, REMEMBERED));
         self.lists.get_mut(authority).unreachable = true;
-        let told = self.for_all(authority, |key, entry| entry.trouble(key, trouble.clone(), true));
+        let told = self.for_all(authority, |key, entry| {
+            let trouble = if entry.is_remembered() { &remembered } else { &trouble };
+            entry.trouble(key, trouble.clone(), true)
+        });
         self.told.extend(told);
     }
 
-    fn tell_unreachable(&mut self, key: &ResourceKey) {
-        let Some(authority) = self.entry(key).map(|entry| entry.authority) else { return };
-        let trouble = self.no_server(authority);
+    pub(super) fn tell_unreachable(&mut self, key: &ResourceKey) {
+        self.recall(key);
+        let Some((authority, is_remembered)) = self.entry(key).map(|entry| (entry.authority, entry.is_remembered()))
+        else {
+            return;
+        };
+        let trouble = self.no_server(authority, if is_remembered { REMEMBERED } else { "" });
         self.lists.get_mut(authority).unreachable = true;
         let event = self.entry(key).and_then(|entry| entry.trouble(key, trouble, true));
         self.told.extend(event);
@@ -303,15 +316,16 @@ impl Engine {
         }
     }
 
-    fn no_server(&self, authority: usize) -> Trouble {
+    fn no_server(&self, authority: usize, instead: &str) -> Trouble {
         let reason = |server: &usize| {
             let stream = &self.streams[*server];
-            let reason = stream.failing.as_deref().unwrap_or("is not connected yet");
+            let waits = if stream.phase == Phase::Open { "says nothing" } else { "is not connected yet" };
+            let reason = stream.failing.as_deref().unwrap_or(waits);
             format!("xDS server {}: {reason}", stream.server.uri)
         };
         let reasons: Vec<String> = self.lists.get(authority).servers.iter().map(reason).collect();
         let reason = if reasons.is_empty() { "there is no xDS server".to_owned() } else { reasons.join("; ") };
-        let error = Error::new(Code::NO_CONTROL_PLANE, format!("{reason} [xDS node id: {}]", self.node_id));
+        let error = Error::new(Code::NO_CONTROL_PLANE, format!("{reason}{instead} [xDS node id: {}]", self.node_id));
         Trouble { cause: Cause::Connectivity, reason, error, version: String::new() }
     }
 

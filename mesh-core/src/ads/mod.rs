@@ -16,6 +16,7 @@ mod engine;
 mod receive;
 mod grace;
 mod failover;
+mod last_good;
 mod link;
 mod driver;
 
@@ -23,6 +24,7 @@ pub use authority::Authorities;
 pub(crate) use backoff::Backoff;
 pub use driver::Driver;
 pub use engine::{Action, Engine, ServerId};
+pub use last_good::LastGood;
 pub(crate) use link::{Link, StreamEngine};
 pub(crate) use message::node as describe_node;
 pub use settings::{BackoffSettings, FallbackScope, Jitter, Settings};

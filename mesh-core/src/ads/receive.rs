@@ -188,6 +188,15 @@ impl Engine {
         self.lose(&response, &key.name, State::DoesNotExist, code, reason);
     }
 
+    /// The server answers, and said nothing in time about a resource that an earlier process left.
+    pub(super) fn lose_overdue(&mut self, server: usize, key: &ResourceKey, state: State, now: Instant) -> bool {
+        let Some(kind) = self.types.index(&key.type_url) else { return false };
+        let response = Response { server, kind, type_url: &key.type_url, version: "", now, is_due: true };
+        let code = if state == State::Timeout { Code::RESOURCE_TIMEOUT } else { Code::RESOURCE_NOT_FOUND };
+        self.lose(&response, &key.name, state, code, "the server answers, but says nothing about it");
+        true
+    }
+
     /// A complete response deletes what was there before and is not in it. Nothing is deleted by a response with a resource
     /// that is broken beyond its name: that could be the one.
     fn apply_absence(&mut self, response: &Response<'_>, contents: &Contents) {
@@ -198,7 +207,9 @@ impl Engine {
             left.absent = Some(response.server);
         }
         let absent = self.cache[response.kind].iter();
-        let absent = absent.filter(|(name, entry)| entry.held.is_some() && !contents.mentions(name));
+        // What an earlier process left was never received: its timer decides.
+        let was_there = |entry: &Entry| entry.held.is_some() && !entry.is_remembered();
+        let absent = absent.filter(|(name, entry)| was_there(entry) && !contents.mentions(name));
         let believed = response.now + self.settings.resource_timeout;
         let stream = &mut self.streams[response.server];
         let mut gone = Vec::new();
@@ -239,6 +250,7 @@ impl Engine {
         self.streams[response.server].absent.remove(&key);
         if response.is_due || self.lists.listens(response.server, &key, entry, is_value) {
             self.told.extend(change(entry, &key));
+            self.memory.forget(&key);
         }
     }
 

@@ -28,6 +28,15 @@ pub const BOOTSTRAP_CONFIG_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP_CONFIG";
 /// The path of one YAML file of routes, in a control plane's place.
 pub const FILE_VARIABLE: &str = "MESH_CONFIG";
 
+/// The directory in which the last good configuration is kept for a later process that starts while the control plane is away
+/// (see [`AdsSource::with_last_good`](crate::source::AdsSource::with_last_good)); unset: it is not kept.
+pub const LAST_GOOD_VARIABLE: &str = "MESH_LAST_GOOD";
+
+/// What [`LAST_GOOD_VARIABLE`] says; an empty one counts as unset.
+pub fn last_good_directory() -> Option<PathBuf> {
+    environment(LAST_GOOD_VARIABLE).map(PathBuf::from)
+}
+
 /// Which source of configuration the environment selects.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -8,6 +8,7 @@ pub mod responder;
 mod local;
 mod memory;
 mod ads;
+mod last_good;
 #[cfg(feature = "file")]
 pub mod file;
 

@@ -8,6 +8,8 @@ mod raw;
 mod served;
 #[cfg(feature = "control")]
 mod control_planes;
+#[cfg(all(feature = "control", unix))]
+mod last_good;
 #[cfg(feature = "control")]
 mod grace;
 #[cfg(feature = "control")]

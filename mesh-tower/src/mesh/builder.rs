@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mesh_core::ads::{ControlTransport, Settings};
-use mesh_core::bootstrap::{Bootstrap, CertificateProvider, ListenerNames, Node, Selection};
+use mesh_core::bootstrap::{Bootstrap, CertificateProvider, ListenerNames, Node, Selection, last_good_directory};
 use mesh_core::config::{Background, ConfigThread, Options};
 use mesh_core::decode::{Decoder, HttpFilterType, PolicyType, Registry};
 use mesh_core::error::{Code, Error};
@@ -46,6 +46,7 @@ pub struct MeshBuilder {
     certificates: Vec<(Name, Arc<dyn CertificateSource>)>,
     registry: Registry,
     settings: Settings,
+    last_good: Option<PathBuf>,
     events: Vec<Arc<dyn EventSink>>,
     client: OutboundOptions,
     connect: ConnectSettings,
@@ -86,6 +87,7 @@ impl MeshBuilder {
             certificates: Vec::new(),
             registry: Registry::standard(),
             settings: Settings::default(),
+            last_good: None,
             events: vec![Arc::new(LogSink)],
             client: OutboundOptions::default(),
             connect: ConnectSettings::default(),
@@ -159,6 +161,14 @@ impl MeshBuilder {
         self
     }
 
+    /// Keeps the last good configuration of the control plane in this directory, for a later process that starts while the
+    /// control plane is away; see [`AdsSource::with_last_good`]. Default: what `MESH_LAST_GOOD` in the environment says, and
+    /// without it nothing is kept. A file or a source of the application's own needs none, and it means nothing to them.
+    pub fn last_good(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.last_good = Some(directory.into());
+        self
+    }
+
     /// Tells `sink` every event of the configuration, beside the log.
     pub fn events(mut self, sink: Arc<dyn EventSink>) -> Self {
         self.events.push(sink);
@@ -212,7 +222,7 @@ impl MeshBuilder {
     /// or [`Code::BAD_FILE`] about where configuration comes from. A control plane that is away is no error.
     pub fn build(self) -> Result<Mesh, Error> {
         let runtime = super::runtime()?;
-        let Opened { source, names, providers, control } = open(self.origin, self.settings)?;
+        let Opened { source, names, providers, control } = open(self.origin, self.settings, self.last_good)?;
         let names = self.names.unwrap_or(names);
         let (mut certificates, refresh) = watch_files(&providers);
         for (instance, provider) in self.certificates {
@@ -364,14 +374,14 @@ fn background(
 }
 
 /// Opens what the configuration comes from.
-fn open(origin: Origin, settings: Settings) -> Result<Opened, Error> {
+fn open(origin: Origin, settings: Settings, last_good: Option<PathBuf>) -> Result<Opened, Error> {
     match origin {
         Origin::Environment => match Selection::from_env()? {
-            Selection::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings)),
+            Selection::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings, last_good)),
             Selection::File(path) => of_file(&path, settings),
             other => Err(Error::new(Code::NO_BOOTSTRAP, format!("the environment selects {other:?}"))),
         },
-        Origin::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings)),
+        Origin::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings, last_good)),
         Origin::File(path) => of_file(&path, settings),
         Origin::Source(source) => {
             Ok(Opened { source, names: ListenerNames::local(), providers: BTreeMap::new(), control: None })
@@ -379,9 +389,12 @@ fn open(origin: Origin, settings: Settings) -> Result<Opened, Error> {
     }
 }
 
-fn of_bootstrap(bootstrap: Bootstrap, settings: Settings) -> Opened {
+fn of_bootstrap(bootstrap: Bootstrap, settings: Settings, last_good: Option<PathBuf>) -> Opened {
     let transport = control_transport();
-    let source = AdsSource::new(&bootstrap, transport.clone()).with_settings(settings.clone());
+    let mut source = AdsSource::new(&bootstrap, transport.clone()).with_settings(settings.clone());
+    if let Some(directory) = last_good.or_else(last_good_directory) {
+        source = source.with_last_good(directory);
+    }
     let Bootstrap { node, listener_names: names, certificate_providers: providers, .. } = bootstrap;
     Opened { source: Box::new(source), names, providers, control: Some(Control { transport, node, settings }) }
 }

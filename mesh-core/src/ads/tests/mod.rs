@@ -5,6 +5,7 @@ mod fallback;
 mod federation;
 mod grace;
 mod incremental;
+mod last_good;
 mod protocol;
 mod robustness;
 mod status;
@@ -152,6 +153,8 @@ impl Dialogue {
     }
 
     pub(super) fn lose(&mut self, server: ServerId) {
+        self.actions();
+        self.actions.retain(|action| *action != Action::Open(server));
         self.engine.handle_lost(server, "connection refused", self.now);
     }
 
