@@ -13,7 +13,7 @@ use crate::bootstrap::{Node, ServerConfig, ServerFeatures};
 use crate::decode::DecodeResource;
 use crate::error::Code;
 use crate::graph::{Graph, Want};
-use crate::model::{Name, RouteSource, RouteTable};
+use crate::model::{Name, RouteSource};
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceEvent, ResourceKey};
 use crate::snapshot::{Children, Snapshot, Update};
 use crate::status::{ResourceStatus, State};
@@ -461,7 +461,7 @@ impl World {
 /// The clusters that the routes name.
 fn named(snapshot: &Snapshot) -> Vec<Name> {
     let mut names: Vec<Name> =
-        snapshot.routes.virtual_hosts.iter().flat_map(|host| RouteTable::clusters_of(host)).collect();
+        snapshot.routes.virtual_hosts.iter().flat_map(|host| snapshot.routes.clusters_of(host)).collect();
     names.sort_unstable();
     names
 }
