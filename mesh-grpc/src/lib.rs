@@ -47,6 +47,6 @@ pub use mesh_core::identity::{PeerIdentity, SpiffeId};
 pub use mesh_core::source::MemorySource;
 pub use mesh_tower::connect::ConnectSettings;
 #[cfg(feature = "server")]
-pub use mesh_tower::inbound::{Bound, InboundLayer, InboundOptions, MeshListener, PeerInfo};
+pub use mesh_tower::inbound::{Bound, InboundLayer, InboundOptions, LoadRecorder, MeshListener, PeerInfo, ServerLoad};
 pub use mesh_tower::outbound::{HttpClient, OutboundOptions, UnknownHosts, WaitForReady};
 pub use mesh_tower::{Mesh, MeshBuilder};

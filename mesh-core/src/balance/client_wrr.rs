@@ -7,8 +7,8 @@ use super::{Candidate, Picker, PolicyConfig, RoundRobinConfig};
 
 /// `load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin`.
 ///
-/// Until endpoints report load there are no weights, and the gRFC asks for round robin then. This version does not
-/// collect the reports yet, so that is all it does.
+/// Until endpoints report load there are no weights, and the gRFC asks for round robin then. This version makes
+/// no weights of the reports yet, so that is all it does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientSideWrrConfig {
     /// `enable_oob_load_report`: reports come on a stream of their own; false by default.

@@ -5,6 +5,7 @@ pub(crate) mod backend;
 mod calls;
 mod failing;
 mod raw;
+mod load;
 mod served;
 #[cfg(feature = "control")]
 mod control_planes;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::InboundFilters;
 use super::config::{InboundTls, NoTls};
 use super::slot::{ServingChange, ServingState};
+use super::{InboundFilters, ServerLoad};
 use crate::observe::Telemetry;
 
 /// Whom to tell when an address begins or ceases to serve.
@@ -26,6 +26,9 @@ pub struct InboundOptions {
     pub on_change: OnServingChange,
     /// The HTTP filters that can be applied; fault injection, CORS and RBAC by default.
     pub filters: InboundFilters,
+    /// What is said of this server's load with each response (gRFC A51), to callers that balance by it. None by default: nothing
+    /// is, and requests carry no [`LoadRecorder`](super::LoadRecorder).
+    pub load_reports: Option<ServerLoad>,
     /// Where TLS comes from. By default there is none, and chains that demand it close their connections.
     pub(crate) tls: Arc<dyn InboundTls>,
     /// Where facts about requests go; nowhere by default.
@@ -80,6 +83,7 @@ impl Default for InboundOptions {
             drain_grace: Duration::from_secs(10 * 60),
             on_change: Arc::new(log_change),
             filters: InboundFilters::of_server(),
+            load_reports: None,
             tls: Arc::new(NoTls),
             telemetry: None,
         }
@@ -106,6 +110,7 @@ impl fmt::Debug for InboundOptions {
             .field("limits", &self.limits)
             .field("drain_grace", &self.drain_grace)
             .field("filters", &self.filters)
+            .field("load_reports", &self.load_reports)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }

@@ -13,6 +13,7 @@ use pin_project::pin_project;
 
 use crate::BoxError;
 use crate::filter::Pacer;
+use crate::inbound::Reporting;
 use crate::observe::{ServedEnd, ServedObserver};
 
 /// The body of a response: the application's `B`, or a text of the mesh.
@@ -26,6 +27,8 @@ pub struct ReplyBody<B> {
     /// How fast it may come, where a fault slows it down.
     pacer: Option<Box<Pacer>>,
     served: Option<Served>,
+    /// What the trailers are to say of the load.
+    report: Option<Reporting>,
 }
 
 /// Who is told how the response ends, and what it has said so far.
@@ -52,11 +55,16 @@ enum Kind<B> {
 
 impl<B> ReplyBody<B> {
     pub(crate) fn app(body: B) -> Self {
-        Self { kind: Kind::App(body), pacer: None, served: None }
+        Self { kind: Kind::App(body), pacer: None, served: None, report: None }
     }
 
     pub(crate) fn ours(text: Bytes) -> Self {
-        Self { kind: if text.is_empty() { Kind::Done } else { Kind::Ours(text) }, pacer: None, served: None }
+        Self {
+            kind: if text.is_empty() { Kind::Done } else { Kind::Ours(text) },
+            pacer: None,
+            served: None,
+            report: None,
+        }
     }
 }
 
@@ -76,7 +84,13 @@ impl<B: Body> ReplyBody<B> {
         }
     }
 
-    fn is_over(&self) -> bool {
+    /// Has the trailers say the load.
+    pub(crate) fn reported(&mut self, report: Reporting) {
+        self.report = Some(report);
+    }
+
+    /// Whether nothing of it is left, not even trailers.
+    pub(crate) fn is_over(&self) -> bool {
         let over = match &self.kind {
             Kind::App(body) => body.is_end_stream(),
             Kind::Ours(_) => false,
@@ -96,10 +110,15 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.as_mut().project();
-        let polled = match this.pacer {
+        let mut polled = match this.pacer {
             None => poll_kind(this.kind.as_mut(), cx),
             Some(pacer) => pacer.poll(cx, |cx| poll_kind(this.kind.as_mut(), cx)),
         };
+        if let (Poll::Ready(Some(Ok(frame))), Some(report)) = (&mut polled, &*this.report)
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            report.write(trailers);
+        }
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(trailers), Some(served)) = (frame.trailers_ref(), &mut *this.served) {

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use crate::filter::{FilterRun, Pace};
 use crate::inbound::BoxError;
-use crate::inbound::RequestFacts;
+use crate::inbound::{Reporting, RequestFacts};
 use crate::observe::ServedObserver;
 use crate::reply::{Reply, ReplyBody};
 
@@ -32,6 +32,7 @@ where
     run: Option<FilterRun<RequestFacts>>,
     version: Version,
     served: Option<ServedObserver>,
+    report: Option<Reporting>,
     grpc: bool,
 }
 
@@ -53,7 +54,7 @@ where
 {
     pub(super) fn refused(error: &Error, grpc: bool, served: Option<ServedObserver>) -> Self {
         let reply = Some(Reply::of(error).into_response(grpc));
-        Self { stage: Stage::Reply(reply), run: None, version: Version::HTTP_2, served, grpc }
+        Self { stage: Stage::Reply(reply), run: None, version: Version::HTTP_2, served, report: None, grpc }
     }
 
     pub(super) fn admitted(
@@ -61,6 +62,7 @@ where
         request: Request<B>,
         run: FilterRun<RequestFacts>,
         served: Option<ServedObserver>,
+        report: Option<Reporting>,
     ) -> Self {
         let grpc = run.facts().grpc;
         let version = request.version();
@@ -70,7 +72,7 @@ where
             let (head, body) = request.into_parts();
             Stage::Filter { head: Some(Box::new(head)), body: Some(body), service: Some(service) }
         };
-        Self { stage, run: Some(run), version, served, grpc }
+        Self { stage, run: Some(run), version, served, report, grpc }
     }
 }
 
@@ -101,6 +103,9 @@ where
             Some(run) => finish(run, *this.version, *this.grpc, response),
             None => response,
         };
+        if let Some(report) = this.report.take() {
+            report.attach(&mut response, *this.grpc);
+        }
         if let Some(served) = this.served.take() {
             let (status, grpc) = (response.status(), this.grpc.then(|| GrpcStatus::of(response.headers())).flatten());
             response.body_mut().observed(served, status, grpc);

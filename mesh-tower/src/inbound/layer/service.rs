@@ -16,11 +16,11 @@ use tower_service::Service;
 use super::InboundFuture;
 use crate::filter::FilterRun;
 use crate::inbound::BoxError;
-use crate::inbound::RequestFacts;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::normalize::normalize;
 use crate::inbound::slot::InboundSlot;
 use crate::inbound::split::Half;
+use crate::inbound::{Reporting, RequestFacts};
 use crate::observe::{ServedFacts, ServedObserver};
 use crate::reply::ReplyBody;
 
@@ -62,7 +62,11 @@ where
                 if let Some(served) = &mut served {
                     served.decided(&run.facts().route.name, run.facts().config_version);
                 }
-                InboundFuture::admitted(self.inner.clone(), Request::from_parts(parts, body), run, served)
+                let report = self.slot.options().load_reports.as_ref().map(Reporting::new);
+                if let Some(report) = &report {
+                    parts.extensions.insert(report.recorder());
+                }
+                InboundFuture::admitted(self.inner.clone(), Request::from_parts(parts, body), run, served, report)
             }
             Err(error) => {
                 tracing::debug!(target: "mesh", "refused {} {}: {error}", parts.method, parts.uri.path());
