@@ -178,11 +178,12 @@ impl Engine {
             return;
         }
         if let Some(mut entry) = self.cache[kind].remove(&key.name) {
+            let absent = self.streams.iter().position(|stream| stream.absent.contains_key(key));
             self.forget(kind, key, &entry, now);
             entry.users.clear();
             if self.left[kind].len() < MOST_LEFT && !planted(Mistake::ForgottenAtOnce) {
                 let until = now + self.settings.resource_timeout;
-                self.left[kind].insert(key.name.clone(), Left { entry, until, absent: None });
+                self.left[kind].insert(key.name.clone(), Left { entry, until, absent });
                 self.due.insert((until, Due::Left(key.clone())));
             }
         }

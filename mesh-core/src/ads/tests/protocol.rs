@@ -510,3 +510,24 @@ fn ttl_a_wrapped_resource_with_one_is_deleted_unless_it_is_refreshed() {
         "there is nothing that a heartbeat could refresh"
     );
 }
+
+#[test]
+fn absence_is_not_forgotten_with_the_name() {
+    let mut it = Dialogue::new().asking(CLUSTER, &["a", "b"]);
+    it.respond(CLUSTER, "1", "n1", &["a:one", "b:one"]);
+    it.requests(A);
+    let come_and_go = |it: &mut Dialogue| {
+        it.unsubscribe(CLUSTER, "a");
+        it.requests(A);
+        it.subscribe(CLUSTER, "a");
+        it.requests(A);
+        it.told();
+    };
+    come_and_go(&mut it);
+    it.respond(CLUSTER, "2", "n2", &["b:one"]);
+    assert_eq!(it.told(), [""; 0], "that may be about the time between");
+    come_and_go(&mut it);
+    come_and_go(&mut it);
+    it.wait(15.1);
+    assert_eq!(it.told(), ["a lapsing MESH-112"], "the server sends nothing more about it");
+}
