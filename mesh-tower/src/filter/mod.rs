@@ -61,8 +61,8 @@ pub trait FilterType<F>: Send + Sync {
     /// The type of its configuration, without `type.googleapis.com/`.
     fn type_url(&self) -> &str;
 
-    /// Makes `filter`, as the Listener lists it, for one route. `overrides` are the configurations of the table, the virtual host and the route, as
-    /// far as there are any: the last is the most specific.
+    /// Makes `filter`, as the Listener lists it, for one route. `overrides` are the configurations of the table, the virtual
+    /// host and the route, as far as there are any: the last is the most specific.
     ///
     /// # Errors
     ///

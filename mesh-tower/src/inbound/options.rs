@@ -50,7 +50,8 @@ pub struct InboundLimits {
     pub header_timeout: Duration,
     /// Headers of one HTTP/1 request: 100 by default, as Envoy.
     pub max_headers: usize,
-    /// Bytes of an HTTP/1 head, and of an HTTP/2 header list: 60 KiB by default, as Envoy.
+    /// Bytes of the buffer that HTTP/1 heads are read into, which may take a little more, and of an HTTP/2 header list: 60 KiB
+    /// by default, as Envoy.
     pub max_header_bytes: u32,
     /// HTTP/2 streams of one connection at the same time: 1,024 by default, as Envoy.
     pub max_concurrent_streams: u32,
