@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_core::ads::{ControlStream, ControlTransport, Opening, ResourceType, TransportError, Variant};
+use mesh_core::ads::{ControlStream, ControlTransport, Opening, ResourceType, Subscription, TransportError, Variant};
 use mesh_core::balance::{
     Candidate, CandidateState, Observer, Pick, PickGuard, PickInput, Picker, PolicyConfig, WrrLocality, build,
 };
@@ -505,6 +505,7 @@ async fn a_type_of_the_applications_own_is_a_row() {
     let row = ResourceType {
         type_url: "example.Note".into(),
         variant: Variant::StateOfTheWorld,
+        subscription: Subscription::Named,
         full_state: false,
         decoder: Arc::new(Notes),
     };

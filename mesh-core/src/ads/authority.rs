@@ -12,7 +12,7 @@ use super::cache::Entry;
 use super::settings::FallbackScope;
 use crate::bootstrap::{Authority, Bootstrap, ServerConfig};
 use crate::model::Name;
-use crate::resource::{ResourceKey, XdstpName};
+use crate::resource::{ResourceKey, WILDCARD, XdstpName};
 
 /// The servers of a client, by the authorities whose resources they give.
 #[derive(Debug, Clone)]
@@ -220,8 +220,9 @@ impl Lists {
 
     /// Who uses a resource.
     pub(super) fn users(&self, type_url: &Name, name: &Name, entry: &Entry) -> BTreeSet<User> {
+        let name = if entry.is_named { name.clone() } else { WILDCARD.into() };
         if entry.users.is_empty() {
-            return BTreeSet::from([User::Resource(ResourceKey::new(type_url.clone(), name.clone()))]);
+            return BTreeSet::from([User::Resource(ResourceKey::new(type_url.clone(), name))]);
         }
         entry.users.iter().cloned().map(User::Target).collect()
     }

@@ -86,6 +86,8 @@ pub(super) struct Entry {
     pub(super) patience: Option<Instant>,
     /// When the value is to be used no more unless the server says a word about it.
     pub(super) expiry: Option<Instant>,
+    /// Whether it is wanted by its name; otherwise a wildcard brought it.
+    pub(super) is_named: bool,
     /// Whether it was wanted before on this stream, then not, and now again. If a complete response does not have it, that
     /// may be about the time between.
     pub(super) is_again: bool,
@@ -116,6 +118,7 @@ impl Entry {
             grace: None,
             patience: Some(patience),
             expiry: None,
+            is_named: true,
             is_again: false,
         }
     }

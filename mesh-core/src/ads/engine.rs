@@ -21,7 +21,7 @@ use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::model::Name;
 use crate::planted::{Mistake, planted};
-use crate::resource::{CLUSTER_LOAD_ASSIGNMENT, ResourceEvent, ResourceKey};
+use crate::resource::{CLUSTER_LOAD_ASSIGNMENT, ResourceEvent, ResourceKey, WILDCARD};
 use crate::status::{ClientStatus, ResourceStatus, State};
 
 /// So many resources of a type are remembered that were wanted a short time ago: how many come and go is up to servers.
@@ -135,24 +135,38 @@ impl Engine {
 
     // -- commands --
 
-    /// Wants a resource. If it is wanted already, what is known of it is told again and nothing is sent.
+    /// Wants a resource; of a type that has a wildcard (see [`Subscription`](super::Subscription)), `*` is every resource of it. If it is wanted
+    /// already, what is known of it is told again and nothing is sent.
     pub fn subscribe(&mut self, key: &ResourceKey, now: Instant) {
         let Some(kind) = self.types.index(&key.type_url) else {
             return self.refuse(key, "this client does not know the type");
         };
-        if self.types.rows()[kind].variant == Variant::Incremental && !self.streams.iter().all(Stream::is_incremental) {
-            return self.refuse(key, "it needs incremental xDS, for which every server must have `delta_grpc`");
+        let row = &self.types.rows()[kind];
+        if let Some(why) = row.subscription.refusal(&key.name) {
+            return self.refuse(key, why);
         }
         let authority = match self.lists.find(key) {
             Ok(authority) => authority,
             Err(why) => return self.refuse(key, &why),
         };
-        if let Some(entry) = self.cache[kind].get(&key.name) {
-            return self.told.extend(entry.retell(key));
+        let mut servers = self.lists.get(authority).servers.iter().map(|server| &self.streams[*server]);
+        if row.variant == Variant::Incremental && !servers.all(Stream::is_incremental) {
+            return self.refuse(key, "it needs incremental xDS, for which its servers must all have `delta_grpc`");
+        }
+        if let Some(entry) = self.cache[kind].get_mut(&key.name) {
+            self.told.extend(entry.retell(key));
+            if !std::mem::replace(&mut entry.is_named, true) {
+                self.sequence += 1;
+                entry.sequence = self.sequence;
+                self.want(kind, key, authority, now);
+            }
+            return;
         }
         self.sequence += 1;
         let patience = now + self.settings.patience;
         let mut entry = Entry::new(authority, self.sequence, now, patience);
+        let is_known = |stream: &Stream| stream.phase == Phase::Open && stream.types[kind].ever_asked(&key.name);
+        entry.is_again = self.streams.iter().any(is_known);
         if let Some(left) = self.left[kind].remove(&key.name) {
             entry = entry.resume(left.entry);
             if let Some(server) = left.absent.filter(|server| self.streams[*server].phase == Phase::Open) {
@@ -174,6 +188,9 @@ impl Engine {
     /// it is wanted still: if it is wanted again by then, it might not be sent again.
     pub fn unsubscribe(&mut self, key: &ResourceKey, now: Instant) {
         let Some(kind) = self.types.index(&key.type_url) else { return };
+        if !self.cache[kind].get(&key.name).is_some_and(|entry| entry.is_named) {
+            return;
+        }
         if planted(Mistake::EntryKept) && *key.type_url == *CLUSTER_LOAD_ASSIGNMENT {
             return;
         }
@@ -181,7 +198,12 @@ impl Engine {
             let absent = self.streams.iter().position(|stream| stream.absent.contains_key(key));
             self.forget(kind, key, &entry, now);
             entry.users.clear();
-            if self.left[kind].len() < MOST_LEFT && !planted(Mistake::ForgottenAtOnce) {
+            if &*key.name == WILDCARD {
+                self.end_wildcard(kind, now);
+            } else if entry.held.is_some() && self.cache[kind].contains_key(WILDCARD) {
+                entry.is_named = false;
+                self.cache[kind].insert(key.name.clone(), entry);
+            } else if self.left[kind].len() < MOST_LEFT && !planted(Mistake::ForgottenAtOnce) {
                 let until = now + self.settings.resource_timeout;
                 self.left[kind].insert(key.name.clone(), Left { entry, until, absent });
                 self.due.insert((until, Due::Left(key.clone())));
@@ -353,8 +375,9 @@ impl Engine {
     /// one before.
     pub fn poll_request(&mut self, server: ServerId) -> Option<Bytes> {
         let (lists, types) = (&self.lists, &self.types);
-        let asks =
-            |kind: usize, name: &Name, entry: &Entry| lists.asks(server.0, &types.rows()[kind].type_url, name, entry);
+        let asks = |kind: usize, name: &Name, entry: &Entry| {
+            entry.is_named && lists.asks(server.0, &types.rows()[kind].type_url, name, entry)
+        };
         self.streams.get_mut(server.0)?.next_request(server.0, types, &self.cache, asks, &self.node)
     }
 
@@ -375,10 +398,11 @@ impl Engine {
         self.streams.iter().enumerate().map(|(index, stream)| (ServerId(index), &*stream.server))
     }
 
-    /// What is known of everything that is wanted.
+    /// What is known of everything that is wanted, and of what a wildcard brought.
     pub fn resources(&self) -> impl Iterator<Item = ResourceStatus> + '_ {
         self.types.rows().iter().zip(&self.cache).flat_map(|(row, entries)| {
-            entries.iter().map(|(name, entry)| entry.status(ResourceKey::new(row.type_url.clone(), name.clone())))
+            let each = entries.iter().filter(|(name, _)| &***name != WILDCARD);
+            each.map(|(name, entry)| entry.status(ResourceKey::new(row.type_url.clone(), name.clone())))
         })
     }
 

@@ -12,15 +12,18 @@ use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::model::Name;
 use crate::planted::{Mistake, planted};
-use crate::resource::{ResourceEvent, ResourceKey};
+use crate::resource::{ResourceEvent, ResourceKey, WILDCARD};
 
 /// What is added to the reason why no server is reached where an earlier process left something.
 const REMEMBERED: &str = "; the last good configuration of an earlier process is used";
 
 impl Engine {
     /// `target` uses a resource that is wanted. Targets fall back to another server one by one, with all that they use (gRFC
-    /// A71); a resource of which no target is known does so alone.
+    /// A71); a resource of which no target is known does so alone, and so does a wildcard.
     pub fn claim(&mut self, key: &ResourceKey, target: &Name, now: Instant) {
+        if &*key.name == WILDCARD {
+            return;
+        }
         let Some((authority, before)) = self.users_of(key).filter(|(authority, _)| self.lists.has_fallback(*authority))
         else {
             return;
@@ -210,7 +213,7 @@ impl Engine {
     }
 
     /// Connects what is needed and is not connected.
-    fn connect_needed(&mut self, now: Instant) {
+    pub(super) fn connect_needed(&mut self, now: Instant) {
         for index in 0..self.streams.len() {
             if self.streams[index].phase == Phase::Idle && self.lists.needs(index) {
                 self.connect(index, now);

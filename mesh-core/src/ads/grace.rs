@@ -109,6 +109,7 @@ impl Engine {
             entry.trouble(key, trouble, keep)
         });
         self.due.extend(until.map(|at| (at, Due::Grace(key.clone()))));
+        self.forget_discovered(&key);
         match (news, in_use) {
             (true, true) => self.withdrawn(key, Withdrawal::Deleted, grace),
             (true, false) => self.events.push_back(Event::Missing { type_url: key.type_url, name: key.name }),
@@ -143,6 +144,7 @@ impl Engine {
             told.extend(entry.trouble(key, trouble, false));
         }
         self.told.extend(told);
+        self.forget_discovered(key);
         self.events.push_back(Event::Lapsed { type_url: key.type_url.clone(), name: key.name.clone() });
     }
 }

@@ -15,6 +15,7 @@ mod stream;
 mod engine;
 mod receive;
 mod grace;
+mod wildcard;
 mod failover;
 mod last_good;
 mod link;
@@ -31,7 +32,7 @@ pub use settings::{BackoffSettings, FallbackScope, Jitter, Settings};
 pub use transport::{
     AGGREGATED_RESOURCES, ControlStream, ControlTransport, DELTA_AGGREGATED_RESOURCES, Opening, TransportError,
 };
-pub use types::{ResourceType, ResourceTypes, Variant};
+pub use types::{ResourceType, ResourceTypes, Subscription, Variant};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -59,7 +59,8 @@ impl Engine {
         let (version, nonce) = (envelope.version.clone(), envelope.nonce.clone());
         let wanted = &self.cache[kind];
         let in_use = |name: &str| Some(wanted.get(name)?.held.as_ref().map(|held| held.version.as_str()));
-        let contents = envelope.open(&row, in_use);
+        let mut contents = envelope.open(&row, in_use);
+        self.discover(server.0, kind, &mut contents, now);
         let nack = contents.nack();
         let total = contents.total;
         // What cannot even be named could be anything that was asked for.
@@ -70,6 +71,7 @@ impl Engine {
             self.apply_absence(&response, &contents);
         }
         self.apply(&response, &contents);
+        self.wildcard_is_answered(server.0, kind, now);
         let type_url = row.type_url.clone();
         self.events.push_back(match &nack {
             None => Event::Accepted { server: uri, type_url, version: version.clone(), resources: total },
@@ -207,8 +209,8 @@ impl Engine {
             left.absent = Some(response.server);
         }
         let absent = self.cache[response.kind].iter();
-        // What an earlier process left was never received: its timer decides.
-        let was_there = |entry: &Entry| entry.held.is_some() && !entry.is_remembered();
+        // What an earlier process left was never received: its timer decides. What a wildcard brought was, even if it was bad.
+        let was_there = |entry: &Entry| !entry.is_named || (entry.held.is_some() && !entry.is_remembered());
         let absent = absent.filter(|(name, entry)| was_there(entry) && !contents.mentions(name));
         let believed = response.now + self.settings.resource_timeout;
         let stream = &mut self.streams[response.server];

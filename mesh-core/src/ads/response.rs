@@ -15,7 +15,7 @@ use prost::Message;
 use super::types::{ResourceType, Variant};
 use crate::decode::{Decoded, Fault};
 use crate::model::Name;
-use crate::resource::{ResourceKey, ResourceValue, canonical_name, name_fault};
+use crate::resource::{ResourceKey, ResourceValue, WILDCARD, canonical_name, name_fault};
 
 /// The wrapper that a server may put around each resource (gRFC A47).
 const WRAPPER: &str = "envoy.service.discovery.v3.Resource";
@@ -121,9 +121,18 @@ impl Contents {
         }
     }
 
-    fn refuse(&mut self, row: &ResourceType, name: Name, faults: &[Fault], bytes: Option<Bytes>) {
+    /// The names of what it brings, good and bad.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        let has_value = |(_, item): &(&Name, &Item)| matches!(item.body, Body::Value(..));
+        self.valid.iter().filter(has_value).map(|(name, _)| name).chain(self.invalid.keys())
+    }
+
+    pub(super) fn refuse(&mut self, row: &ResourceType, name: Name, faults: &[Fault], bytes: Option<Bytes>) {
         let complaint = complaint(&ResourceKey::new(row.type_url.clone(), name.clone()).to_string(), faults);
         self.complaints.push(complaint.clone());
+        if &*name == WILDCARD {
+            return;
+        }
         // A name that is there twice, once valid and once not, is not valid.
         let valid = self.valid.remove(&name).and_then(|item| item.body.into_bytes());
         self.invalid
@@ -278,7 +287,7 @@ impl Wrapper {
         if self.aliases.len() > MOST_ALIASES {
             return refuse("aliases", format!("has {} names, and may have {MOST_ALIASES}", self.aliases.len()));
         }
-        let aliases = self.aliases.into_iter().map(canonical_name).collect();
+        let aliases = self.aliases.into_iter().map(canonical_name).filter(|name| &**name != WILDCARD).collect();
         let item = |name, body| Item { name, aliases, version: self.version.clone(), ttl, body };
         let Some(any) = self.inner else {
             let Some(name) = self.name.clone().filter(|_| ttl.is_some()) else {
@@ -303,6 +312,9 @@ impl Wrapper {
                 let name = self.name.clone().unwrap_or_else(|| canonical_name(name));
                 if name.is_empty() {
                     return refuse(None, vec![Fault::new("", "its name is empty")]);
+                }
+                if &*name == WILDCARD {
+                    return refuse(Some(name), vec![Fault::new("name", "stands for all resources of a type")]);
                 }
                 // `spec` 3.1, rule 6 (gRFC A47).
                 match name_fault(&row.type_url, &name) {

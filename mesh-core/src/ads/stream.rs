@@ -1,6 +1,6 @@
 //! One stream to one server: what was said on it, and what is to be said next (`spec` sections 2.2, 2.3 and 2.12).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,15 +10,18 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use super::backoff::Backoff;
 use super::cache::Entry;
 use super::message::{DeltaRequest, Request};
-use super::types::{ResourceTypes, Variant};
+use super::types::{ResourceType, ResourceTypes, Variant};
 use crate::bootstrap::ServerConfig;
 use crate::model::Name;
 use crate::planted::{Mistake, planted};
-use crate::resource::ResourceKey;
+use crate::resource::{ResourceKey, WILDCARD};
 
 /// So many responses may wait for their answer. Only a server that sends without reading makes more wait, and it does not
 /// look at the answers.
 const MOST_OWED: usize = 100;
+
+/// So many names are remembered that a stream was asked for once: how many come and go is up to requests.
+const MOST_DROPPED: usize = 10_000;
 
 /// What is wanted, by the type's place in [`ResourceTypes`].
 pub(super) type Cache = Vec<BTreeMap<Name, Entry>>;
@@ -99,6 +102,29 @@ pub(super) struct TypeState {
     asked: Option<BTreeMap<Name, u64>>,
     /// The count of subscriptions at the first request on this stream: no response precedes what that named.
     first: u64,
+    /// The names that requests on this stream named once, and then did not. Of state of the world only.
+    dropped: Dropped,
+}
+
+/// Names that are asked for no more, as many as may be remembered.
+#[derive(Default)]
+struct Dropped {
+    names: BTreeSet<Name>,
+    /// Whether there were more: then it may be any.
+    is_full: bool,
+}
+
+impl Dropped {
+    fn insert(&mut self, name: Name) {
+        self.is_full |= self.names.len() >= MOST_DROPPED && !self.names.contains(&name);
+        if !self.is_full {
+            self.names.insert(name);
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.is_full || self.names.contains(name)
+    }
 }
 
 /// A response that is to be acknowledged.
@@ -141,6 +167,12 @@ impl TypeState {
     pub(super) fn may_precede(&self, entry: &Entry, server: usize) -> bool {
         let is_foreign = entry.held.as_ref().is_some_and(|held| held.server != server);
         entry.is_again || (is_foreign && entry.sequence > self.first)
+    }
+
+    /// Whether any request on this stream named it, for whatever subscription: a response to such a one may still come, however
+    /// late.
+    pub(super) fn ever_asked(&self, name: &str) -> bool {
+        self.has_asked(name) || self.dropped.contains(name)
     }
 
     /// Whether the last request named it, for whatever subscription.
@@ -245,14 +277,31 @@ impl Stream {
         };
         let kind = self.types.iter_mut().enumerate().position(is_due)?;
         let variant = self.variant();
-        let (state, wanted) = (self.types.get_mut(kind)?, wanted(kind));
-        let type_url = &types.rows().get(kind)?.type_url;
+        let (state, mut wanted) = (self.types.get_mut(kind)?, wanted(kind));
+        let row = types.rows().get(kind)?;
         let node = (!std::mem::replace(&mut self.node_sent, true)).then(|| node.clone());
         self.writing = Some(Writing { kind, asks: state.changed });
-        Some(match variant {
-            Variant::StateOfTheWorld => state.ask_for_all(type_url, &wanted, node),
-            Variant::Incremental => state.ask_for_changes(type_url, &wanted, node, server),
-        })
+        // A server need not send everything again to who never took `*` back.
+        let is_anew = wanted.get(&Name::from(WILDCARD)).is_some_and(|all| !state.names(WILDCARD, all.sequence));
+        let is_taken_back = state.changed && is_anew && state.has_asked(WILDCARD);
+        if is_taken_back {
+            wanted.remove(&Name::from(WILDCARD));
+        }
+        let request = match variant {
+            Variant::StateOfTheWorld => state.ask_for_all(row, &wanted, node),
+            Variant::Incremental => {
+                let in_use = |(name, entry): (&Name, &Entry)| {
+                    // What is not asked for by name is removed only from who says to have it, in whatever version.
+                    let version = entry.claims(server).or((!entry.is_named).then_some(""))?;
+                    Some((name.to_string(), version.to_owned()))
+                };
+                let has_all = wanted.contains_key(&Name::from(WILDCARD));
+                let said = cache[kind].iter().filter(|(name, _)| has_all || wanted.contains_key(*name));
+                state.ask_for_changes(row, &wanted, node, || said.filter_map(in_use).collect())
+            }
+        };
+        state.changed = is_taken_back;
+        Some(request)
     }
 
     /// The request is written. Gives its type, if it asked for something new.
@@ -263,19 +312,25 @@ impl Stream {
 
 impl TypeState {
     /// A request with all names.
-    fn ask_for_all(&mut self, type_url: &str, wanted: &Wanted<'_>, node: Option<Node>) -> Bytes {
+    fn ask_for_all(&mut self, row: &ResourceType, wanted: &Wanted<'_>, node: Option<Node>) -> Bytes {
         if std::mem::take(&mut self.changed) || self.asked.is_none() {
             if self.asked.is_none() {
                 self.first = wanted.values().map(|entry| entry.sequence).max().unwrap_or(0);
             }
-            self.asked = Some(wanted.iter().map(|(name, entry)| ((*name).clone(), entry.sequence)).collect());
+            let asked = wanted.iter().map(|(name, entry)| ((*name).clone(), entry.sequence)).collect();
+            for (name, _) in self.asked.replace(asked).into_iter().flatten() {
+                if !wanted.contains_key(&name) {
+                    self.dropped.insert(name);
+                }
+            }
         }
         let owed = std::mem::take(&mut self.owed);
+        let names = self.asked.iter().flat_map(BTreeMap::keys).filter(|name| row.subscription.is_said(name));
         let request = Request {
-            type_url,
+            type_url: &row.type_url,
             version: &self.version,
             nonce: &self.nonce,
-            names: self.asked.iter().flat_map(BTreeMap::keys).map(ToString::to_string).collect(),
+            names: names.map(ToString::to_string).collect(),
             error: owed.into_iter().last().and_then(|last| last.error),
             node,
         };
@@ -283,10 +338,16 @@ impl TypeState {
     }
 
     /// A request with the names that are new, or wanted anew, and those that are wanted no more. The first of a stream says
-    /// what is in use.
-    fn ask_for_changes(&mut self, type_url: &str, wanted: &Wanted<'_>, node: Option<Node>, server: usize) -> Bytes {
+    /// what is `in_use`.
+    fn ask_for_changes(
+        &mut self,
+        row: &ResourceType,
+        wanted: &Wanted<'_>,
+        node: Option<Node>,
+        in_use: impl FnOnce() -> HashMap<String, String>,
+    ) -> Bytes {
         let mut request = DeltaRequest {
-            type_url,
+            type_url: &row.type_url,
             subscribe: Vec::new(),
             unsubscribe: Vec::new(),
             initial_versions: HashMap::new(),
@@ -295,9 +356,7 @@ impl TypeState {
         };
         if std::mem::take(&mut self.changed) {
             if self.asked.is_none() {
-                let claimed =
-                    |(name, entry): (&&Name, &&Entry)| Some((name.to_string(), entry.claims(server)?.to_owned()));
-                request.initial_versions = wanted.iter().filter_map(claimed).collect();
+                request.initial_versions = in_use();
             }
             let asked = self.asked.get_or_insert_default();
             let gone: Vec<Name> = asked.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
@@ -308,7 +367,8 @@ impl TypeState {
                 }
             }
             for (name, entry) in wanted {
-                if asked.insert((*name).clone(), entry.sequence) != Some(entry.sequence) {
+                let is_new = asked.insert((*name).clone(), entry.sequence) != Some(entry.sequence);
+                if is_new && row.subscription.is_said(name) {
                     request.subscribe.push(name.to_string());
                 }
             }

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use super::transport::{AGGREGATED_RESOURCES, DELTA_AGGREGATED_RESOURCES};
 use crate::decode::DecodeResource;
 use crate::model::Name;
-use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION};
+use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, WILDCARD};
 
 /// A type of resource.
 #[derive(Clone)]
 pub struct ResourceType {
     /// Its name, without `type.googleapis.com/`.
     pub type_url: Name,
-    /// Which of the two protocols it is asked for with.
+    /// Which of the two protocols it needs. State of the world is the lesser one: of a server with `delta_grpc` it is asked
+    /// for incrementally too, while a type that needs the incremental one is refused where a server of the resource's
+    /// authority does not speak it.
     pub variant: Variant,
+    /// What of it may be asked for.
+    pub subscription: Subscription,
     /// Whether a state-of-the-world response holds all there is, so that a resource that was there and is absent was
     /// deleted: true for Listener and Cluster alone.
     pub full_state: bool,
@@ -27,8 +31,40 @@ impl fmt::Debug for ResourceType {
         f.debug_struct("ResourceType")
             .field("type_url", &self.type_url)
             .field("variant", &self.variant)
+            .field("subscription", &self.subscription)
             .field("full_state", &self.full_state)
             .finish_non_exhaustive()
+    }
+}
+
+/// What of a type may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Subscription {
+    /// Resources by name, as gRPC asks for everything.
+    #[default]
+    Named,
+    /// Resources by name, and [`WILDCARD`]: everything that the server means us to have, as Envoy asks for Listeners and
+    /// clusters.
+    Wildcard,
+    /// [`WILDCARD`] alone, in the form that servers understand which do not know `*`: a first request without any name. It
+    /// ends only with the stream, so that unsubscribing closes that and opens another for what else is wanted.
+    LegacyWildcard,
+}
+
+impl Subscription {
+    /// Whether requests say this name that is asked for: they do not where saying nothing means everything.
+    pub(super) fn is_said(self, name: &str) -> bool {
+        self != Self::LegacyWildcard || name != WILDCARD
+    }
+
+    /// Why this name of the type cannot be asked for.
+    pub(super) fn refusal(self, name: &str) -> Option<&'static str> {
+        match (self, name == WILDCARD) {
+            (Self::Named, true) => Some("resources of this type are asked for by name, and `*` is none"),
+            (Self::LegacyWildcard, false) => Some("of this type everything is asked for, as `*`, and no names"),
+            _ => None,
+        }
     }
 }
 
@@ -67,6 +103,7 @@ impl ResourceTypes {
         let row = |type_url: &str, full_state| ResourceType {
             type_url: type_url.into(),
             variant: Variant::StateOfTheWorld,
+            subscription: Subscription::Named,
             full_state,
             decoder: decoder.clone(),
         };

@@ -23,6 +23,9 @@ pub const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`; its value is a [`model::Endpoints`](crate::model::Endpoints).
 pub const CLUSTER_LOAD_ASSIGNMENT: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
 
+/// Stands for every resource of a type in a subscription; no resource is called so.
+pub const WILDCARD: &str = "*";
+
 /// What a type URL begins with on the wire; everywhere else in this crate it is left out.
 pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 

@@ -1,6 +1,7 @@
 //! Incremental ADS (`spec` section 2.12). No gRPC speaks it; the rules are the xDS protocol's own.
 
 use super::*;
+use crate::bootstrap::Authority;
 
 fn incremental() -> ServerFeatures {
     ServerFeatures { delta_grpc: true, ..ServerFeatures::default() }
@@ -23,6 +24,42 @@ fn cached() -> Dialogue {
 fn delta_a_server_is_spoken_to_as_its_features_say() {
     assert_eq!(Dialogue::new().engine.method(A), AGGREGATED_RESOURCES);
     assert_eq!(dialogue().engine.method(A), DELTA_AGGREGATED_RESOURCES);
+}
+
+/// Spoken to in the other protocol, it could not give what the type needs, so nothing is asked for and the one who wants it is
+/// told why. Only the servers that would be asked count.
+#[test]
+fn delta_a_type_that_needs_it_is_refused_beside_servers_without_it() {
+    const NEEDS_IT: &str = "example.Delta";
+    let row = ResourceType {
+        type_url: NEEDS_IT.into(),
+        variant: Variant::Incremental,
+        subscription: Subscription::Named,
+        full_state: false,
+        decoder: Arc::new(TextDecoder),
+    };
+    let server = |uri, delta_grpc| {
+        ServerConfig::insecure(uri).with_features(ServerFeatures { delta_grpc, ..ServerFeatures::default() })
+    };
+    let other = Authority { servers: vec![server("b", true)], fallback_on_reachability_only: false };
+    let name = "xdstp://other/example.Delta/d";
+    for (servers, is_refused) in [
+        (vec![server("a", false)], true),
+        (vec![server("a", true), server("c", false)], true),
+        (vec![server("a", true)], false),
+    ] {
+        let servers = Authorities::from(servers).with("other", &other);
+        let types = ResourceTypes::empty().with(row.clone());
+        let mut it = Dialogue::with_types(servers, Settings::default(), types);
+        it.subscribe(NEEDS_IT, "d");
+        let events = it.told_events();
+        assert_eq!((events.len(), it.actions().is_empty()), (usize::from(is_refused), is_refused));
+        if let [ResourceEvent::Unusable { error, .. }] = &events[..] {
+            assert!(error.message().contains("its servers must all have `delta_grpc`"), "{error}");
+        }
+        it.subscribe(NEEDS_IT, name);
+        assert_eq!((it.told(), it.actions().len()), (vec![], 1), "the other authority's server speaks it");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod robustness;
 mod status;
 mod timers;
 mod watchers;
+mod wildcard;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use prost::Message;
 
-use super::{Common, Interest, REMOVED_LAST, WILDCARD, bare, is_full_state};
+use super::{Common, Interest, REMOVED_LAST, bare, is_full_state};
 use crate::model::Name;
-use crate::resource::{TYPE_URL_PREFIX, canonical_name};
+use crate::resource::{TYPE_URL_PREFIX, WILDCARD, canonical_name};
 
 #[derive(Debug, Default)]
 pub(super) struct Stream {

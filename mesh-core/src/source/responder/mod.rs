@@ -28,9 +28,6 @@ const PUSH_ORDER: [&str; 4] = [CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE
 /// The types whose removals come last: what is removed may be in use until a response after theirs is applied.
 const REMOVED_LAST: [&str; 2] = [CLUSTER, CLUSTER_LOAD_ASSIGNMENT];
 
-/// Stands for every resource of a type.
-const WILDCARD: &str = "*";
-
 /// A response that the client refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {

@@ -9,9 +9,9 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 use envoy_types::pb::google::rpc::Status;
 use prost::Message;
 
-use super::{Common, EncodedResource, Interest, REMOVED_LAST, ResourceSet, WILDCARD, bare, is_full_state};
+use super::{Common, EncodedResource, Interest, REMOVED_LAST, ResourceSet, bare, is_full_state};
 use crate::model::Name;
-use crate::resource::{ResourceKey, TYPE_URL_PREFIX, canonical_name};
+use crate::resource::{ResourceKey, TYPE_URL_PREFIX, WILDCARD, canonical_name};
 
 /// `google.rpc.Code.NOT_FOUND`.
 const NOT_FOUND: i32 = 5;

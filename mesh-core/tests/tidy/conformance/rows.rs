@@ -53,12 +53,7 @@ pub(crate) const ROWS: &[Row] = &[
         "services that resources name by URI (not merged)",
         "`allowed_grpc_services` is read; nothing that would use it is there",
     ),
-    row(
-        CLIENT,
-        "delta",
-        "incremental ADS; no gRPC has it",
-        "wildcard subscriptions; a type that needs it beside servers without it is refused",
-    ),
+    row(CLIENT, "delta", "incremental ADS; no gRPC has it", ""),
     row(CLIENT, "ttl", "resources with a time to live and heartbeats; no gRPC has them", ""),
     row(CLIENT, "ondemand", "VHDS and ODCDS; no gRPC has them", "a route table with `vhds` fails its requests"),
     row(

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use prost::Message;
 
+use super::contents::BAD;
 use super::{Checked, check};
 use crate::ads::Variant;
 use crate::model::Name;
@@ -56,7 +57,8 @@ pub(super) struct Stream {
     pub(super) asked: BTreeMap<ResourceKey, Instant>,
     /// The version of each response that came, by type and nonce.
     came: BTreeMap<(Name, String), String>,
-    /// The versions that were taken as they came. One may be so with some names, and refused with more.
+    /// The versions of which a response came that is good as a whole. Another of the same version may hold more names, and
+    /// be refused: then the version is in use nevertheless.
     taken: BTreeSet<(Name, String)>,
     /// The responses that came and were not acknowledged, oldest first.
     pub(super) owed: Vec<(Name, String)>,
@@ -171,6 +173,9 @@ impl Stream {
     pub(super) fn receive(&mut self) -> Option<Bytes> {
         let message = self.to_client.pop_front()?;
         let (type_url, nonce, version) = self.read(&message);
+        if self.is_good(&message) {
+            self.taken.insert((type_url.clone(), version.clone()));
+        }
         self.came.insert((type_url.clone(), nonce.clone()), version);
         self.owed.push((type_url, nonce));
         self.answered = true;
@@ -191,6 +196,18 @@ impl Stream {
         (bare(&type_url), nonce, version)
     }
 
+    /// Whether nothing in the response is to be refused.
+    fn is_good(&self, bytes: &[u8]) -> bool {
+        let resources: Vec<_> = match self.variant {
+            Variant::StateOfTheWorld => DiscoveryResponse::decode(bytes).unwrap().resources,
+            Variant::Incremental => {
+                let response = DeltaDiscoveryResponse::decode(bytes).unwrap();
+                response.resources.into_iter().filter_map(|wrapper| wrapper.resource).collect()
+            }
+        };
+        resources.iter().all(|any| !any.value.ends_with(BAD.as_bytes()))
+    }
+
     /// The request that was being written is on its way.
     pub(super) fn written(&mut self, now: Instant) -> Checked {
         let Some(request) = self.writing.take() else { return Ok(()) };
@@ -208,23 +225,15 @@ impl Stream {
         let type_url = bare(&request.type_url);
         let (nonce, refuses) = (request.response_nonce.clone(), request.error_detail.is_some());
         if !nonce.is_empty() {
-            let refused = self.came.get(&(type_url.clone(), nonce.clone()));
-            let refused = refused.ok_or_else(|| format!("nonce {nonce} of {type_url} is not of this stream"))?.clone();
+            let version = self.came.get(&(type_url.clone(), nonce.clone()));
+            let version = version.ok_or_else(|| format!("nonce {nonce} of {type_url} is not of this stream"))?.clone();
             // An answer is for all responses of the type until then.
-            let is_answer = self.owed.iter().any(|(of, _)| *of == type_url);
-            let version = (type_url.clone(), refused);
-            let others = self.owed.iter().filter(|(of, other)| *of == type_url && *other != nonce);
-            if { others }.any(|other| self.came.get(other) == Some(&version.1)) {
-                // One response of this version may have been taken, and a later one of more names not.
-                self.taken.insert(version.clone());
-            }
             self.owed.retain(|(of, _)| *of != type_url);
-            if is_answer && !refuses {
-                self.taken.insert(version);
-            } else if refuses {
-                let is_claimed = version.1 == request.version_info && !self.taken.contains(&version);
-                check(!is_claimed, || format!("version {} of {type_url} is refused and said to be in use", version.1))?;
-            }
+            let is_claimed = refuses && version == request.version_info;
+            let is_known = self.taken.contains(&(type_url.clone(), version.clone()));
+            check(!is_claimed || is_known, || {
+                format!("version {version} of {type_url} is refused and said to be in use")
+            })?;
         }
         let key = |name: &String| ResourceKey::new(type_url.clone(), name.clone());
         let names: BTreeSet<ResourceKey> = request.resource_names.iter().map(key).collect();

@@ -16,7 +16,7 @@ use crate::graph::{Graph, Want};
 use crate::model::{Name, RouteSource};
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceEvent, ResourceKey};
 use crate::snapshot::{Children, Snapshot, Update};
-use crate::status::{ResourceStatus, State};
+use crate::status::{ResourceStatus, State, UpdateFailure};
 
 /// Longer than all that can be waited for one after the other: backoff, connecting, timers and grace.
 const LONG: Duration = Duration::from_secs(180);
@@ -36,6 +36,8 @@ pub(super) struct World {
     targets: BTreeSet<Name>,
     wanted: BTreeSet<ResourceKey>,
     in_force: BTreeMap<Name, Arc<Snapshot>>,
+    /// What was said to be absent, and is used on.
+    lapsing: BTreeSet<ResourceKey>,
 }
 
 impl World {
@@ -69,6 +71,7 @@ impl World {
             targets: BTreeSet::new(),
             wanted: BTreeSet::new(),
             in_force: BTreeMap::new(),
+            lapsing: BTreeSet::new(),
         }
     }
 
@@ -304,12 +307,15 @@ impl World {
     }
 
     /// Nothing is said that did not happen.
-    fn hear(&self, event: &ResourceEvent) -> Checked {
+    fn hear(&mut self, event: &ResourceEvent) -> Checked {
         let (key, error) = match event {
             ResourceEvent::Ambient { key, error: Some(error), .. } | ResourceEvent::Unusable { key, error } => {
                 (key, error)
             }
-            _ => return Ok(()),
+            ResourceEvent::Changed { key, .. } | ResourceEvent::Ambient { key, .. } => {
+                self.lapsing.remove(key);
+                return Ok(());
+            }
         };
         let by_timer = ["said nothing about it in time", "sends others of its type but not this one"];
         if by_timer.iter().any(|text| error.message().contains(text)) {
@@ -319,8 +325,13 @@ impl World {
         }
         // As with the timer: so long may a server be silent at most.
         if error.message().contains("it is absent, though it was wanted for long enough") {
+            // The end of its grace says it again, whatever became of the stream.
             let is_open = self.links.iter().any(|link| link.stream.is_some());
-            return check(is_open, || format!("{key} was said to be absent without a stream"));
+            let is_said = match event {
+                ResourceEvent::Unusable { .. } => self.lapsing.remove(key),
+                _ => !self.lapsing.insert(key.clone()),
+            };
+            return check(is_open || is_said, || format!("{key} was said to be absent without a stream"));
         }
         check(error.code() != Code::RESOURCE_NOT_FOUND || self.contents.missed(key), || {
             format!("{key} was there all the time: {error}")
@@ -406,10 +417,19 @@ impl World {
             Some(BAD) => check(status.state == State::Nacked, || format!("it is bad, but {}", said())),
             Some(content) => {
                 let is_right = held.as_deref() == Some(&format!("{}:{content}", key.name));
-                let is_well = status.state == State::Acked && status.failure.is_none();
+                let away =
+                    |failure: &UpdateFailure| failure.error.code() == Code::NO_CONTROL_PLANE && self.owes_an_answer();
+                let is_well = status.state == State::Acked && status.failure.as_ref().is_none_or(away);
                 check(is_right && is_well, || format!("there is `{content}`, but {}", said()))
             }
         }
+    }
+
+    /// Whether the server never answers about something that is in use and was asked about: then it counts as away.
+    fn owes_an_answer(&self) -> bool {
+        let is_silent = self.variant == Variant::Incremental && !self.tells_missing;
+        let is_gone = |status: ResourceStatus| status.bytes.is_some() && self.contents.get(&status.key).is_none();
+        is_silent && self.engine.resources().any(is_gone)
     }
 
     /// As far as all is good on the way there.
