@@ -14,11 +14,12 @@ import sys
 import time
 import traceback
 
+import scripted
 from peers import Failure, Place, expect, free_address, listening, spiffe
 from resources import backends, document, kinds, server_listener, target
 
 CASES = {}
-TARGET = "greeter:50051"
+TARGET = scripted.NAME
 Tools = collections.namedtuple("Tools", "release peer python scripts")
 
 
@@ -126,10 +127,17 @@ def greeters(addresses, weights):
     return [*target(TARGET, *clusters), *(server_listener(address, is_tls=True) for address in addresses)]
 
 
+def their_client(place, kind, bootstrap):
+    """A client of gRPC's."""
+    if kind == "go":
+        return place.go(kind, "client", "-target", f"xds:///{TARGET}", bootstrap=bootstrap)
+    return place.python(kind, "client", "--target", f"xds:///{TARGET}", bootstrap=bootstrap)
+
+
 def their_clients(place, at):
     """A client of each kind for our control plane."""
-    yield place.go("go", "client", "-target", f"xds:///{TARGET}", bootstrap=place.bootstrap(at, "client"))
-    yield place.python("c-core", "client", "--target", f"xds:///{TARGET}", bootstrap=place.bootstrap(at, "client"))
+    for kind in ("go", "c-core"):
+        yield their_client(place, kind, place.bootstrap(at, "client"))
 
 
 @case
@@ -218,27 +226,62 @@ def our_client_follows_go_control_plane_through_an_update(place):
 
 @case
 def our_client_follows_go_control_plane_through_a_removal(place):
-    """gRFC A88: with `fail_on_data_errors` a deletion takes effect, without it the last good configuration stays."""
+    """gRFC A88: with `fail_on_data_errors` a deletion takes effect, without it the last good configuration stays. In either
+    protocol."""
     a = place.go("a", "server").address()
     control = place.go("control-plane", "control-plane")
     at = control.address()
     everything = {"version": "1", "targets": [{"name": TARGET, "clusters": [{"name": "a", "backends": [a]}]}]}
-    for feature, is_lost in {"": False, "fail_on_data_errors": True}.items():
+    for features in ([], ["fail_on_data_errors"], ["fail_on_data_errors", "delta_grpc"]):
         put(control, everything)
-        bootstrap = place.bootstrap(at, features=[feature] if feature else [])
-        client = probe(place, f"probe-{feature or 'default'}", bootstrap, 5)
+        bootstrap = place.bootstrap(at, features=features)
+        client = probe(place, "-".join(["probe", *features]), bootstrap, 5)
         control.hear(lambda line: line.get("said") == "ACK" and "ClusterLoadAssignment" in line["type"])
         time.sleep(2)
         put(control, {"version": "2", "targets": []})
         came = client.output(60)
-        expect(came["endpoints"].get(a, 0) > 50, f"{feature}: {came}")
-        if is_lost:
-            expect(came["lost"] > 50, f"{feature}: {came}")
+        expect(came["endpoints"].get(a, 0) > 50, f"{features}: {came}")
+        if features:
+            expect(came["lost"] > 50, f"{features}: {came}")
             only_lost_to("MESH-112", came)  # The resource does not exist.
         else:
             nothing_lost(came)
         everything["version"] = "3"
     no_nack(control)
+
+
+@case
+def our_client_follows_go_control_plane_incrementally(place):
+    """Incremental ADS: an update, and a new stream to a control plane that has been restarted, which sends nothing that the
+    client says to have."""
+    a, b = (place.go(name, "server").address() for name in "ab")
+    on = lambda name, at: {"version": name, "targets": [{"name": TARGET, "clusters": [{"name": name, "backends": [at]}]}]}
+    control = place.go("control-plane", "control-plane")
+    at = control.address()
+    put(control, on("a", a))
+    client = probe(place, "probe", place.bootstrap(at, features=["delta_grpc"]), 9)
+    is_told = lambda kind, name: lambda line: (
+        kind in line.get("type", "") and line["said"] == "ACK" and name in line["sent"]
+    )
+    control.hear(is_told("ClusterLoadAssignment", "a"))
+    time.sleep(1)
+    put(control, on("b", b))
+    control.hear(is_told("ClusterLoadAssignment", "b"))
+    control.hear(lambda line: "ClusterLoadAssignment" in line["type"] and line["unsubscribe"] == ["a"])
+    expect(all(not line["has"] for line in control.all_heard() if "has" in line), "the first stream says to have something")
+    control.kill()
+    again = place.go("control-plane-again", "control-plane", "-listen", at)
+    put(again, on("b", b))
+    has = again.hear(lambda line: "ClusterLoadAssignment" in line.get("type", ""))
+    expect((has["said"], has["subscribe"], list(has["has"])) == ("subscribe", ["b"], ["b"]), f"{has}")
+    time.sleep(1)
+    sent = [line for line in again.all_heard() if line.get("said") == "ACK"]
+    expect(not sent, f"what the client had was sent again: {sent}")
+    put(again, on("a", a))
+    again.hear(is_told("ClusterLoadAssignment", "a"))
+    endpoints = nothing_lost(client.output(60))
+    expect(endpoints.get(a, 0) > 100 and endpoints.get(b, 0) > 50, f"not both backends: {endpoints}")
+    no_nack(again)
 
 
 def c_core_server(place):
@@ -281,6 +324,20 @@ def our_client_calls_go_as_an_xds_server_of_our_control_plane(place):
     endpoints = nothing_lost(probe(place, "probe", place.bootstrap(at, "client"), 3).output(60))
     expect(set(endpoints) == {address}, f"{endpoints}")
     our_log_has_no_nack(place)
+
+
+@case
+def clients_ask_a_scripted_server_for_the_same(place):
+    """Versions, nonces, NACKs, unsubscriptions and a new stream (`spec` 2.1 to 2.6), of grpc-go, C-core and us."""
+    address = place.go("backend", "server").address()
+    for kind in scripted.DIFFERS:
+        server = place.go(f"{kind}-script", "scripted")
+        bootstrap = place.bootstrap(server.address())
+        if kind == "ours":
+            probe(place, kind, bootstrap, 60)
+        else:
+            their_client(place, kind, bootstrap).tell("1")
+        scripted.compare(kind, scripted.play(server, address))
 
 
 # ---- a server and a control plane of ours ----

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -101,22 +102,50 @@ func follow(snapshots cache.SnapshotCache) error {
 	return lines.Err()
 }
 
-// hearing says which versions clients took and refused.
+// hearing says what clients ask for, and what they took and refused.
 func hearing() xds.Callbacks {
+	sent := sync.Map{} // The names in each incremental response, by its nonce.
 	return xds.CallbackFuncs{
-		StreamRequestFunc: func(_ int64, request *discovery.DiscoveryRequest) error {
-			line := map[string]string{"type": request.GetTypeUrl(), "version": request.GetVersionInfo()}
-			switch {
-			case request.GetErrorDetail() != nil:
-				line["said"] = "NACK"
-				line["why"] = request.GetErrorDetail().GetMessage()
-			case request.GetResponseNonce() != "":
-				line["said"] = "ACK"
-			default:
-				line["said"] = "subscribe"
+		StreamDeltaResponseFunc: func(stream int64, _ *discovery.DeltaDiscoveryRequest, response *discovery.DeltaDiscoveryResponse) {
+			names := append([]string{}, response.GetRemovedResources()...)
+			for _, resource := range response.GetResources() {
+				names = append(names, resource.GetName())
 			}
-			say(line)
+			sent.Store(fmt.Sprint(stream, response.GetNonce()), names)
+		},
+		StreamDeltaRequestFunc: func(stream int64, request *discovery.DeltaDiscoveryRequest) error {
+			names, _ := sent.Load(fmt.Sprint(stream, request.GetResponseNonce()))
+			say(map[string]any{
+				"type":        request.GetTypeUrl(),
+				"said":        said(request.GetErrorDetail() != nil, request.GetResponseNonce()),
+				"why":         request.GetErrorDetail().GetMessage(),
+				"subscribe":   request.GetResourceNamesSubscribe(),
+				"unsubscribe": request.GetResourceNamesUnsubscribe(),
+				"has":         request.GetInitialResourceVersions(),
+				"sent":        names,
+			})
 			return nil
 		},
+		StreamRequestFunc: func(_ int64, request *discovery.DiscoveryRequest) error {
+			say(map[string]string{
+				"type":    request.GetTypeUrl(),
+				"version": request.GetVersionInfo(),
+				"said":    said(request.GetErrorDetail() != nil, request.GetResponseNonce()),
+				"why":     request.GetErrorDetail().GetMessage(),
+			})
+			return nil
+		},
+	}
+}
+
+// said is what a request says about the response before it.
+func said(isError bool, nonce string) string {
+	switch {
+	case isError:
+		return "NACK"
+	case nonce != "":
+		return "ACK"
+	default:
+		return "subscribe"
 	}
 }

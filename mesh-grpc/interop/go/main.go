@@ -16,12 +16,13 @@ var commands = map[string]func(args []string) error{
 	"certificates":  certificates,
 	"client":        client,
 	"control-plane": controlPlane,
+	"scripted":      scripted,
 	"server":        server,
 }
 
 func main() {
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: peer certificates|client|control-plane|server [flags]")
+		fmt.Fprintln(os.Stderr, "usage: peer certificates|client|control-plane|scripted|server [flags]")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
