@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use mesh_core::load::{LOAD_REPORT, Load};
 use mesh_tower::Mesh;
 use mesh_tower::body::MeshBody;
 use mesh_tower::outbound::HttpClient;
@@ -91,8 +92,13 @@ api_listener:
         indented(&example.host, "        ", "        "),
         indented(&example.filter, "    - ", "      "),
     );
-    for (name, address, more) in [("a", a, example.cluster.as_str()), ("b", b, "")] {
-        let (ip, port) = (address.ip(), address.port());
+    let more = example.cluster.as_str();
+    for (name, addresses, more) in [("a", &[a][..], more), ("b", &[b], ""), ("ab", &[a, b], more)] {
+        let endpoint = |at: &SocketAddr| {
+            let (ip, port) = (at.ip(), at.port());
+            format!("{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}")
+        };
+        let endpoints = addresses.iter().map(endpoint).collect::<Vec<_>>().join(", ");
         let _ = write!(
             text,
             "---
@@ -104,7 +110,7 @@ type: STATIC
   endpoints:
   - locality: {{region: r}}
     load_balancing_weight: 1
-    lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]
+    lb_endpoints: [{endpoints}]
 "
         );
     }
@@ -146,8 +152,14 @@ async fn answer(
     for (header, value) in request.headers() {
         let _ = write!(text, " {header}:{}", value.to_str().expect("headers here are text"));
     }
+    let load = request.headers().get("x-load").map(|load| load.to_str().expect("loads are text"));
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = step.parse().unwrap_or(StatusCode::OK);
+    if let Some((a, b)) = load.map(|load| load.split_once(',').expect("a load for each")) {
+        let application_utilization = if name == "a" { a } else { b }.parse().expect("a load is a number");
+        let load = Load { requests_per_second: 100.0, application_utilization, ..Load::default() };
+        response.headers_mut().insert(LOAD_REPORT, load.to_header());
+    }
     Ok(response)
 }
 
@@ -185,6 +197,10 @@ async fn run(example: &Example) {
     let client = mesh.unwrap_or_else(|error| panic!("{title}: {error}")).http();
     for line in example.requests.lines() {
         let (request, wanted) = line.split_once(" -> ").expect("a request and what is seen of it");
+        if let Some(share) = wanted.strip_prefix("a=") {
+            settles(&client, request, share.parse().expect("a share is a number"), title).await;
+            continue;
+        }
         let seen = ask(&client, request).await;
         for word in wanted.split_whitespace() {
             match word.strip_prefix("n=") {
@@ -194,6 +210,23 @@ async fn run(example: &Example) {
         }
     }
     std::fs::remove_file(&path).expect("it was written");
+}
+
+/// Of 100 such requests, so many come to server `a`, once the weights have followed.
+async fn settles(client: &HttpClient, request: &str, share: usize, title: &str) {
+    let mut found = Vec::new();
+    while found.len() < 100 {
+        let mut to_a = 0;
+        for _ in 0..100 {
+            to_a += usize::from(ask(client, request).await.contains(" a "));
+        }
+        if to_a.abs_diff(share) <= 2 {
+            return;
+        }
+        found.push(to_a);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{title}: {request}: never {share} of 100, but {found:?}");
 }
 
 /// A copy may come a moment after its call was answered.

@@ -32,6 +32,7 @@ pub mod snapshot;
 pub mod publish;
 pub mod config;
 pub mod lrs;
+pub mod orca;
 
 // -- a request's way --
 

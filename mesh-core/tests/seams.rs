@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mesh_core::ads::{ControlStream, ControlTransport, Opening, ResourceType, Subscription, TransportError, Variant};
@@ -284,7 +284,7 @@ impl Observer for Counter {
         true
     }
 
-    fn on_report(&self, report: &LoadReport<'_>) {
+    fn on_report(&self, report: &LoadReport<'_>, _now: Instant) {
         assert_eq!(report.cpu_utilization, 0.5);
         self.reports.fetch_add(1, Ordering::Relaxed);
     }
@@ -302,10 +302,10 @@ fn an_observer_learns_of_every_request_through_its_guard() {
     let guard = || PickGuard::new(state.clone(), Some(counter.clone()), false);
     let (mut good, mut bad) = (guard(), guard());
     assert_eq!(state.outstanding(), 2, "attempts of one call count apart");
-    good.on_headers(http::StatusCode::OK, &http::HeaderMap::new());
+    good.on_headers(http::StatusCode::OK, &http::HeaderMap::new(), Instant::now);
     let load =
         (http::HeaderName::from_static("endpoint-load-metrics-bin"), http::HeaderValue::from_static("CQAAAAAAAOA/"));
-    good.on_trailers(&http::HeaderMap::from_iter([load]));
+    good.on_trailers(&http::HeaderMap::from_iter([load]), Instant::now);
     bad.on_failure();
     drop((good, bad));
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! In the order of a call's way: the channel ([`MeshChannel`]), what a failure looks like in gRPC ([`status_of`],
-//! [`error_of`]), and the server ([`serve`], [`peer_identity`]). Beside them, each behind a feature of its name, the admin
+//! [`error_of`]), and the server ([`serve`], [`peer_identity`]; [`OrcaService`] says its load). Beside them, each behind a feature of its name, the admin
 //! services (`admin`) and the local control plane (`control`).
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,10 @@ mod channel;
 mod status;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
+mod codec;
+#[cfg(feature = "server")]
+mod orca;
 #[cfg(feature = "admin")]
 pub mod admin;
 #[cfg(feature = "control")]
@@ -38,12 +42,16 @@ mod tests;
 #[cfg(feature = "client")]
 pub use channel::{ChannelBody, ChannelFuture, MeshChannel};
 #[cfg(feature = "server")]
+pub use orca::OrcaService;
+#[cfg(feature = "server")]
 pub use server::{peer_identity, serve, serve_on};
 pub use status::{error_of, status_of};
 
 pub use mesh_core::bootstrap::Bootstrap;
 pub use mesh_core::error::{Blame, Code, Error, Kind, Stage};
 pub use mesh_core::identity::{PeerIdentity, SpiffeId};
+#[cfg(feature = "server")]
+pub use mesh_core::load::Load;
 pub use mesh_core::source::MemorySource;
 pub use mesh_tower::connect::ConnectSettings;
 #[cfg(feature = "server")]

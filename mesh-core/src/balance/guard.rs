@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use http::{HeaderMap, StatusCode};
 
@@ -43,21 +44,21 @@ impl PickGuard {
         Self { state, observer, said: Said { is_grpc, ..Said::default() } }
     }
 
-    /// The response's head arrived.
-    pub fn on_headers(&mut self, status: StatusCode, headers: &HeaderMap) {
+    /// The response's head arrived. `now` is asked if there is a load report in it that somebody wants.
+    pub fn on_headers(&mut self, status: StatusCode, headers: &HeaderMap, now: fn() -> Instant) {
         self.said.status = Some(status);
         if let Some(observer) = &self.observer {
             observer.on_headers(status, headers);
         }
-        self.look(headers);
+        self.look(headers, now);
     }
 
-    /// The response's trailers arrived; load reports are mostly in them (gRFC A51).
-    pub fn on_trailers(&mut self, trailers: &HeaderMap) {
+    /// The response's trailers arrived; load reports are mostly in them (gRFC A51). `now` as for the head.
+    pub fn on_trailers(&mut self, trailers: &HeaderMap, now: fn() -> Instant) {
         if let Some(observer) = &self.observer {
             observer.on_trailers(trailers);
         }
-        self.look(trailers);
+        self.look(trailers, now);
     }
 
     /// The exchange failed before its response was complete.
@@ -69,13 +70,13 @@ impl PickGuard {
         }
     }
 
-    fn look(&mut self, headers: &HeaderMap) {
+    fn look(&mut self, headers: &HeaderMap, now: fn() -> Instant) {
         let Some(observer) = &self.observer else { return };
         if self.said.is_grpc {
             self.said.grpc = GrpcStatus::of(headers).or(self.said.grpc);
         }
         if !self.said.reported && observer.wants_reports() {
-            self.said.reported = LoadReport::of(headers, |report| observer.on_report(report));
+            self.said.reported = LoadReport::of(headers, |report| observer.on_report(report, now()));
         }
     }
 }
@@ -124,8 +125,8 @@ pub trait Observer: Send + Sync + fmt::Debug {
     fn wants_reports(&self) -> bool {
         false
     }
-    /// The response says what load the endpoint is under (gRFC A51). At most once for a request.
-    fn on_report(&self, _report: &LoadReport<'_>) {}
+    /// The endpoint says what load it is under (gRFC A51), at `now`: at most once with a response, or on a stream of its own.
+    fn on_report(&self, _report: &LoadReport<'_>, _now: Instant) {}
     /// The exchange is over.
     fn on_end(&self, _outcome: Outcome) {}
 }
@@ -153,11 +154,64 @@ impl Observer for LoadObserver {
         !self.metrics.is_empty()
     }
 
-    fn on_report(&self, report: &LoadReport<'_>) {
+    fn on_report(&self, report: &LoadReport<'_>, _now: Instant) {
         self.load.add(report, &self.metrics);
     }
 
     fn on_end(&self, outcome: Outcome) {
         self.load.end(outcome);
+    }
+}
+
+/// Both of two observers, where there are two.
+pub fn both(first: Option<Arc<dyn Observer>>, second: Option<Arc<dyn Observer>>) -> Option<Arc<dyn Observer>> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(Arc::new(Both(first, second))),
+        (first, second) => first.or(second),
+    }
+}
+
+#[derive(Debug)]
+struct Both(Arc<dyn Observer>, Arc<dyn Observer>);
+
+impl Both {
+    fn each(&self, tell: impl Fn(&(dyn Observer + 'static))) {
+        tell(&*self.0);
+        tell(&*self.1);
+    }
+}
+
+impl Observer for Both {
+    fn on_start(&self) {
+        self.each(Observer::on_start);
+    }
+
+    fn on_headers(&self, status: StatusCode, headers: &HeaderMap) {
+        self.each(|observer| observer.on_headers(status, headers));
+    }
+
+    fn on_trailers(&self, trailers: &HeaderMap) {
+        self.each(|observer| observer.on_trailers(trailers));
+    }
+
+    fn on_failure(&self) {
+        self.each(Observer::on_failure);
+    }
+
+    fn wants_reports(&self) -> bool {
+        self.0.wants_reports() || self.1.wants_reports()
+    }
+
+    fn on_report(&self, report: &LoadReport<'_>, now: Instant) {
+        // Read once for both (gRFC A51).
+        self.each(|observer| {
+            if observer.wants_reports() {
+                observer.on_report(report, now);
+            }
+        });
+    }
+
+    fn on_end(&self, outcome: Outcome) {
+        self.each(|observer| observer.on_end(outcome));
     }
 }

@@ -3,10 +3,11 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::part::{Part, better, is_fresh};
 use super::ready::{WeightLine, mix};
-use super::{Candidate, Pick, PickInput, Picker, PolicyConfig};
+use super::{Candidate, CandidateState, Observer, Pick, PickInput, Picker, PolicyConfig};
 use crate::model::Locality;
 
 /// `load_balancing_policies.wrr_locality.v3.WrrLocality`: what `ROUND_ROBIN` and `LEAST_REQUEST` mean in xDS.
@@ -35,6 +36,14 @@ impl PolicyConfig for WrrLocality {
 
     fn connects_all(&self) -> bool {
         self.child.connects_all()
+    }
+
+    fn observer(&self, state: &CandidateState) -> Option<Arc<dyn Observer>> {
+        self.child.observer(state)
+    }
+
+    fn out_of_band(&self) -> Option<Duration> {
+        self.child.out_of_band()
     }
 }
 
@@ -96,5 +105,9 @@ impl Picker for LocalityPicker {
         // All of the drawn locality died or was tried: another locality is better than a second try.
         let other = self.pick_elsewhere(&inner, drawn);
         if is_fresh(other, input.tried) { other } else { better(first, other) }
+    }
+
+    fn refresh(&self, now: Instant) -> Option<Instant> {
+        self.localities.iter().filter_map(|(_, part)| part.refresh(now)).min()
     }
 }

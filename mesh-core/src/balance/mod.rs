@@ -5,6 +5,7 @@
 //! requests are outstanding) lives in the [`Candidate`], which is shared.
 
 mod client_wrr;
+mod endpoint_weight;
 mod guard;
 mod hash_key;
 mod least_request;
@@ -18,12 +19,14 @@ mod random;
 mod ready;
 mod ring_hash;
 mod round_robin;
+mod stride;
 mod subset;
 #[cfg(test)]
 mod tests;
 
 pub use client_wrr::ClientSideWrrConfig;
-pub use guard::{LoadObserver, Observer, PickGuard};
+pub use endpoint_weight::EndpointWeight;
+pub use guard::{LoadObserver, Observer, PickGuard, both};
 pub use least_request::LeastRequestConfig;
 pub use locality::WrrLocality;
 pub use maglev::MaglevConfig;
@@ -38,8 +41,9 @@ pub use subset::{Place, Subset};
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::model::{Endpoint, Locality};
 
@@ -53,12 +57,30 @@ pub trait PolicyConfig: Any + Send + Sync + fmt::Debug {
     fn connects_all(&self) -> bool {
         true
     }
+
+    /// Who learns for the policy how an endpoint does, from what its requests or its own load reports tell; None by default:
+    /// nobody. It writes into the endpoint's `state`, and knows nothing else.
+    fn observer(&self, _state: &CandidateState) -> Option<Arc<dyn Observer>> {
+        None
+    }
+
+    /// How often endpoints are to report their load on a stream of their own (gRFC A51); None by default: never. If they are,
+    /// the [`observer`](Self::observer) is told those reports and nothing of requests.
+    fn out_of_band(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Chooses among the candidates it was built from.
 pub trait Picker: Any + Send + Sync + fmt::Debug {
     /// Chooses a candidate that can take a request now.
     fn pick(&self, input: &PickInput<'_>) -> Pick;
+
+    /// Computes anew what changes with time, as weights do. Called on the configuration thread before the picker is used, and
+    /// again at the time it gives. None, as by default: nothing changes with time.
+    fn refresh(&self, _now: Instant) -> Option<Instant> {
+        None
+    }
 }
 
 /// What a pick may depend on.
@@ -127,12 +149,20 @@ pub struct CandidateState {
     outstanding: AtomicU32,
     started: AtomicU64,
     lost: AtomicU64,
+    connections: AtomicU64,
+    /// There once a policy weighs its endpoints by their load.
+    weight: OnceLock<Arc<EndpointWeight>>,
 }
 
 impl CandidateState {
     /// Whether it is connected and not ejected.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) && !self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is connected, ejected or not.
+    pub fn is_connected(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// Whether its last connection attempt failed and none has succeeded since.
@@ -142,6 +172,10 @@ impl CandidateState {
 
     /// Says that it is connected.
     pub fn set_ready(&self) {
+        if let Some(weight) = self.weight.get() {
+            weight.forget();
+        }
+        self.connections.fetch_add(1, Ordering::Relaxed);
         self.failed.store(false, Ordering::Release);
         self.ready.store(true, Ordering::Release);
     }
@@ -171,6 +205,16 @@ impl CandidateState {
     /// Whether no new connection to it may be made.
     pub fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Acquire)
+    }
+
+    /// How many connections it has had: another number is another connection.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// What its load reports make it weigh (gRFC A58).
+    pub fn weight(&self) -> &Arc<EndpointWeight> {
+        self.weight.get_or_init(Arc::default)
     }
 
     /// Requests that were sent to it and are not over.

@@ -1,6 +1,7 @@
 //! A part of a candidate list with a picker of its own: a priority, or a locality.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Candidate, Pick, PickInput, Picker, PolicyConfig};
 
@@ -31,6 +32,11 @@ impl Part {
     /// The part's own picker, to hand to its successor.
     pub(crate) fn picker(&self) -> &Arc<dyn Picker> {
         &self.picker
+    }
+
+    /// Refreshes the part's own picker.
+    pub(crate) fn refresh(&self, now: Instant) -> Option<Instant> {
+        self.picker.refresh(now)
     }
 
     /// Whether a member is ready now.

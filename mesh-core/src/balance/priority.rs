@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use super::part::{Part, better, is_fresh};
 use super::{Candidate, Pick, PickInput, Picker, PolicyConfig};
@@ -91,5 +92,9 @@ impl Picker for PriorityPicker {
             }
         }
         best
+    }
+
+    fn refresh(&self, now: Instant) -> Option<Instant> {
+        self.levels.iter().filter_map(|level| level.part.refresh(now)).min()
     }
 }

@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::LoadReport;
 use super::headers::BASE64;
+use super::wire::put_varint;
 
 /// The load that a server reports, with a response or on a stream of its own (gRFC A51): `xds.data.orca.v3.OrcaLoadReport`.
 ///
@@ -113,12 +114,4 @@ fn put_map(bytes: &mut Vec<u8>, field: u8, map: &BTreeMap<String, f64>) {
         put_varint(bytes, entry.len() as u64);
         bytes.extend(entry);
     }
-}
-
-fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
 }

@@ -3,6 +3,8 @@
 //! A report comes with a response, so it is read without an allocation: numbers in one pass, named values as they are asked
 //! for. Only fields that the message has are looked at; anything else is skipped, as protobuf wants it.
 
+use super::wire::{Value, field};
+
 /// A backend's load, borrowed from the bytes of an `OrcaLoadReport`.
 ///
 /// Values are as the backend gave them; [`read`](Self::read) refuses what is not a finite number or is below zero, by the rules
@@ -30,14 +32,6 @@ enum Map {
     Named = 8,
 }
 
-/// A field as it lies in the bytes.
-enum Value<'a> {
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-    Varint,
-    Fixed32,
-}
-
 impl<'a> LoadReport<'a> {
     /// Reads a report. None: the bytes are no `OrcaLoadReport`, or a value breaks its rules.
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
@@ -58,7 +52,7 @@ impl<'a> LoadReport<'a> {
                     allowed.contains(&value).then_some(())?;
                 }
                 // `rps`, which is deprecated for `rps_fractional`.
-                (3, Value::Varint) => {}
+                (3, Value::Varint(_)) => {}
                 // A field of ours that is something else.
                 (1..=9, _) => return None,
                 _ => {}
@@ -144,46 +138,4 @@ fn named(mut entry: &[u8]) -> Option<(&str, f64)> {
         }
     }
     Some((name, value))
-}
-
-/// Takes the next field off `bytes`.
-fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
-    let key = varint(bytes).filter(|key| u32::try_from(*key).is_ok())?;
-    let value = match key & 7 {
-        0 => {
-            varint(bytes)?;
-            Value::Varint
-        }
-        1 => Value::Fixed64(u64::from_le_bytes(take(bytes, 8)?.try_into().ok()?)),
-        2 => {
-            let length = usize::try_from(varint(bytes)?).ok()?;
-            Value::Bytes(take(bytes, length)?)
-        }
-        5 => {
-            take(bytes, 4)?;
-            Value::Fixed32
-        }
-        // Groups are not in any message of proto3.
-        _ => return None,
-    };
-    (key >> 3 != 0).then_some((key >> 3, value))
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for at in 0..10 {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << (7 * at);
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(taken)
 }

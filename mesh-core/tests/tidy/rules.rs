@@ -214,6 +214,7 @@ pub(crate) const ORDERS: &[Order] = &[
             "publish",
             "config",
             "lrs",
+            "orca",
             "target",
             "route",
             "policy",

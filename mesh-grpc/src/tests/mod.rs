@@ -6,6 +6,7 @@ mod calls;
 mod failing;
 mod raw;
 mod load;
+mod weighing;
 mod served;
 #[cfg(feature = "control")]
 mod control_planes;

@@ -15,6 +15,7 @@ mod hops;
 mod http1;
 mod http2;
 mod link;
+mod message;
 mod request;
 mod settings;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use self::connections::Connections;
 pub(crate) use self::dial::{Dial, ServiceDial, TcpDial};
 #[cfg(test)]
 use self::hops::{Hop, Hops, PoolKey};
+pub(crate) use self::message::{Deframer, frame};
 pub use self::settings::ConnectSettings;
 use crate::body::MeshBody;
 

@@ -1,8 +1,10 @@
 //! Puts client configuration in force, on the configuration thread.
 
 use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Instant;
 
 use mesh_core::error::Error;
 use mesh_core::event::{Event, EventSink};
@@ -10,6 +12,7 @@ use mesh_core::load::LoadStore;
 use mesh_core::model::{Name, UnsupportedEffect};
 use mesh_core::publish::Reader;
 use mesh_core::snapshot::{Children, ClusterConfig, Snapshot};
+use tokio::time::Sleep;
 
 use super::OutboundFilters;
 use super::cluster::{ClusterHandle, Limits, Registry, Signal};
@@ -24,6 +27,9 @@ pub(crate) struct OutboundApply {
     filters: OutboundFilters,
     events: Arc<dyn EventSink>,
     changed: Reader<()>,
+    /// When pickers change though nothing else does.
+    due: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
     /// Views that requests may still hold: they are freed here, not by a request.
     retired: Vec<Arc<TargetState>>,
     told: BTreeSet<String>,
@@ -46,6 +52,8 @@ impl OutboundApply {
             filters,
             events,
             changed: signal.reader(),
+            due: None,
+            timer: None,
             retired: Vec::new(),
             told: BTreeSet::new(),
         }
@@ -56,7 +64,7 @@ impl OutboundApply {
         let Some(slot) = self.targets.get(&snapshot.target) else { return };
         self.tell_left_out(&snapshot);
         let clusters = self.clusters(&snapshot);
-        self.registry.refresh();
+        self.due = self.registry.refresh();
         let before = slot.view();
         let version = snapshot.version;
         let state = match TargetView::new(snapshot, clusters, &self.filters, before.as_deref()) {
@@ -90,15 +98,32 @@ impl OutboundApply {
     /// A cluster that only requests in flight use has changed.
     pub(crate) fn cluster(&mut self, config: &Arc<ClusterConfig>) {
         self.registry.update(config);
-        self.registry.refresh();
+        self.due = self.registry.refresh();
     }
 
-    /// Builds again what changed because of connections.
+    /// Builds again what changed because of connections, or with time.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         while self.changed.poll_changed(cx).is_ready_ok() {
-            self.registry.refresh();
+            self.due = self.registry.refresh();
+        }
+        while self.is_due(cx) {
+            self.due = self.registry.refresh();
         }
         self.collect();
+    }
+
+    /// Whether it is time to refresh; the timer wakes the thread when it is.
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(due) = self.due else {
+            self.timer = None;
+            return false;
+        };
+        let due = due.into();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx).is_ready()
     }
 
     fn clusters(&mut self, snapshot: &Snapshot) -> HashMap<Name, Result<Arc<ClusterHandle>, Error>> {

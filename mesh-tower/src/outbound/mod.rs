@@ -34,6 +34,8 @@ mod client;
 #[cfg(test)]
 mod tests;
 
+use std::time::Instant;
+
 use http::header::HOST;
 use http::{HeaderMap, Uri};
 use mesh_core::error::{Code, Error};
@@ -56,6 +58,11 @@ pub(crate) use watches::Watches;
 
 /// The HTTP filters that a client can apply.
 pub type OutboundFilters = crate::filter::Filters<OutboundFacts>;
+
+/// What time it is, on the clock that timers go by.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// The authority of a request, however it is said; empty if it is not.
 pub(crate) fn authority_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {

@@ -19,6 +19,7 @@ use pin_project::pin_project;
 use tokio::time::Sleep;
 
 use super::deadline::over;
+use super::now;
 use crate::BoxError;
 use crate::body::MeshBody;
 use crate::filter::{Pacer, poll_paced};
@@ -154,7 +155,7 @@ impl ResponseBody {
 impl Held {
     fn on_trailers(&mut self, trailers: &HeaderMap) {
         if let Some((Some(guard), _)) = &mut self.picked {
-            guard.on_trailers(trailers);
+            guard.on_trailers(trailers, now);
         }
         self.said.grpc = GrpcStatus::of(trailers).or(self.said.grpc);
     }

@@ -54,6 +54,6 @@ fn read(value: pb::ClientSideWeightedRoundRobin, at: &At<'_>) -> ClientSideWrrCo
         weight_update_period: period(value.weight_update_period, "weight_update_period", default.weight_update_period)
             .max(SHORTEST_UPDATE),
         error_utilization_penalty: penalty,
-        utilization_metrics: value.metric_names_for_computing_utilization,
+        utilization_metrics: value.metric_names_for_computing_utilization.into(),
     }
 }

@@ -17,8 +17,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::PATIENCE;
-use crate::admin::raw::Whole;
 use crate::admin::{Admin, DESCRIPTORS};
+use crate::codec::Whole;
 use crate::tests::config::{cluster, encode, forward, listener, server_listener};
 use crate::{Mesh, MeshChannel, WaitForReady, serve_on};
 

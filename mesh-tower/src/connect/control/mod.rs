@@ -3,7 +3,6 @@
 //! One connection for each stream, on the runtime of whoever opens it, which is the configuration thread's. Only what ADS
 //! needs of gRPC is here: no compression, no deadline, and messages of any size.
 
-mod message;
 mod outgoing;
 mod stream;
 mod token;

@@ -13,8 +13,8 @@ use hyper::client::conn::http2::SendRequest;
 use mesh_core::ads::{ControlStream, TransportError};
 use tokio::sync::oneshot;
 
-use super::message::{Deframer, frame, status};
 use super::outgoing::{Outbox, Outgoing};
+use crate::connect::message::{Deframer, frame, status};
 
 /// The response's head, on its way.
 type Head = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;

@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::control_transport;
-use super::message::{Deframer, frame};
+use crate::connect::message::{Deframer, frame};
 
 /// What a test's server does with a call.
 type Answer = Result<Frame<Bytes>, io::Error>;

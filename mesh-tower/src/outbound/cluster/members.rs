@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use mesh_core::balance::{self, Candidate, CandidateState, LoadObserver, Observer, Place, Subset};
+use mesh_core::balance::{self, Candidate, CandidateState, LoadObserver, Observer, Place, Subset, both};
 use mesh_core::load::LoadLease;
 use mesh_core::model::{Cluster, Endpoint, Endpoints, LocalityEndpoints, UpstreamTls};
 use mesh_core::snapshot::{Children, ClusterConfig};
 
 use super::lane::{Lane, LaneView};
-use crate::connect::{EndpointFactory, EndpointHandle, EndpointPlan};
+use super::reports::{Asking, Subscription};
+use crate::connect::{EndpointFactory, EndpointHandle, EndpointPlan, WireProtocol};
+use crate::outbound::now;
 
 /// What bounds a client's connections, and makes its choice its own.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +31,10 @@ pub(super) struct Members {
     chosen: Option<Chosen>,
     candidates: Arc<[Arc<Candidate>]>,
     ways: Arc<[Arc<dyn EndpointHandle>]>,
+    /// Whether they report their load on streams of their own.
+    report: bool,
+    /// When the picker is to be refreshed.
+    due: Option<Instant>,
 }
 
 /// What they were chosen from, and how.
@@ -43,11 +50,15 @@ struct Known {
     tls: Option<Arc<UpstreamTls>>,
     state: Arc<CandidateState>,
     way: Arc<dyn EndpointHandle>,
+    /// Who hears its load reports, where they come on a stream of their own.
+    learner: Option<Arc<dyn Observer>>,
+    reports: Option<Subscription>,
 }
 
 impl Default for Members {
     fn default() -> Self {
-        Self { known: HashMap::new(), chosen: None, candidates: Arc::default(), ways: Arc::new([]) }
+        let (known, candidates, ways) = (HashMap::new(), Arc::default(), Arc::new([]));
+        Self { known, chosen: None, candidates, ways, report: false, due: None }
     }
 }
 
@@ -76,7 +87,26 @@ impl Members {
         }
         let before = lane.load();
         let picker = balance::build(&*config.cluster.policy, &self.candidates, before.picker(), limits.seed);
+        self.due = picker.refresh(now());
+        self.hear(lane, config, limits);
         LaneView::new(picker, self.candidates.clone(), self.ways.clone())
+    }
+
+    /// Refreshes the picker, if it is time. When it is time again.
+    pub(super) fn refresh(&mut self, lane: &Lane, now: Instant) -> Option<Instant> {
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = lane.load().picker().and_then(|picker| picker.refresh(now));
+        }
+        self.due
+    }
+
+    /// Has the members that are connected report their load, if the policy asks for that.
+    fn hear(&mut self, lane: &Lane, config: &ClusterConfig, limits: Limits) {
+        let period = out_of_band(lane, config);
+        if period.is_some() || self.report {
+            self.known.values_mut().for_each(|known| known.hear(period, &config.cluster, limits.seed));
+        }
+        self.report = period.is_some();
     }
 
     /// Whether the members are those that `config` and the states of endpoints ask for.
@@ -165,7 +195,14 @@ impl Members {
             return;
         }
         let (locality, observer) = (&endpoints.localities[place.locality], &next.observers[place.locality]);
-        next.candidates.push(Arc::new(candidate(endpoint, locality, &kept.state, observer.clone())));
+        let learner = cluster.policy.observer(&kept.state);
+        let observer = if out_of_band(making.lane, making.config).is_some() {
+            kept.learner = learner;
+            observer.clone()
+        } else {
+            both(observer.clone(), learner)
+        };
+        next.candidates.push(Arc::new(candidate(endpoint, locality, &kept.state, observer)));
         next.ways.push(kept.way.clone());
     }
 }
@@ -195,6 +232,12 @@ fn is_withdrawn(config: &ClusterConfig) -> bool {
     matches!(config.children, Children::Endpoints { lapsing: true, .. }) && !proven
 }
 
+/// How often endpoints report their load on a stream of their own. There is none in HTTP/1.1, whose endpoints have to make do
+/// with what they say in responses.
+fn out_of_band(lane: &Lane, config: &ClusterConfig) -> Option<Duration> {
+    config.cluster.policy.out_of_band().filter(|_| lane.protocol() != WireProtocol::Http1)
+}
+
 impl Known {
     fn make(lane: &Lane, endpoint: &Arc<Endpoint>, cluster: &Cluster, factory: &dyn EndpointFactory) -> Self {
         let state = Arc::new(CandidateState::default());
@@ -210,7 +253,24 @@ impl Known {
             state: state.clone(),
             changed: lane.changes().clone(),
         });
-        Self { endpoint: endpoint.clone(), tls: cluster.tls.clone(), state, way }
+        Self { endpoint: endpoint.clone(), tls: cluster.tls.clone(), state, way, learner: None, reports: None }
+    }
+
+    /// Has the endpoint report its load every `period` while it is connected, or no longer. The reports of one connection end
+    /// with it.
+    fn hear(&mut self, period: Option<Duration>, cluster: &Cluster, seed: u64) {
+        let wanted = period.zip(self.learner.clone()).filter(|_| self.state.is_connected());
+        let Some((period, learner)) = wanted else {
+            self.reports = None;
+            return;
+        };
+        let connection = self.state.connections();
+        if let Some(reports) = self.reports.as_ref().filter(|reports| reports.is_of(connection, period)) {
+            return reports.redirect(learner);
+        }
+        let (way, endpoint, cluster) = (self.way.clone(), self.endpoint.clone(), cluster.name.clone());
+        let asking = Asking { way, endpoint, cluster, period, seed: seed.wrapping_add(connection) };
+        self.reports = Some(Subscription::start(asking, learner, connection));
     }
 
     /// Keeps new connections from being made, or lets them be made again.

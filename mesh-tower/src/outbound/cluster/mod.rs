@@ -7,6 +7,7 @@
 mod lane;
 mod members;
 mod registry;
+mod reports;
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mesh_core::error::{Code, Error};
 use mesh_core::load::{ClusterKey, LoadLease, LoadStore};
@@ -12,6 +13,7 @@ use mesh_core::snapshot::ClusterConfig;
 use super::members::{Limits, Members};
 use super::{ClusterHandle, ClusterState, Signal};
 use crate::connect::EndpointFactory;
+use crate::outbound::now;
 
 /// The clusters of one mesh.
 pub(crate) struct Registry {
@@ -75,12 +77,12 @@ impl Registry {
         }
     }
 
-    /// Builds again what has changed, and evicts what nobody uses.
-    pub(crate) fn refresh(&mut self) {
+    /// Builds again what has changed, and evicts what nobody uses. When it is to be asked again, though nothing changes.
+    pub(crate) fn refresh(&mut self) -> Option<Instant> {
         self.clusters.retain(|_, entry| Arc::strong_count(&entry.handle) > 1);
-        for entry in self.clusters.values_mut() {
-            entry.refresh(&*self.factory, self.limits);
-        }
+        let now = now();
+        let due = self.clusters.values_mut().filter_map(|entry| entry.refresh(&*self.factory, self.limits, now));
+        due.min()
     }
 }
 
@@ -118,14 +120,17 @@ impl Entry {
         }
     }
 
-    fn refresh(&mut self, factory: &dyn EndpointFactory, limits: Limits) {
+    fn refresh(&mut self, factory: &dyn EndpointFactory, limits: Limits, now: Instant) -> Option<Instant> {
         let state = self.handle.state.clone();
+        let mut due = None;
         for (lane, members) in state.lanes.iter().zip(&mut self.members) {
             if lane.take_dirty() && lane.is_wanted() {
                 let load = state.load.load_full();
                 drop(lane.publish(members.view(lane, &self.config, load.as_deref(), factory, limits)));
             }
+            due = [due, members.refresh(lane, now)].into_iter().flatten().min();
         }
+        due
     }
 }
 

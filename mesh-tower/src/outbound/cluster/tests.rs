@@ -1,11 +1,12 @@
 //! Which endpoints requests may be sent to, without any connection.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Request;
-use mesh_core::balance::RoundRobinConfig;
+use mesh_core::balance::{ClientSideWrrConfig, PolicyConfig, RoundRobinConfig};
 use mesh_core::error::Error;
 use mesh_core::model::{
     CircuitBreakers, Cluster, DiscoveryKind, Endpoint, Endpoints, Health, HttpProtocol, LocalityEndpoints, Metadata,
@@ -20,12 +21,19 @@ use crate::secure::testing::upstream;
 
 /// Makes ways on which nothing happens, and remembers their plans.
 #[derive(Debug, Default)]
-struct Factory(Mutex<Vec<EndpointPlan>>);
+struct Factory {
+    plans: Mutex<Vec<EndpointPlan>>,
+    /// The ports that are being called.
+    calls: Arc<Mutex<Vec<u16>>>,
+    /// How many calls there were.
+    made: Arc<AtomicUsize>,
+}
 
 impl EndpointFactory for Factory {
     fn endpoint(&self, plan: EndpointPlan) -> Arc<dyn EndpointHandle> {
-        self.0.lock().unwrap().push(plan);
-        Arc::new(Still)
+        let port = plan.endpoint.address.port();
+        self.plans.lock().unwrap().push(plan);
+        Arc::new(Still { port, calls: self.calls.clone(), made: self.made.clone() })
     }
 
     fn proves_tls(&self) -> bool {
@@ -33,12 +41,35 @@ impl EndpointFactory for Factory {
     }
 }
 
-#[derive(Debug)]
-struct Still;
+#[derive(Debug, Clone)]
+struct Still {
+    port: u16,
+    calls: Arc<Mutex<Vec<u16>>>,
+    made: Arc<AtomicUsize>,
+}
 
 impl EndpointService for Still {
+    /// Never answers.
     fn call(&self, _: Request<MeshBody>) -> EndpointFuture {
-        unreachable!("nothing is sent")
+        self.calls.lock().unwrap().push(self.port);
+        self.made.fetch_add(1, Ordering::Relaxed);
+        let guard = Called(self.clone());
+        Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop(guard);
+            unreachable!("nobody wakes it")
+        })
+    }
+}
+
+/// Held by a call under way.
+struct Called(Still);
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        let mut calls = self.0.calls.lock().unwrap();
+        let at = calls.iter().position(|port| *port == self.0.port).unwrap();
+        calls.remove(at);
     }
 }
 
@@ -56,31 +87,34 @@ struct World {
     registry: Registry,
     handle: Option<Arc<ClusterHandle>>,
     tls: Option<Arc<UpstreamTls>>,
+    policy: Arc<dyn PolicyConfig>,
+    http2: bool,
 }
 
 impl World {
     fn new(tls: Option<UpstreamTls>) -> Self {
         let factory = Arc::<Factory>::default();
         let registry = Registry::new(factory.clone(), Signal::new(), None, Limits { connected: 100, seed: 1 });
-        Self { factory, registry, handle: None, tls: tls.map(Arc::new) }
+        let policy = Arc::new(RoundRobinConfig);
+        Self { factory, registry, handle: None, tls: tls.map(Arc::new), policy, http2: false }
     }
 
     /// The cluster has endpoints at these ports.
     fn says(&mut self, ports: &[u16], lapsing: bool) {
         let config = Arc::new(ClusterConfig {
-            cluster: Arc::new(cluster(self.tls.clone())),
+            cluster: Arc::new(Cluster { policy: self.policy.clone(), ..cluster(self.tls.clone()) }),
             children: Children::Endpoints { endpoints: Arc::new(endpoints(ports)), note: None, lapsing },
             load_server: None,
             lease: Arc::new(Lease { cluster: "a".into() }),
         });
         let handle = self.registry.reconcile(&config, Vec::new()).unwrap();
-        handle.state().lane(false, false).want();
+        handle.state().lane(self.http2, self.http2).want();
         self.handle = Some(handle);
         self.registry.refresh();
     }
 
     fn connected(&mut self, port: u16, is: bool) {
-        for plan in self.factory.0.lock().unwrap().iter().filter(|plan| plan.endpoint.address.port() == port) {
+        for plan in self.factory.plans.lock().unwrap().iter().filter(|plan| plan.endpoint.address.port() == port) {
             if is {
                 plan.state.set_ready();
             } else {
@@ -92,7 +126,7 @@ impl World {
     }
 
     fn fail(&mut self, port: u16) {
-        for plan in self.factory.0.lock().unwrap().iter().filter(|plan| plan.endpoint.address.port() == port) {
+        for plan in self.factory.plans.lock().unwrap().iter().filter(|plan| plan.endpoint.address.port() == port) {
             plan.state.set_failed();
             plan.changed.state_changed();
         }
@@ -107,7 +141,7 @@ impl World {
 
     /// The ports to which no new connection may be made.
     fn withdrawn(&self) -> Vec<u16> {
-        let plans = self.factory.0.lock().unwrap();
+        let plans = self.factory.plans.lock().unwrap();
         let is = plans.iter().filter(|plan| plan.state.is_withdrawn());
         is.map(|plan| plan.endpoint.address.port()).collect()
     }
@@ -166,7 +200,7 @@ fn endpoints_in_their_grace_are_used_while_they_are_connected() {
 fn endpoints_that_are_first_met_in_their_grace_are_not_dialled() {
     let mut world = World::new(None);
     world.says(&[1], true);
-    assert!(world.ports().is_empty() && world.factory.0.lock().unwrap().is_empty());
+    assert!(world.ports().is_empty() && world.factory.plans.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -194,7 +228,7 @@ fn of_very_many_endpoints_a_part_is_taken_and_what_fails_is_stood_in_for() {
     let mut world = World::new(None);
     world.says(&ports, false);
     let taken = world.ports();
-    assert_eq!((taken.len(), world.factory.0.lock().unwrap().len()), (100, 100), "and only those are connected to");
+    assert_eq!((taken.len(), world.factory.plans.lock().unwrap().len()), (100, 100), "and only those are connected to");
     for port in &taken[..10] {
         world.fail(*port);
     }
@@ -216,4 +250,99 @@ fn a_connection_that_stands_makes_a_picker_and_no_candidates() {
     let before = candidates(&world);
     world.connected(2, true);
     assert!(Arc::ptr_eq(&before, &candidates(&world)));
+}
+
+/// An out-of-band policy that asks every so many seconds.
+fn out_of_band(seconds: u64) -> Arc<dyn PolicyConfig> {
+    let reporting_period = Duration::from_secs(seconds);
+    Arc::new(ClientSideWrrConfig { out_of_band: true, reporting_period, ..ClientSideWrrConfig::default() })
+}
+
+/// The ports that are asked for their load, once everything has come to rest.
+async fn asked(world: &World) -> Vec<u16> {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut ports = world.factory.calls.lock().unwrap().clone();
+    ports.sort_unstable();
+    ports
+}
+
+/// gRFCs A51 and A58.
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_asked_for_their_load_while_they_are_connected_and_the_policy_wants_it() {
+    let mut world = World::new(None);
+    (world.policy, world.http2) = (out_of_band(10), true);
+    world.says(&[1, 2, 3], false);
+    assert_eq!(asked(&world).await, [0; 0], "nothing stands");
+    world.connected(1, true);
+    world.connected(2, true);
+    assert_eq!(asked(&world).await, [1, 2]);
+    world.connected(1, false);
+    assert_eq!(asked(&world).await, [2], "a lost connection takes its stream with it");
+    world.connected(1, true);
+    assert_eq!(asked(&world).await, [1, 2]);
+    world.says(&[1, 3], false);
+    assert_eq!(asked(&world).await, [1], "and so does an endpoint that left");
+    world.policy = Arc::new(ClientSideWrrConfig::default());
+    world.says(&[1, 3], false);
+    assert_eq!(asked(&world).await, [0; 0], "responses will do now");
+    world.policy = out_of_band(20);
+    world.says(&[1, 3], false);
+    assert_eq!(asked(&world).await, [1], "on the connection that stands");
+    (world.handle, world.policy) = (None, out_of_band(20));
+    world.registry.refresh();
+    assert_eq!(asked(&world).await, [0; 0], "nobody uses the cluster");
+}
+
+/// gRFC A51: another connection is another call, and so is another period; a change of anything else is none.
+#[tokio::test(start_paused = true)]
+async fn a51_a_stream_of_reports_is_made_anew_only_when_it_must_be() {
+    let mut world = World::new(None);
+    (world.policy, world.http2) = (out_of_band(10), true);
+    world.says(&[1], false);
+    world.connected(1, true);
+    let mut made = Vec::new();
+    for change in 0..3 {
+        match change {
+            0 => world.policy = out_of_band(10),
+            1 => world.policy = out_of_band(20),
+            // Lost and made again between two looks.
+            _ => world.factory.plans.lock().unwrap()[0].state.set_ready(),
+        }
+        world.says(&[1], false);
+        assert_eq!(asked(&world).await, [1]);
+        made.push(world.factory.made.load(Ordering::Relaxed));
+    }
+    assert_eq!(made, [1, 2, 3]);
+}
+
+/// There is no stream in HTTP/1.1: what responses say makes the weights.
+#[tokio::test(start_paused = true)]
+async fn a58_endpoints_that_speak_http1_are_weighed_by_their_responses() {
+    for http2 in [false, true] {
+        let mut world = World::new(None);
+        (world.policy, world.http2) = (out_of_band(10), http2);
+        world.says(&[1], false);
+        world.connected(1, true);
+        assert_eq!(asked(&world).await, if http2 { vec![1] } else { vec![] });
+        let view = world.handle.as_ref().unwrap().state().lane(http2, http2).load();
+        let heard = view.candidates[0].observer.as_ref().is_some_and(|observer| observer.wants_reports());
+        assert_eq!(heard, !http2);
+    }
+}
+
+/// gRFC A58: weights are computed again when it is time, though nothing else changes.
+#[tokio::test(start_paused = true)]
+async fn a58_the_registry_says_when_weights_are_due() {
+    let mut world = World::new(None);
+    world.policy = Arc::new(ClientSideWrrConfig::default());
+    world.says(&[1, 2], false);
+    assert_eq!(world.registry.refresh(), None, "nobody is there to be weighed");
+    world.connected(1, true);
+    world.connected(2, true);
+    let due = world.registry.refresh().unwrap();
+    assert_eq!(due - tokio::time::Instant::now().into_std(), Duration::from_secs(1));
+    tokio::time::advance(Duration::from_millis(999)).await;
+    assert_eq!(world.registry.refresh(), Some(due));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(world.registry.refresh(), Some(due + Duration::from_secs(1)));
 }

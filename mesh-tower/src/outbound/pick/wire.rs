@@ -11,8 +11,8 @@ use tower_service::Service;
 
 use crate::connect::EndpointFuture;
 use crate::observe::{AttemptEnd, AttemptObserver};
-use crate::outbound::ResponseBody;
 use crate::outbound::stage::{At, AttemptFailed, Picked};
+use crate::outbound::{ResponseBody, now};
 
 /// Sends requests to their endpoints.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ impl Future for WireFuture {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 if let Some(guard) = &mut guard {
-                    guard.on_headers(head.status, &head.headers);
+                    guard.on_headers(head.status, &head.headers, now);
                 }
                 let body = ResponseBody::picked(body, guard, self.state.clone(), self.address, observer, &head);
                 Poll::Ready(Ok(Response::from_parts(head, body)))

@@ -18,6 +18,7 @@ mod routing;
 mod shaping;
 mod steering;
 mod ways;
+mod weighing;
 
 use std::net::SocketAddr;
 

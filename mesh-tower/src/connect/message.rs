@@ -12,7 +12,7 @@ const PREFIX: usize = 5;
 /// # Errors
 ///
 /// The message is longer than its length can be written.
-pub(super) fn frame(message: &[u8]) -> Result<Bytes, TransportError> {
+pub(crate) fn frame(message: &[u8]) -> Result<Bytes, TransportError> {
     let length = u32::try_from(message.len())
         .map_err(|_| TransportError::new(format!("a message of {} bytes is too long for gRPC", message.len())))?;
     let mut framed = BytesMut::with_capacity(PREFIX + message.len());
@@ -24,16 +24,16 @@ pub(super) fn frame(message: &[u8]) -> Result<Bytes, TransportError> {
 
 /// Puts messages together of what comes, however it was cut.
 #[derive(Default)]
-pub(super) struct Deframer(BytesMut);
+pub(crate) struct Deframer(BytesMut);
 
 impl Deframer {
     /// What came. Memory is taken as bytes come, not as a length promises them.
-    pub(super) fn push(&mut self, data: &[u8]) {
+    pub(crate) fn push(&mut self, data: &[u8]) {
         self.0.extend_from_slice(data);
     }
 
     /// The next message, if it is whole.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
         let Some(prefix) = self.0.first_chunk::<PREFIX>() else { return Ok(None) };
         let [compressed, length @ ..] = *prefix;
         if compressed != 0 {
@@ -47,14 +47,19 @@ impl Deframer {
         Ok(Some(self.0.split_to(length).freeze()))
     }
 
+    /// How many bytes wait for the rest of their message.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a message has begun.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 /// What trailers, or a head without a body, say about the call's end.
-pub(super) fn status(headers: &HeaderMap) -> Result<(), TransportError> {
+pub(crate) fn status(headers: &HeaderMap) -> Result<(), TransportError> {
     let Some(status) = GrpcStatus::of(headers) else {
         return Err(TransportError::new("the server ended the call without a grpc-status"));
     };
