@@ -25,7 +25,10 @@ mod tls;
 mod value;
 
 pub use decoder::Decoder;
-pub use filter::{CorsFilter, FaultFilter, HeaderMutationFilter, LocalRateLimitFilter, RbacFilter, RouterFilter};
+pub use filter::{
+    CorsFilter, FaultFilter, HeaderMutationFilter, JwtAuthnFilter, JwtOverride, LocalRateLimitFilter, RbacFilter,
+    RouterFilter,
+};
 pub use policy::PolicyScope;
 
 use std::collections::BTreeMap;
@@ -168,7 +171,7 @@ impl Registry {
         Self::default()
     }
 
-    /// The built-in types: the router, fault injection, CORS and RBAC; and every policy of [`balance`](crate::balance).
+    /// The built-in types: the router, fault injection, CORS, JWT authentication and RBAC; and every policy of [`balance`](crate::balance).
     pub fn standard() -> Self {
         let filters = Self::empty()
             .with_filter(Arc::new(RouterFilter))
@@ -176,6 +179,7 @@ impl Registry {
             .with_filter(Arc::new(HeaderMutationFilter))
             .with_filter(Arc::new(LocalRateLimitFilter))
             .with_filter(Arc::new(CorsFilter))
+            .with_filter(Arc::new(JwtAuthnFilter))
             .with_filter(Arc::new(RbacFilter));
         policy::built_in().into_iter().fold(filters, Self::with_policy)
     }

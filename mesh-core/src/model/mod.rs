@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod fault;
 pub mod filter;
 pub mod header;
+pub mod jwt;
 pub mod listener;
 pub mod load;
 pub mod matcher;
@@ -24,6 +25,7 @@ pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, Locality
 pub use fault::{FaultAbort, FaultDelay, FaultDelayAmount, FaultOutcome, FaultPolicy, FaultRateLimit};
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
 pub use header::{AppendAction, HeaderAppend, HeaderMutations, HeaderStep, HeaderSteps};
+pub use jwt::{ClaimHeader, JwksSource, JwtAuthn, JwtProvider, JwtRequirement, JwtRule, RemoteJwks, TokenHeader};
 pub use listener::{
     ChainMatch, Cidr, ClientCertDetails, FilterChain, ForwardClientCert, ForwardClientCertMode, HttpConnection,
     Listener, ListenerKind, OriginTrust, RouteSource, ServerListener, SourceType, Underscores,

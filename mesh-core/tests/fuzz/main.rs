@@ -113,6 +113,7 @@ tests!(
     names,
     timeouts,
     certificate,
+    jwt,
 );
 
 /// The samples are good, or spoiling them would show nothing; and cases reach what lies behind the first check.

@@ -57,6 +57,7 @@ const NAMES: &[Names] = &[
             "hyper_util",
             "rustls",
             "tokio_rustls",
+            "aws_lc_rs",
             "tonic",
             "opentelemetry",
             "pin_project",
@@ -70,7 +71,7 @@ const NAMES: &[Names] = &[
     Names { names: &["mesh_grpc"], within: &["mesh-tower/src/"], except: &[], tests_too: true },
     // One module each, so that a library can be replaced by rewriting one folder.
     Names {
-        names: &["rustls", "tokio_rustls", "rustls_native_certs"],
+        names: &["rustls", "tokio_rustls", "rustls_native_certs", "aws_lc_rs"],
         within: EVERYWHERE,
         except: &["mesh-tower/src/secure"],
         tests_too: false,
@@ -237,7 +238,7 @@ pub(crate) const ORDERS: &[Order] = &[
     },
     Order {
         file: "mesh-tower/src/inbound/mod.rs",
-        modules: &["accept", "identify", "normalize", "route", "filter"],
+        modules: &["accept", "identify", "normalize", "route", "authenticate", "authorize"],
         complete: false,
     },
 ];
@@ -387,6 +388,8 @@ mod tests {
             ("mesh-tower/src/connect/a.rs", "use rustls::ClientConfig;", true),
             ("mesh-tower/src/connect/a.rs", "let c = tokio_rustls::TlsConnector::from(x);", true),
             ("mesh-tower/src/secure/a.rs", "use rustls::ClientConfig;", false),
+            ("mesh-tower/src/inbound/a.rs", "use aws_lc_rs::hmac;", true),
+            ("mesh-core/src/policy/a.rs", "aws_lc_rs::hmac::verify(k, m, s)", true),
             ("mesh-tower/src/inbound/tests/a.rs", "use rustls::ClientConfig;", false),
             ("mesh-tower/src/outbound/a.rs", "use opentelemetry::KeyValue;", true),
             ("mesh-tower/src/observe/a.rs", "use opentelemetry::KeyValue;", false),

@@ -15,6 +15,7 @@ mod identify;
 mod normalize;
 mod route;
 mod facts;
+mod authenticate;
 mod authorize;
 mod load;
 mod layer;
@@ -27,6 +28,7 @@ mod testing;
 mod tests;
 
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
+pub use authenticate::JwtAuthnFilterType;
 pub use authorize::{DynamicMetadata, RbacFilterType};
 pub(crate) use config::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
 pub use facts::RequestFacts;
@@ -49,10 +51,10 @@ use crate::filter::Filters;
 pub type InboundFilters = Filters<RequestFacts>;
 
 impl InboundFilters {
-    /// The built-in types for servers: those for both sides, and RBAC.
+    /// The built-in types for servers: those for both sides, JWT authentication and RBAC.
     #[must_use]
     pub fn of_server() -> Self {
-        Self::standard().with(Arc::new(RbacFilterType))
+        Self::standard().with(Arc::new(JwtAuthnFilterType::default())).with(Arc::new(RbacFilterType))
     }
 }
 

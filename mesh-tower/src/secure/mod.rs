@@ -1,4 +1,4 @@
-//! From identity and policy to TLS: the only module that names rustls.
+//! From identity and policy to TLS, and from keys to the signatures of tokens: the only module that names cryptography.
 //!
 //! [`Secure`] knows where certificates come from. Of it are made a [`ClientTls`] for each policy of a cluster, and an acceptor
 //! for each policy of a filter chain. Both ask for identity and roots at every handshake, so that a rotation needs no restart,
@@ -15,16 +15,20 @@ mod client;
 mod channel;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
+mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 #[cfg(feature = "server")]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use channel::ChannelTls;
 pub(crate) use client::{Alpn, ClientTls, Protocol, Secured};
 pub(crate) use files::watch_files;
 pub(crate) use refusal::refusal_of;
+#[cfg(feature = "server")]
+pub(crate) use signature::TokenSignatures;
 
 use std::fmt;
 use std::sync::Arc;

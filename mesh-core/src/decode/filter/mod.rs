@@ -3,6 +3,7 @@
 mod cors;
 mod fault;
 mod header_mutation;
+mod jwt_authn;
 mod local_rate_limit;
 mod rbac;
 mod router;
@@ -10,6 +11,7 @@ mod router;
 pub use cors::CorsFilter;
 pub use fault::FaultFilter;
 pub use header_mutation::HeaderMutationFilter;
+pub use jwt_authn::{JwtAuthnFilter, JwtOverride};
 pub use local_rate_limit::LocalRateLimitFilter;
 pub use rbac::RbacFilter;
 pub use router::RouterFilter;

@@ -12,7 +12,7 @@ use crate::model::matcher::UriTemplate;
 use crate::model::{PathMatch, RouteMatch};
 
 /// Which requests a route takes.
-pub(super) fn route_match(value: &pb::RouteMatch, at: &At<'_>) -> RouteMatch {
+pub(in crate::decode) fn route_match(value: &pb::RouteMatch, at: &At<'_>) -> RouteMatch {
     let path = path(value.path_specifier.as_ref(), at);
     let tls = value.tls_context.as_ref();
     RouteMatch {

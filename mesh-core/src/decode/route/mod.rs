@@ -18,7 +18,7 @@ mod vhost;
 mod weighted;
 
 pub(super) use cors::filter_policy as cors_filter_policy;
-pub(super) use matches::uri_template;
+pub(super) use matches::{route_match, uri_template};
 pub(super) use mutation::{append as header_append, mutable_name, of_filter as header_mutations};
 pub(super) use rate_limit::{rules as limit_rules, stage as limit_stage};
 

@@ -10,6 +10,7 @@ mod envelope;
 mod exchange;
 mod filters;
 mod hostile;
+mod jwt;
 mod limits;
 mod listener;
 mod policies;

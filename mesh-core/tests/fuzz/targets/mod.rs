@@ -3,6 +3,7 @@
 pub(crate) mod resource;
 pub(crate) mod stream;
 mod text;
+mod token;
 
 /// One of them.
 #[derive(Debug)]
@@ -33,4 +34,5 @@ pub(crate) const ALL: &[Target] = &[
     target("names", 4000, text::names),
     target("timeouts", 2000, text::timeouts),
     target("certificate", 2000, text::certificate),
+    target("jwt", 10_000, token::jwt),
 ];

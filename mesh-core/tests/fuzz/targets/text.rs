@@ -52,7 +52,7 @@ fn read_bootstrap(text: &str) {
 }
 
 /// Changes a value somewhere inside.
-fn change(value: &mut Value, u: &mut Unstructured<'_>) -> Result<()> {
+pub(super) fn change(value: &mut Value, u: &mut Unstructured<'_>) -> Result<()> {
     match value {
         Value::Object(fields) if !fields.is_empty() && u.ratio(5, 6)? => {
             let keys: Vec<String> = fields.keys().cloned().collect();

@@ -1,5 +1,7 @@
 //! Tests of the whole way, on loopback, with real HTTP clients.
 
+#[cfg(feature = "tls-aws-lc")]
+mod authenticate;
 mod authorize;
 mod client;
 mod drain;

@@ -4,7 +4,10 @@ mod domains;
 mod judging;
 mod plaintext;
 mod rotating;
+mod signatures;
 mod sni;
+#[cfg(feature = "tls-aws-lc")]
+pub(crate) mod tokens;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
