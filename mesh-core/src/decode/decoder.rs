@@ -23,13 +23,23 @@ use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGUR
 pub struct Decoder {
     pub(super) registry: Arc<Registry>,
     pub(super) providers: Arc<BTreeSet<Name>>,
+    pub(super) insecure: Arc<BTreeSet<Name>>,
 }
 
 impl Decoder {
     /// A decoder that knows the extensions of `registry` and the certificate provider instances `providers`, the keys of
     /// the bootstrap's `certificate_providers`: a resource that names another is refused (rules 42, 44 and 120).
     pub fn new(registry: Arc<Registry>, providers: impl IntoIterator<Item = Name>) -> Self {
-        Self { registry, providers: Arc::new(providers.into_iter().collect()) }
+        Self { registry, providers: Arc::new(providers.into_iter().collect()), insecure: Arc::default() }
+    }
+
+    /// With the names of Clusters and Listeners that may ask for TLS with anybody: without a trust anchor, with
+    /// `trust_chain_verification: ACCEPT_UNTRUSTED` or with `allow_expired_certificate`. None by default: in others the first is
+    /// refused (rules 43, 45, 118 and 119), and the last two are not read (rule 149).
+    #[must_use]
+    pub fn with_insecure(mut self, names: impl IntoIterator<Item = Name>) -> Self {
+        self.insecure = Arc::new(names.into_iter().collect());
+        self
     }
 }
 

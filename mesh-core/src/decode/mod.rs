@@ -22,6 +22,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tls_checks;
 mod value;
 
 pub use decoder::Decoder;

@@ -11,8 +11,10 @@ use pb::subject_alt_name_matcher::SanType;
 use super::Decoder;
 use super::at::At;
 use super::envelope::{bare, expect};
-use super::matcher;
-use crate::model::{CertificateRef, DownstreamTls, SanKind, SanMatch, TrustRoots, UpstreamTls};
+use super::{matcher, tls_checks};
+use crate::model::{
+    CertificateChecks, CertificateRef, DownstreamTls, SanKind, SanMatch, TlsParams, TrustRoots, UpstreamTls,
+};
 
 /// The longest SNI (gRFC A101).
 const LONGEST_SNI: usize = 255;
@@ -22,8 +24,8 @@ const TLS: &str = "envoy.transport_sockets.tls";
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
 impl Decoder {
-    /// The TLS of a cluster, from its `transport_socket`; None is plaintext.
-    pub(super) fn upstream_tls(&self, socket: &TransportSocket, at: &At<'_>) -> Option<UpstreamTls> {
+    /// The TLS of the cluster `owner`, from its `transport_socket`; None is plaintext.
+    pub(super) fn upstream_tls(&self, socket: &TransportSocket, owner: &str, at: &At<'_>) -> Option<UpstreamTls> {
         let at = at.field("typed_config");
         // Rule 117.
         let context: pb::UpstreamTlsContext = expect(config(socket, &at)?, &at)?;
@@ -35,11 +37,13 @@ impl Decoder {
         };
         check_common(common, &common_at);
         let identity = self.identity(common, &common_at);
-        let validation = Validation::of(common, &common_at);
-        let roots = self.upstream_roots(&validation, &common_at);
+        let mut validation = Validation::of(common, self.is_insecure(owner), &common_at);
+        let roots = self.upstream_roots(&mut validation, &common_at);
         Some(UpstreamTls {
             identity,
             sans: validation.sans,
+            checks: validation.checks,
+            params: params(common, &common_at),
             roots: roots?,
             sni: (!context.sni.is_empty()).then(|| context.sni.clone()),
             auto_host_sni: context.auto_host_sni,
@@ -48,8 +52,8 @@ impl Decoder {
         })
     }
 
-    /// The TLS of a filter chain, from its `transport_socket`; None is plaintext.
-    pub(super) fn downstream_tls(&self, socket: &TransportSocket, at: &At<'_>) -> Option<DownstreamTls> {
+    /// The TLS of a filter chain of the Listener `owner`, from its `transport_socket`; None is plaintext.
+    pub(super) fn downstream_tls(&self, socket: &TransportSocket, owner: &str, at: &At<'_>) -> Option<DownstreamTls> {
         let here = at;
         let at = at.field("typed_config");
         // Rule 40.
@@ -72,20 +76,26 @@ impl Decoder {
             // Rule 41.
             common_at.field("tls_certificate_provider_instance").fault("is missing: a server needs a certificate");
         }
-        let validation = Validation::of(common, &common_at);
-        let client_roots = self.client_roots(&validation, &common_at);
+        let mut validation = Validation::of(common, self.is_insecure(owner), &common_at);
         let required = context.require_client_certificate.is_some_and(|value| value.value);
-        if required && validation.ca.is_none() {
+        let client_roots = self.client_roots(&mut validation, required, &common_at);
+        if required && client_roots.is_none() && validation.place.is_none() {
             // Rule 43.
             at.field("require_client_certificate").fault("is true, but no ca_certificate_provider_instance is given");
         }
         Some(DownstreamTls {
             identity: identity?,
             client_roots,
-            // Names that must match ask for a certificate, as in Envoy: nobody has a name without one.
-            require_client_certificate: required || !validation.sans.is_empty(),
+            // Names and hashes that must match ask for a certificate, as in Envoy: nobody has one without it.
+            require_client_certificate: required || !validation.sans.is_empty() || !validation.checks.pins.is_empty(),
             sans: validation.sans,
+            checks: validation.checks,
+            params: params(common, &common_at),
         })
+    }
+
+    fn is_insecure(&self, owner: &str) -> bool {
+        self.insecure.contains(owner)
     }
 
     /// The certificate to show. Rule 150: the newer spelling has priority over the older.
@@ -100,36 +110,55 @@ impl Decoder {
     }
 
     /// Rules 118 and 119.
-    fn upstream_roots(&self, validation: &Validation<'_>, at: &At<'_>) -> Option<TrustRoots> {
-        match &validation.ca {
-            Some((path, instance)) => {
-                self.provider(instance.instance, instance.certificate, &at.field(path)).map(TrustRoots::Provider)
-            }
-            None if validation.system_roots => Some(TrustRoots::System),
-            None => {
-                validation.at(at).fault(
-                    "does not say whom to trust: give ca_certificate_provider_instance or system_root_certs in the \
-                     validation context",
-                );
-                None
-            }
+    fn upstream_roots(&self, validation: &mut Validation<'_>, at: &At<'_>) -> Option<TrustRoots> {
+        if let Some(given) = self.given_roots(validation, true, at) {
+            return given;
         }
+        if validation.system_roots {
+            return Some(TrustRoots::System);
+        }
+        validation.at(at).fault(
+            "does not say whom to trust: give ca_certificate_provider_instance or system_root_certs in the validation \
+             context, or name the cluster insecure",
+        );
+        None
     }
 
     /// Rules 44, 45 and 50.
-    fn client_roots(&self, validation: &Validation<'_>, at: &At<'_>) -> Option<CertificateRef> {
-        match &validation.ca {
-            Some((path, instance)) => self.provider(instance.instance, instance.certificate, &at.field(path)),
-            None if validation.system_roots => {
-                validation.at(at).fault("asks for system_root_certs, which would let in every public certificate");
-                None
-            }
-            None if validation.place.is_some() => {
-                validation.at(at).fault("does not say whom to trust: give ca_certificate_provider_instance");
-                None
-            }
-            None => None,
+    fn client_roots(&self, validation: &mut Validation<'_>, required: bool, at: &At<'_>) -> Option<TrustRoots> {
+        if let Some(given) = self.given_roots(validation, required, at) {
+            return given;
         }
+        if validation.system_roots {
+            validation.at(at).fault("asks for system_root_certs, which would let in every public certificate");
+        } else if validation.place.is_some() {
+            validation.at(at).fault("does not say whom to trust: give ca_certificate_provider_instance");
+        }
+        None
+    }
+
+    /// What the resource says of whom to trust; the outer None: nothing. A certificate is asked for anyway if it is `wanted`.
+    fn given_roots(&self, validation: &mut Validation<'_>, wanted: bool, at: &At<'_>) -> Option<Option<TrustRoots>> {
+        if let Some(spiffe) = validation.spiffe.take() {
+            return Some(spiffe.map(TrustRoots::Spiffe));
+        }
+        if let Some((path, instance)) = &validation.ca {
+            let provider = self.provider(instance.instance, instance.certificate, &at.field(path));
+            return Some(provider.map(TrustRoots::Provider));
+        }
+        if validation.system_roots {
+            return None;
+        }
+        let pinned = !validation.checks.pins.is_empty();
+        let anybody = validation.insecure && (wanted || validation.place.is_some());
+        if (pinned || anybody) && !validation.sans.is_empty() {
+            validation
+                .at(at)
+                .fault("asks for names, which anybody can write, and does not say whose word on them is trusted");
+            return Some(None);
+        }
+        validation.checks.accept_untrusted |= anybody && !pinned;
+        (pinned || anybody).then_some(Some(TrustRoots::Nobody))
     }
 
     /// Rules 42, 44 and 120: the bootstrap must have the instance.
@@ -177,7 +206,6 @@ fn check_downstream(context: &pb::DownstreamTlsContext, at: &At<'_>) {
 /// What no side can honour. Rules 121, 146, 147.
 fn check_common(common: &pb::CommonTlsContext, at: &At<'_>) {
     let refused = [
-        ("tls_params", common.tls_params.is_some()),
         ("custom_handshaker", common.custom_handshaker.is_some()),
         ("custom_tls_certificate_selector", common.custom_tls_certificate_selector.is_some()),
         ("key_log", common.key_log.is_some()),
@@ -197,6 +225,10 @@ fn check_common(common: &pb::CommonTlsContext, at: &At<'_>) {
     }
 }
 
+fn params(common: &pb::CommonTlsContext, at: &At<'_>) -> TlsParams {
+    common.tls_params.as_ref().map(|value| tls_checks::params(value, &at.field("tls_params"))).unwrap_or_default()
+}
+
 /// A provider instance in either spelling.
 struct Instance<'a> {
     instance: &'a str,
@@ -212,39 +244,45 @@ struct Validation<'a> {
     ca: Option<(String, Instance<'a>)>,
     system_roots: bool,
     sans: Vec<SanMatch>,
+    /// The SPIFFE validator's roots; the inner None: there is a validator, and a fault.
+    spiffe: Option<Option<tls_checks::Domains>>,
+    checks: CertificateChecks,
+    /// Whether the operator has named the resource insecure.
+    insecure: bool,
 }
 
 impl<'a> Validation<'a> {
     const OLDER: &'static str = "validation_context_certificate_provider_instance";
 
-    fn of(common: &'a pb::CommonTlsContext, at: &At<'_>) -> Self {
+    fn of(common: &'a pb::CommonTlsContext, insecure: bool, at: &At<'_>) -> Self {
+        let nothing = Self { insecure, ..Self::default() };
         match &common.validation_context_type {
-            None => Self::default(),
+            None => nothing,
             Some(ValidationContextType::ValidationContext(context)) => {
-                Self::default().with_context("validation_context", context, at)
+                nothing.with_context("validation_context", context, at)
             }
             Some(ValidationContextType::CombinedValidationContext(combined)) => {
                 check_combined(combined, &at.field("combined_validation_context"));
-                Self::combined(combined, at)
+                nothing.combined(combined, at)
             }
             Some(ValidationContextType::ValidationContextCertificateProviderInstance(older)) => {
-                Self::default().with_older(Self::OLDER, Self::OLDER.to_owned(), older)
+                nothing.with_older(Self::OLDER, Self::OLDER.to_owned(), older)
             }
             // Rule 46.
             Some(ValidationContextType::ValidationContextSdsSecretConfig(_)) => {
                 at.field("validation_context_sds_secret_config").fault("is not supported");
-                Self::default()
+                nothing
             }
             Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
                 at.field("validation_context_certificate_provider").fault("is not supported");
-                Self::default()
+                nothing
             }
         }
     }
 
-    fn combined(combined: &'a CombinedCertificateValidationContext, at: &At<'_>) -> Self {
+    fn combined(self, combined: &'a CombinedCertificateValidationContext, at: &At<'_>) -> Self {
         const PLACE: &str = "combined_validation_context";
-        let mut validation = Self { place: Some(PLACE), ..Self::default() };
+        let mut validation = Self { place: Some(PLACE), ..self };
         if let Some(older) = &combined.validation_context_certificate_provider_instance {
             validation = validation.with_older(PLACE, format!("{PLACE}.{}", Self::OLDER), older);
         }
@@ -259,7 +297,10 @@ impl<'a> Validation<'a> {
     /// With what the context at `place` says, which has priority over what an older field said.
     fn with_context(mut self, place: &'static str, context: &'a pb::CertificateValidationContext, at: &At<'_>) -> Self {
         let here = at.field(place);
-        check_validation(context, &here);
+        self.checks = tls_checks::checks(context, self.insecure, &here);
+        if let Some(validator) = &context.custom_validator_config {
+            self.spiffe = Some(tls_checks::spiffe(validator, &here.field("custom_validator_config")));
+        }
         if let Some(newer) = &context.ca_certificate_provider_instance {
             let instance = Instance { instance: &newer.instance_name, certificate: &newer.certificate_name };
             self.ca = Some((format!("{place}.ca_certificate_provider_instance"), instance));
@@ -288,26 +329,6 @@ fn check_combined(combined: &CombinedCertificateValidationContext, at: &At<'_>) 
     if combined.validation_context_sds_secret_config.is_some() {
         at.field("validation_context_sds_secret_config").fault("is not supported");
     }
-}
-
-/// Rule 148: each of these would let in less than we could check.
-fn check_validation(context: &pb::CertificateValidationContext, at: &At<'_>) {
-    let refused = [
-        ("verify_certificate_spki", !context.verify_certificate_spki.is_empty()),
-        ("verify_certificate_hash", !context.verify_certificate_hash.is_empty()),
-        (
-            "require_signed_certificate_timestamp",
-            context.require_signed_certificate_timestamp.is_some_and(|value| value.value),
-        ),
-        ("crl", context.crl.is_some()),
-        ("custom_validator_config", context.custom_validator_config.is_some()),
-        ("max_verify_depth", context.max_verify_depth.is_some()),
-    ];
-    for (name, _) in refused.into_iter().filter(|(_, present)| *present) {
-        at.field(name).fault("is not supported, and leaving it out would trust more than was meant");
-    }
-    // Rule 149: trusted_ca, watched_directory, allow_expired_certificate and trust_chain_verification are not read: none
-    // of them can make us trust more than the provider's roots do.
 }
 
 /// Rule 148. The typed list is the newer one, and has priority where both are there, as in Envoy.

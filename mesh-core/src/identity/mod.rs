@@ -1,6 +1,7 @@
 //! Who we are and whom we believe: SPIFFE identities, certificates, trust, and where they come from.
 
 mod bundle;
+mod crl;
 mod file_watcher;
 mod jwt;
 mod peer;
@@ -11,6 +12,9 @@ mod static_source;
 mod subject;
 
 pub use bundle::{BadBundle, bundle_map};
+pub use crl::revocation_lists;
+#[cfg(test)]
+pub(crate) use crl::tests as crl_tests;
 pub use file_watcher::{FileWatcher, PairCheck};
 pub use jwt::{BadJwt, jwt_expiry};
 pub use peer::PeerIdentity;
@@ -37,6 +41,13 @@ pub trait CertificateSource: Send + Sync + fmt::Debug {
 
     /// Whom to trust. The error says why there is no answer.
     fn trust(&self) -> Result<Arc<TrustMaterial>, Error>;
+
+    /// Whether the roots are of a foreign PKI, whose certificates are no SPIFFE identities: names are then matched one by one
+    /// and byte by byte as Envoy does, however many URIs a certificate has, and whatever is in them. False by default: a peer
+    /// of the mesh has one URI.
+    fn is_foreign(&self) -> bool {
+        false
+    }
 }
 
 /// A certificate chain and its key.

@@ -48,6 +48,11 @@ impl CertificateProviders {
         self.source(reference)?.trust()
     }
 
+    /// Whether the roots that `reference` names are of a foreign PKI.
+    pub fn is_foreign(&self, reference: &CertificateRef) -> bool {
+        self.0.get(&reference.instance).is_some_and(|source| source.is_foreign())
+    }
+
     fn source(&self, reference: &CertificateRef) -> Result<&Arc<dyn CertificateSource>, Error> {
         self.0.get(&reference.instance).ok_or_else(|| {
             Error::new(

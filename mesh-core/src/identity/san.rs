@@ -37,8 +37,8 @@ impl Sans {
     ///
     /// # Errors
     ///
-    /// When the certificate or any of the names is malformed, has a NUL byte or is not ASCII: a name that two parsers read in
-    /// two ways must not identify anyone.
+    /// When the certificate or any of the names is malformed or not ASCII. Names may have control characters in them, and are
+    /// never cut there; see [`is_plain`](Self::is_plain).
     pub fn read(der: &[u8]) -> Result<Self, BadCertificate> {
         let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| BadCertificate)?;
         if !rest.is_empty() {
@@ -71,6 +71,13 @@ impl Sans {
         Ok(())
     }
 
+    /// Whether no name has a control character, such as NUL: one that two parsers read in two ways must not identify anyone of
+    /// the mesh.
+    pub fn is_plain(&self) -> bool {
+        let names = self.uris.iter().chain(&self.dns).chain(&self.emails);
+        names.flat_map(|name| name.bytes()).all(|byte| !byte.is_ascii_control())
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.uris.is_empty() && self.dns.is_empty() && self.emails.is_empty() && self.ips.is_empty()
@@ -100,9 +107,10 @@ impl Sans {
 impl std::fmt::Display for Sans {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut names: Vec<String> = Vec::new();
-        names.extend(self.uris.iter().map(|uri| format!("URI:{uri}")));
-        names.extend(self.dns.iter().map(|dns| format!("DNS:{dns}")));
-        names.extend(self.emails.iter().map(|email| format!("email:{email}")));
+        // Escaped: who wrote them may want to write into logs.
+        names.extend(self.uris.iter().map(|uri| format!("URI:{}", uri.escape_default())));
+        names.extend(self.dns.iter().map(|dns| format!("DNS:{}", dns.escape_default())));
+        names.extend(self.emails.iter().map(|email| format!("email:{}", email.escape_default())));
         names.extend(self.ips.iter().map(|ip| format!("IP:{ip}")));
         if names.is_empty() { f.write_str("no names") } else { f.write_str(&names.join(", ")) }
     }
@@ -130,11 +138,7 @@ fn dns_equal(name: &str, wanted: &str) -> bool {
 }
 
 fn text(name: &str) -> Result<String, BadCertificate> {
-    if name.is_ascii() && !name.bytes().any(|byte| byte.is_ascii_control()) {
-        Ok(name.to_owned())
-    } else {
-        Err(BadCertificate)
-    }
+    if name.is_ascii() { Ok(name.to_owned()) } else { Err(BadCertificate) }
 }
 
 fn address(bytes: &[u8]) -> Result<IpAddr, BadCertificate> {
@@ -183,8 +187,17 @@ mod tests {
     }
 
     #[test]
+    fn names_are_never_cut_at_a_nul_and_are_told_from_plain_ones() {
+        let sans = Sans { uris: vec!["spiffe://td/a\0-evil".to_owned()], ..Sans::default() };
+        assert!(!sans.is_plain());
+        assert!(!sans.match_any(&[exact(Some(SanKind::Uri), "spiffe://td/a")]));
+        assert_eq!(sans.to_string(), "URI:spiffe://td/a\\u{0}-evil");
+        assert!(Sans { dns: vec!["a.test".to_owned()], ..Sans::default() }.is_plain());
+    }
+
+    #[test]
     fn garbage_is_refused() {
         assert_eq!(Sans::read(b"not a certificate"), Err(BadCertificate));
-        assert!(text("a\0b").is_err() && text("ä").is_err() && address(&[1, 2, 3]).is_err());
+        assert!(text("ä").is_err() && address(&[1, 2, 3]).is_err());
     }
 }

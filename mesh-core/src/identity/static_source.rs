@@ -14,12 +14,18 @@ pub struct StaticSource {
     identity: ArcSwapOption<IdentityMaterial>,
     trust: ArcSwapOption<TrustMaterial>,
     generation: std::sync::atomic::AtomicU64,
+    foreign: bool,
 }
 
 impl StaticSource {
     /// A source with nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A source with nothing yet, whose roots are of a foreign PKI; see [`CertificateSource::is_foreign`].
+    pub fn foreign() -> Self {
+        Self { foreign: true, ..Self::default() }
     }
 
     /// Sets the identity: the chain, the leaf first, and its key.
@@ -51,5 +57,9 @@ impl CertificateSource for StaticSource {
 
     fn trust(&self) -> Result<Arc<TrustMaterial>, Error> {
         self.trust.load_full().ok_or_else(|| Error::new(Code::NO_CERTIFICATE, "no roots were set"))
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.foreign
     }
 }

@@ -43,7 +43,10 @@ pub use route::{
     MaxStreamDuration, Mirror, PathRewrite, Redirect, RegexRewrite, Route, RouteMatch, RouteTable, TlsRequirement,
     VirtualHost, WeightedCluster, WeightedClusters,
 };
-pub use tls::{CertificateRef, DownstreamTls, SanKind, SanMatch, TrustRoots, UpstreamTls};
+pub use tls::{
+    CertificateChecks, CertificatePin, CertificateRef, CipherSuite, CrlSource, Curve, DownstreamTls, SanKind, SanMatch,
+    TlsParams, TrustRoots, UpstreamTls,
+};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -262,7 +262,10 @@ fn a_servers_listener_became_a_chain_with_mtls() {
     let [chain] = &server.chains[..] else { panic!("{server:?}") };
     assert_eq!((&*chain.name, server.default_chain.is_none()), ("inbound-mtls", true));
     let tls = chain.tls.as_ref().expect("it has TLS");
-    assert_eq!((&tls.identity, &tls.client_roots), (&reference("default"), &Some(reference("ROOTCA"))));
+    assert_eq!(
+        (&tls.identity, &tls.client_roots),
+        (&reference("default"), &Some(TrustRoots::Provider(reference("ROOTCA"))))
+    );
     assert!(tls.require_client_certificate);
     let RouteSource::Inline(table) = &chain.http.routes else { panic!("{chain:?}") };
     assert_eq!(table.virtual_hosts[0].domains, [Domain::Any]);

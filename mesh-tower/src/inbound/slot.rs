@@ -139,6 +139,14 @@ impl InboundSlot {
         connections.iter().filter_map(|(number, peer)| Some((*number, peer.upgrade()?))).collect()
     }
 
+    /// Closes the connections of clients that are revoked by now.
+    pub(crate) fn sweep(&self) {
+        let current = self.current.load();
+        for (_, peer) in self.connections() {
+            peer.connection().judge(&current);
+        }
+    }
+
     /// How it treats connections.
     pub fn options(&self) -> &InboundOptions {
         &self.options
@@ -251,6 +259,7 @@ impl InboundSlot {
     fn start(&self, generation: Generation) {
         let version = generation.version();
         self.replace(Current::Serving(Arc::new(generation)));
+        self.sweep();
         let was_serving = matches!(&*self.state.borrow(), ServingState::Serving { .. });
         self.announce(ServingState::Serving { version }, !was_serving);
     }

@@ -44,6 +44,7 @@ pub struct MeshBuilder {
     origin: Origin,
     names: Option<ListenerNames>,
     certificates: Vec<(Name, Arc<dyn CertificateSource>)>,
+    insecure: Vec<Name>,
     registry: Registry,
     settings: Settings,
     last_good: Option<PathBuf>,
@@ -85,6 +86,7 @@ impl MeshBuilder {
             origin: Origin::Environment,
             names: None,
             certificates: Vec::new(),
+            insecure: Vec::new(),
             registry: Registry::standard(),
             settings: Settings::default(),
             last_good: None,
@@ -125,6 +127,15 @@ impl MeshBuilder {
     /// Adds a certificate provider instance, in place of one of that name in the bootstrap or the file.
     pub fn certificates(mut self, instance: impl Into<Name>, source: Arc<dyn CertificateSource>) -> Self {
         self.certificates.push((instance.into(), source));
+        self
+    }
+
+    /// Names Clusters and Listeners whose TLS may be with anybody: with no trust anchor, with
+    /// `trust_chain_verification: ACCEPT_UNTRUSTED`, or with `allow_expired_certificate`. Who is let in so is nobody to
+    /// authorization, whatever the certificate says. None by default: such a cluster is refused, and the other two fields are
+    /// not read.
+    pub fn insecure_tls(mut self, names: impl IntoIterator<Item = impl Into<Name>>) -> Self {
+        self.insecure.extend(names.into_iter().map(Into::into));
         self
     }
 
@@ -229,7 +240,7 @@ impl MeshBuilder {
             certificates = certificates.with(instance, provider);
         }
         let secure = Secure::new(certificates.clone());
-        let decoder = Decoder::new(Arc::new(self.registry), certificates.instances());
+        let decoder = Decoder::new(Arc::new(self.registry), certificates.instances()).with_insecure(self.insecure);
         let dial = self.dial.unwrap_or_else(|| Arc::new(TcpDial::new(self.connect.tcp_keepalive)));
         let connections = || {
             let (dial, secure, settings) = (dial.clone(), secure.clone(), self.connect.clone());
@@ -260,7 +271,10 @@ impl MeshBuilder {
         );
         let config = ConfigThread::spawn(Options {
             background: background(
-                both(refresh, report(control, loads.as_ref(), &events)),
+                both(
+                    both(refresh, Box::pin(secure.clone().follow_revocations())),
+                    report(control, loads.as_ref(), &events),
+                ),
                 &targets,
                 passthrough.as_ref(),
                 &signal,

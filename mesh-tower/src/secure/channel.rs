@@ -51,5 +51,7 @@ fn policy(files: &FileWatcherConfig, instance: Name) -> UpstreamTls {
         auto_host_sni: false,
         auto_sni_san_validation: false,
         alpn: Vec::new(),
+        checks: Default::default(),
+        params: Default::default(),
     }
 }

@@ -9,11 +9,14 @@ use mesh_core::error::{Code, Error};
 use mesh_core::identity::{IdentityMaterial, PeerIdentity};
 use mesh_core::model::{TrustRoots, UpstreamTls};
 use rustls::client::{Resumption, Tls12Resumption};
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use tokio_rustls::TlsConnector;
 
 use super::Secure;
+use super::chain::{Chain, Side};
+use super::crl::{Crl, Lists};
+use super::crypto::{limited, versions};
 use super::material::{Cache, Generation, Roots, unusable};
 use super::refusal::explain;
 use super::verify::{Names, ServerVerifier};
@@ -63,6 +66,7 @@ struct Inner {
     policy: Arc<UpstreamTls>,
     names: Names,
     alpn: Vec<Vec<u8>>,
+    crl: Option<Crl>,
     cache: Cache<Built>,
 }
 
@@ -88,7 +92,8 @@ impl ClientTls {
             let _ = secure.0.system.get();
         }
         let alpn = offered(&policy, alpn);
-        Self(Arc::new(Inner { secure, policy, names, alpn, cache: Cache::default() }))
+        let crl = policy.checks.crl.as_ref().map(|source| secure.0.crls.open(source));
+        Self(Arc::new(Inner { secure, policy, names, alpn, crl, cache: Cache::default() }))
     }
 
     /// Makes the handshake with the endpoint of this `hostname` (`Endpoint.hostname` of EDS; None or empty if it has none)
@@ -134,8 +139,20 @@ impl ClientTls {
         let session = stream.get_ref().1;
         let alpn = session.alpn_protocol().map(protocol);
         let chain = session.peer_certificates().unwrap_or_default();
-        let peer = PeerIdentity::from_verified_chain(chain.iter().map(|one| one.clone().into_owned()).collect()).ok();
-        Ok(Secured { io: Box::new(stream), alpn, peer })
+        let proven = built.verifier.proves(chain, &name);
+        let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
+        let peer = proven.then(|| PeerIdentity::from_verified_chain(chain.clone()).ok()).flatten();
+        let io: BoxStream = Box::new(stream);
+        let live = &self.0.secure.0.live;
+        let io = if self.0.crl.is_some() { live.watch(io, self.clone(), chain) } else { io };
+        Ok(Secured { io, alpn, peer })
+    }
+
+    /// Why a server that has shown `chain` is no longer trusted; None: it is not revoked.
+    pub(super) fn revoked(&self, chain: &[CertificateDer<'_>]) -> Option<Error> {
+        let built = self.current().ok()?;
+        let revoked = built.verifier.chain().is_revoked(chain, UnixTime::now());
+        revoked.then(|| Error::new(Code::HANDSHAKE, "is revoked by now"))
     }
 
     /// gRFC A101: the endpoint's host name if the policy says so, else the policy's, else none. An IP address is no SNI
@@ -162,16 +179,28 @@ impl ClientTls {
         let Inner { secure, policy, cache, .. } = &*self.0;
         let identity = policy.identity.as_ref().map(|reference| secure.0.providers.identity(reference)).transpose()?;
         let roots = Roots::current(secure, &policy.roots)?;
-        let generation =
-            Generation { identity: identity.as_ref().map(|identity| identity.generation), trust: roots.generation() };
-        cache.get(generation, || self.build(identity.as_deref(), &roots))
+        let lists = self.0.crl.as_ref().map(Crl::current).transpose()?;
+        let generation = Generation {
+            identity: identity.as_ref().map(|identity| identity.generation),
+            trust: roots.generation(),
+            revocation: lists.as_ref().map(|lists| lists.generation),
+        };
+        cache.get(generation, || self.build(identity.as_deref(), &roots, lists))
     }
 
-    fn build(&self, identity: Option<&IdentityMaterial>, roots: &Roots) -> Result<Built, Error> {
-        let crypto = self.0.secure.crypto()?;
-        let verifier = Arc::new(ServerVerifier::new(roots.anchors()?, crypto, self.0.names.clone()));
-        let builder = ClientConfig::builder_with_provider(crypto.clone())
-            .with_safe_default_protocol_versions()
+    fn build(
+        &self,
+        identity: Option<&IdentityMaterial>,
+        roots: &Roots,
+        lists: Option<Arc<Lists>>,
+    ) -> Result<Built, Error> {
+        let Inner { secure, policy, names, .. } = &*self.0;
+        let crypto = limited(secure.crypto()?, &policy.params)?;
+        let chain = Chain::new(roots.anchors()?, lists, &policy.checks, &crypto, Side::Server);
+        let foreign = secure.is_foreign(&policy.roots);
+        let verifier = Arc::new(ServerVerifier::new(chain, names.clone(), foreign, policy.checks.accept_untrusted));
+        let builder = ClientConfig::builder_with_provider(crypto)
+            .with_protocol_versions(versions(&policy.params))
             .map_err(|error| Error::new(Code::INTERNAL, format!("no TLS version can be used: {error}")))?
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone());
@@ -198,7 +227,7 @@ impl Built {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(io::Error::other("the resumed session has no certificate"));
         };
-        self.verifier.verify(leaf, intermediates, name, UnixTime::now()).map_err(io::Error::other)
+        self.verifier.admit(leaf, intermediates, name, UnixTime::now()).map_err(io::Error::other)
     }
 }
 

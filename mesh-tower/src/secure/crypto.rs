@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use mesh_core::error::Error;
+use mesh_core::error::{Code, Error};
 use mesh_core::identity::PairCheck;
+use mesh_core::model::{CipherSuite as Suite, Curve, TlsParams};
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::hash::HashAlgorithm;
 use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite, SupportedProtocolVersion};
 
 /// aws-lc-rs, which prefers X25519MLKEM768; ring where only that is compiled in.
 #[cfg(feature = "tls-aws-lc")]
@@ -30,12 +33,78 @@ fn compiled_in() -> Option<CryptoProvider> {
 /// None is compiled in.
 pub(super) fn provider() -> Result<Arc<CryptoProvider>, Error> {
     compiled_in().map(Arc::new).ok_or_else(|| {
-        Error::new(
-            mesh_core::error::Code::NO_CERTIFICATE,
-            "TLS is asked for, and this program was built without cryptography",
-        )
-        .with_next_step("enable the feature tls-aws-lc or tls-ring")
+        Error::new(Code::NO_CERTIFICATE, "TLS is asked for, and this program was built without cryptography")
+            .with_next_step("enable the feature tls-aws-lc or tls-ring")
     })
+}
+
+/// The SHA-256 of `bytes`; None: the cryptography in use has none.
+pub(super) fn sha256(crypto: &CryptoProvider, bytes: &[u8]) -> Option<[u8; 32]> {
+    let mut hashes = crypto.cipher_suites.iter().map(|suite| match suite {
+        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+    });
+    hashes.find(|hash| hash.algorithm() == HashAlgorithm::SHA256)?.hash(bytes).as_ref().try_into().ok()
+}
+
+/// `crypto`, as far as `params` let it.
+///
+/// # Errors
+///
+/// [`Code::NO_CERTIFICATE`]: it has nothing of what they ask for.
+pub(super) fn limited(crypto: &Arc<CryptoProvider>, params: &TlsParams) -> Result<Arc<CryptoProvider>, Error> {
+    if params.ciphers.is_empty() && params.curves.is_empty() {
+        return Ok(crypto.clone());
+    }
+    let mut limited = (**crypto).clone();
+    if !params.ciphers.is_empty() {
+        let is_newer = |suite: &SupportedCipherSuite| matches!(suite, SupportedCipherSuite::Tls13(_));
+        let newer = crypto.cipher_suites.iter().filter(|suite| is_newer(suite));
+        let named = params.ciphers.iter().map(|suite| suite_of(*suite));
+        let named = named.filter_map(|name| crypto.cipher_suites.iter().find(|suite| suite.suite() == name));
+        limited.cipher_suites = newer.chain(named).copied().collect();
+    }
+    if !params.curves.is_empty() {
+        let named = params.curves.iter().map(|curve| group_of(*curve));
+        let named = named.filter_map(|name| crypto.kx_groups.iter().find(|group| group.name() == name));
+        limited.kx_groups = named.copied().collect();
+    }
+    if limited.kx_groups.is_empty() {
+        let text = "tls_params asks for groups that the cryptography of this program does not have";
+        return Err(Error::new(Code::NO_CERTIFICATE, text).with_next_step("enable the feature tls-aws-lc"));
+    }
+    Ok(Arc::new(limited))
+}
+
+/// The versions that `params` let speak.
+pub(super) fn versions(params: &TlsParams) -> &'static [&'static SupportedProtocolVersion] {
+    const V12: &SupportedProtocolVersion = &rustls::version::TLS12;
+    const V13: &SupportedProtocolVersion = &rustls::version::TLS13;
+    match (params.no_tls12, params.no_tls13) {
+        (false, true) => &[V12],
+        (true, _) => &[V13],
+        (false, false) => &[V13, V12],
+    }
+}
+
+fn suite_of(suite: Suite) -> CipherSuite {
+    match suite {
+        Suite::EcdheEcdsaAes128GcmSha256 => CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Suite::EcdheEcdsaAes256GcmSha384 => CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Suite::EcdheEcdsaChacha20Poly1305 => CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        Suite::EcdheRsaAes128GcmSha256 => CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        Suite::EcdheRsaAes256GcmSha384 => CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        Suite::EcdheRsaChacha20Poly1305 => CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    }
+}
+
+fn group_of(curve: Curve) -> NamedGroup {
+    match curve {
+        Curve::X25519MlKem768 => NamedGroup::X25519MLKEM768,
+        Curve::X25519 => NamedGroup::X25519,
+        Curve::P256 => NamedGroup::secp256r1,
+        Curve::P384 => NamedGroup::secp384r1,
+    }
 }
 
 /// Says whether a key can be used and belongs to a certificate. Without cryptography nobody can tell, and nobody uses it.

@@ -17,6 +17,7 @@ use super::Secure;
 pub(super) struct Generation {
     pub(super) identity: Option<u64>,
     pub(super) trust: Option<u64>,
+    pub(super) revocation: Option<u64>,
 }
 
 /// The configuration of the newest generation. Two first handshakes at once may both build it; either is good.
@@ -47,10 +48,12 @@ impl<C> Cache<C> {
     }
 }
 
-/// Roots of either origin.
+/// Roots of any origin.
 pub(super) enum Roots {
     Given(Arc<TrustMaterial>),
     System(Arc<RootCertStore>),
+    Spiffe(Arc<BTreeMap<String, Vec<CertificateDer<'static>>>>),
+    Nobody,
 }
 
 impl Roots {
@@ -59,13 +62,15 @@ impl Roots {
         match roots {
             TrustRoots::Provider(reference) => secure.0.providers.trust(reference).map(Self::Given),
             TrustRoots::System => secure.0.system.get().map(Self::System),
+            TrustRoots::Spiffe(domains) => Ok(Self::Spiffe(domains.clone())),
+            TrustRoots::Nobody => Ok(Self::Nobody),
         }
     }
 
     pub(super) fn generation(&self) -> Option<u64> {
         match self {
             Self::Given(material) => Some(material.generation),
-            Self::System(_) => None,
+            Self::System(_) | Self::Spiffe(_) | Self::Nobody => None,
         }
     }
 
@@ -73,6 +78,8 @@ impl Roots {
         match self {
             Self::Given(material) => Anchors::new(material),
             Self::System(store) => Ok(Anchors::Any(store.clone())),
+            Self::Spiffe(domains) => Ok(Anchors::Spiffe(stores(domains))),
+            Self::Nobody => Ok(Anchors::Nobody),
         }
     }
 }
@@ -83,6 +90,10 @@ pub(super) enum Anchors {
     Any(Arc<RootCertStore>),
     /// Those of the peer's trust domain (gRFC A87).
     ByTrustDomain(BTreeMap<String, Arc<RootCertStore>>),
+    /// The same, and a leaf must be an X.509-SVID as Envoy's validator sees it.
+    Spiffe(BTreeMap<String, Arc<RootCertStore>>),
+    /// None: a certificate is known by itself, or not at all.
+    Nobody,
 }
 
 impl Anchors {
@@ -91,10 +102,7 @@ impl Anchors {
     pub(super) fn new(material: &TrustMaterial) -> Result<Self, Error> {
         match &material.roots {
             mesh_core::identity::Roots::Any(roots) => Ok(Self::Any(Arc::new(store(roots)?))),
-            mesh_core::identity::Roots::ByTrustDomain(map) => {
-                let usable = |(name, roots): (&String, &Vec<_>)| Some((name.clone(), Arc::new(store(roots).ok()?)));
-                Ok(Self::ByTrustDomain(map.iter().filter_map(usable).collect()))
-            }
+            mesh_core::identity::Roots::ByTrustDomain(map) => Ok(Self::ByTrustDomain(stores(map))),
         }
     }
 
@@ -102,13 +110,20 @@ impl Anchors {
     pub(super) fn of(&self, leaf: &CertificateDer<'_>) -> Result<&Arc<RootCertStore>, String> {
         match self {
             Self::Any(store) => Ok(store),
-            Self::ByTrustDomain(map) => of_domain(map, leaf),
+            Self::ByTrustDomain(map) | Self::Spiffe(map) => of_domain(map, leaf),
+            Self::Nobody => Err("nobody is".to_owned()),
         }
     }
 }
 
+/// Those of a trust domain that cannot be read are none.
+fn stores(map: &BTreeMap<String, Vec<CertificateDer<'static>>>) -> BTreeMap<String, Arc<RootCertStore>> {
+    let usable = |(name, roots): (&String, &Vec<_>)| Some((name.clone(), Arc::new(store(roots).ok()?)));
+    map.iter().filter_map(usable).collect()
+}
+
 /// What is there for the trust domain in the one SPIFFE ID of `leaf` (gRFC A87).
-pub(super) fn of_domain<'a, T>(map: &'a BTreeMap<String, T>, leaf: &CertificateDer<'_>) -> Result<&'a T, String> {
+fn of_domain<'a, T>(map: &'a BTreeMap<String, T>, leaf: &CertificateDer<'_>) -> Result<&'a T, String> {
     let sans = Sans::read(leaf).map_err(|error| error.to_string())?;
     let [uri] = sans.uris.as_slice() else {
         return Err(format!("it has {} URIs, and trust by SPIFFE trust domain needs one", sans.uris.len()));

@@ -9,8 +9,12 @@
 mod crypto;
 mod files;
 mod material;
+mod revocation;
+mod crl;
+mod chain;
 mod verify;
 mod refusal;
+mod live;
 mod client;
 mod channel;
 #[cfg(feature = "server")]
@@ -35,9 +39,13 @@ use std::sync::Arc;
 
 use mesh_core::error::Error;
 use mesh_core::identity::CertificateProviders;
-use mesh_core::model::UpstreamTls;
+use mesh_core::model::{TrustRoots, UpstreamTls};
 use rustls::crypto::CryptoProvider;
+use tokio::sync::watch;
 
+use chain::REVOCATION_INTERVAL;
+use crl::CrlFiles;
+use live::LiveConnections;
 use material::SystemRoots;
 
 /// Makes TLS of identities and policies. Clones are the same thing.
@@ -49,12 +57,49 @@ struct Shared {
     /// An error fails handshakes, and only them: a mesh in plaintext needs no cryptography.
     crypto: Result<Arc<CryptoProvider>, Error>,
     system: SystemRoots,
+    crls: CrlFiles,
+    live: LiveConnections,
+    /// Counts changes of revocation lists.
+    revocations: watch::Sender<u64>,
 }
 
 impl Secure {
     /// TLS with the certificates of `providers`.
     pub(crate) fn new(providers: CertificateProviders) -> Self {
-        Self(Arc::new(Shared { providers, crypto: crypto::provider(), system: SystemRoots::default() }))
+        Self(Arc::new(Shared {
+            providers,
+            crypto: crypto::provider(),
+            system: SystemRoots::default(),
+            crls: CrlFiles::default(),
+            live: LiveConnections::default(),
+            revocations: watch::Sender::new(0),
+        }))
+    }
+
+    /// Reads the files of revocation lists again as long as it is polled, and closes connections to servers that they revoke.
+    pub(crate) async fn follow_revocations(self) {
+        loop {
+            tokio::time::sleep(REVOCATION_INTERVAL).await;
+            self.refresh_revocations();
+        }
+    }
+
+    /// Does it once.
+    pub(crate) fn refresh_revocations(&self) {
+        if self.0.crls.refresh() {
+            tracing::info!(target: "mesh", "took a new certificate revocation list");
+            self.0.revocations.send_modify(|count| *count += 1);
+            self.0.live.sweep();
+        }
+    }
+
+    /// Whether `roots` are of a foreign PKI, whose certificates are no identities of the mesh.
+    fn is_foreign(&self, roots: &TrustRoots) -> bool {
+        match roots {
+            TrustRoots::Provider(reference) => self.0.providers.is_foreign(reference),
+            TrustRoots::System | TrustRoots::Nobody => true,
+            TrustRoots::Spiffe(_) => false,
+        }
     }
 
     /// The client's side of `policy`, offering `alpn` unless the policy says what to offer.

@@ -1,28 +1,28 @@
 //! TLS of a server: the certificate shown, and clients verified as the filter chain says.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
-use mesh_core::identity::{IdentityMaterial, PeerIdentity, Sans, TrustMaterial};
-use mesh_core::model::{DownstreamTls, SanMatch};
+use mesh_core::identity::{IdentityMaterial, PeerIdentity, Sans};
+use mesh_core::model::DownstreamTls;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::hash::HashAlgorithm;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
-    SignatureScheme, SupportedCipherSuite,
+    DigitallySignedStruct, DistinguishedName, HandshakeKind, ServerConfig, ServerConnection, SignatureScheme,
 };
+use tokio::sync::watch;
 
 use super::Secure;
-use super::material::{Anchors, Cache, Generation, of_domain, unusable};
-use super::refusal::{explain, refuse};
-use super::verify::{check_client, foreign, untrusted};
+use super::chain::{Chain, Side};
+use super::crl::{Crl, Lists};
+use super::crypto::{limited, sha256, versions};
+use super::material::{Cache, Generation, Roots, unusable};
+use super::refusal::explain;
+use super::verify::check_client;
 use crate::inbound::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
 use crate::io::BoxStream;
 
@@ -34,8 +34,13 @@ impl InboundTls for Secure {
             return Err(Error::new(Code::NO_CERTIFICATE, text)
                 .with_next_step("give the validation context a ca_certificate_provider_instance"));
         }
+        let crl = policy.checks.crl.as_ref().map(|source| self.0.crls.open(source));
         let (secure, policy) = (self.clone(), policy.clone());
-        Ok(Arc::new(ServerTls(Arc::new(Inner { secure, policy, cache: Cache::default() }))))
+        Ok(Arc::new(ServerTls(Arc::new(Inner { secure, policy, crl, cache: Cache::default() }))))
+    }
+
+    fn revocations(&self) -> watch::Receiver<u64> {
+        self.0.revocations.subscribe()
     }
 }
 
@@ -45,6 +50,7 @@ struct ServerTls(Arc<Inner>);
 struct Inner {
     secure: Secure,
     policy: Arc<DownstreamTls>,
+    crl: Option<Crl>,
     cache: Cache<Built>,
 }
 
@@ -53,13 +59,20 @@ struct Built {
     config: Arc<ServerConfig>,
     /// The URIs of the certificate that is shown.
     uris: Arc<[String]>,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    verifier: Option<Arc<ClientVerifier>>,
 }
 
 impl TlsAcceptor for ServerTls {
     fn accept(&self, io: BoxStream) -> BoxedAccept {
         let inner = self.0.clone();
         Box::pin(async move { inner.accept(io).await })
+    }
+
+    fn revoked(&self, client: &PeerIdentity) -> Option<Error> {
+        self.0.crl.as_ref()?;
+        let built = self.0.current().ok()?;
+        let revoked = built.verifier.as_ref()?.chain.is_revoked(client.chain(), UnixTime::now());
+        revoked.then(|| Error::new(Code::HANDSHAKE, format!("the certificate of {} is revoked", client.sans())))
     }
 }
 
@@ -79,8 +92,9 @@ impl Inner {
             _ => error,
         })?;
         let session = stream.get_ref().1;
+        let proven = built.verifier.as_ref().is_some_and(|verifier| verifier.proves(session.peer_certificates()));
         let client = TlsClient {
-            identity: identity(session.peer_certificates())?,
+            identity: identity(session.peer_certificates().filter(|_| proven))?,
             server_name: session.server_name().map(Box::from),
             hash: session.peer_certificates().and_then(<[_]>::first).map(|leaf| built.hash(leaf).into()),
             shown_uris: built.uris.clone(),
@@ -89,20 +103,29 @@ impl Inner {
     }
 
     fn current(&self) -> Result<Arc<Built>, Error> {
-        let Self { secure, policy, cache } = self;
+        let Self { secure, policy, crl, cache } = self;
         let identity = secure.0.providers.identity(&policy.identity)?;
-        let roots = policy.client_roots.as_ref().map(|reference| secure.0.providers.trust(reference)).transpose()?;
-        let generation =
-            Generation { identity: Some(identity.generation), trust: roots.as_ref().map(|roots| roots.generation) };
-        cache.get(generation, || self.build(&identity, roots.as_deref()))
+        let roots = policy.client_roots.as_ref().map(|roots| Roots::current(secure, roots)).transpose()?;
+        let lists = crl.as_ref().map(Crl::current).transpose()?;
+        let generation = Generation {
+            identity: Some(identity.generation),
+            trust: roots.as_ref().and_then(Roots::generation),
+            revocation: lists.as_ref().map(|lists| lists.generation),
+        };
+        cache.get(generation, || self.build(&identity, roots.as_ref(), lists))
     }
 
-    fn build(&self, identity: &IdentityMaterial, roots: Option<&TrustMaterial>) -> Result<Built, Error> {
-        let crypto = self.secure.crypto()?;
+    fn build(
+        &self,
+        identity: &IdentityMaterial,
+        roots: Option<&Roots>,
+        lists: Option<Arc<Lists>>,
+    ) -> Result<Built, Error> {
+        let crypto = limited(self.secure.crypto()?, &self.policy.params)?;
         let builder = ServerConfig::builder_with_provider(crypto.clone())
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions(&self.policy.params))
             .map_err(|error| Error::new(Code::INTERNAL, format!("no TLS version can be used: {error}")))?;
-        let verifier = roots.map(|roots| self.verifier(roots)).transpose()?;
+        let verifier = roots.map(|roots| self.verifier(roots, lists, &crypto)).transpose()?;
         let builder = match &verifier {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
@@ -116,39 +139,23 @@ impl Inner {
         Ok(Built { config: Arc::new(config), uris: uris.into(), verifier })
     }
 
-    fn verifier(&self, roots: &TrustMaterial) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-        let chains = match Anchors::new(roots)? {
-            Anchors::Any(roots) => Chains::Any(self.chain(roots)?),
-            Anchors::ByTrustDomain(map) => {
-                let chain = |(name, roots)| Ok((name, self.chain(roots)?));
-                Chains::ByTrustDomain(map.into_iter().map(chain).collect::<Result<_, Error>>()?)
-            }
-        };
-        let algorithms = self.secure.crypto()?.signature_verification_algorithms;
-        Ok(Arc::new(ClientVerifier { chains, algorithms, policy: self.policy.clone() }))
-    }
-
-    fn chain(&self, roots: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-        let builder = WebPkiClientVerifier::builder_with_provider(roots, self.secure.crypto()?.clone());
-        let builder = if self.policy.require_client_certificate { builder } else { builder.allow_unauthenticated() };
-        builder.build().map_err(|error| {
-            Error::new(Code::NO_CERTIFICATE, format!("clients cannot be verified: {error}")).with_source(error)
-        })
+    fn verifier(
+        &self,
+        roots: &Roots,
+        lists: Option<Arc<Lists>>,
+        crypto: &Arc<CryptoProvider>,
+    ) -> Result<Arc<ClientVerifier>, Error> {
+        let chain = Chain::new(roots.anchors()?, lists, &self.policy.checks, crypto, Side::Client);
+        let foreign = self.policy.client_roots.as_ref().is_some_and(|roots| self.secure.is_foreign(roots));
+        Ok(Arc::new(ClientVerifier { hints: chain.hints(), chain, foreign, policy: self.policy.clone() }))
     }
 }
 
 impl Built {
     /// The SHA-256 of a certificate, in hexadecimal; empty if the cryptography in use has none.
     fn hash(&self, certificate: &CertificateDer<'_>) -> String {
-        let suites = self.config.crypto_provider().cipher_suites.iter();
-        let mut hashes = suites.map(|suite| match suite {
-            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
-            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
-        });
-        let sha256 = hashes.find(|hash| hash.algorithm() == HashAlgorithm::SHA256);
-        let hash = sha256.map(|hash| hash.hash(certificate));
         let mut hex = String::new();
-        for byte in hash.iter().flat_map(AsRef::as_ref) {
+        for byte in sha256(self.config.crypto_provider(), certificate).iter().flatten() {
             let _ = write!(hex, "{byte:02x}");
         }
         hex
@@ -178,30 +185,35 @@ fn identity(chain: Option<&[CertificateDer<'static>]>) -> Result<Option<PeerIden
         .map_err(|error| Error::new(Code::WRONG_IDENTITY, format!("the client has no identity: {error}")))
 }
 
-/// Verifies clients: the chain by webpki, then the names.
+/// Verifies clients: the chain, then the names.
 struct ClientVerifier {
-    chains: Chains,
-    algorithms: WebPkiSupportedAlgorithms,
+    chain: Chain,
+    hints: Vec<DistinguishedName>,
+    /// Of a foreign PKI: what must hold for certificates of the mesh need not for these.
+    foreign: bool,
     policy: Arc<DownstreamTls>,
 }
 
-/// Who verifies a chain.
-enum Chains {
-    Any(Arc<dyn ClientCertVerifier>),
-    /// The one of the client's trust domain (gRFC A87).
-    ByTrustDomain(BTreeMap<String, Arc<dyn ClientCertVerifier>>),
-}
-
 impl ClientVerifier {
-    fn wanted(&self) -> &[SanMatch] {
-        &self.policy.sans
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        self.chain.verify(leaf, intermediates, now)?;
+        check_client(leaf, &self.policy.sans, self.foreign)
     }
 
-    fn chain(&self, leaf: &CertificateDer<'_>) -> Result<&Arc<dyn ClientCertVerifier>, rustls::Error> {
-        match &self.chains {
-            Chains::Any(chain) => Ok(chain),
-            Chains::ByTrustDomain(map) => of_domain(map, leaf).map_err(|why| foreign(leaf, &why)),
-        }
+    /// Whether the certificates prove who shows them, which they need not where whoever is not trusted is let in.
+    fn proves(&self, chain: Option<&[CertificateDer<'_>]>) -> bool {
+        let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else { return false };
+        !self.policy.checks.accept_untrusted
+            || (!self.chain.knows_nobody() && self.verify(leaf, intermediates, UnixTime::now()).is_ok())
+    }
+
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.chain.crypto().signature_verification_algorithms
     }
 }
 
@@ -215,11 +227,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        match &self.chains {
-            Chains::Any(chain) => chain.root_hint_subjects(),
-            // None is as good as all: clients show what they have.
-            Chains::ByTrustDomain(_) => &[],
-        }
+        &self.hints
     }
 
     fn verify_client_cert(
@@ -228,12 +236,11 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self
-            .chain(leaf)?
-            .verify_client_cert(leaf, intermediates, now)
-            .inspect_err(|error| refuse(untrusted(leaf, error)))?;
-        check_client(leaf, self.wanted())?;
-        Ok(verified)
+        let verified = self.verify(leaf, intermediates, now);
+        if !self.policy.checks.accept_untrusted {
+            verified?;
+        }
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -242,7 +249,7 @@ impl ClientCertVerifier for ClientVerifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, leaf, signature, &self.algorithms)
+        verify_tls12_signature(message, leaf, signature, self.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -251,11 +258,11 @@ impl ClientCertVerifier for ClientVerifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, leaf, signature, &self.algorithms)
+        verify_tls13_signature(message, leaf, signature, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.algorithms().supported_schemes()
     }
 }
 

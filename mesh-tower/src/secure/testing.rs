@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mesh_core::identity::{CertificateProviders, StaticSource};
+use mesh_core::identity::{CertificateProviders, CertificateSource, StaticSource};
 use mesh_core::model::{
     CertificateRef, DownstreamTls, Pattern, SanKind, SanMatch, StringMatch, TrustRoots, UpstreamTls,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -20,7 +21,12 @@ use super::Secure;
 pub(crate) const INSTANCE: &str = "mesh";
 
 /// A certificate authority.
-pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Ca {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    params: CertificateParams,
+    /// Of an intermediate one: itself, which goes behind what it issues.
+    chain: Vec<CertificateDer<'static>>,
+}
 
 /// What a certificate says.
 #[derive(Clone)]
@@ -30,36 +36,81 @@ pub(crate) struct Leaf {
     pub(crate) ips: Vec<IpAddr>,
     pub(crate) usages: Vec<ExtendedKeyUsagePurpose>,
     pub(crate) expired: bool,
+    /// Whether it says what its key is for; webs of trust differ.
+    pub(crate) key_usage: bool,
+    /// Whether its key may sign certificates.
+    pub(crate) signs: bool,
 }
 
 impl Leaf {
     /// A workload's, as a mesh issues it.
     pub(crate) fn workload(uri: &'static str) -> Self {
         let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        Self { uris: vec![uri], dns: Vec::new(), ips: Vec::new(), usages, expired: false }
+        let names = Self { uris: vec![uri], dns: Vec::new(), ips: Vec::new(), ..Self::web("") };
+        Self { usages, ..names }
     }
 
     /// A web server's.
     pub(crate) fn web(dns: &'static str) -> Self {
         let usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        Self { uris: Vec::new(), dns: vec![dns], ips: Vec::new(), usages, expired: false }
+        let (uris, ips) = (Vec::new(), Vec::new());
+        Self { uris, dns: vec![dns], ips, usages, expired: false, key_usage: true, signs: false }
     }
 }
 
 impl Ca {
     pub(crate) fn new() -> Self {
+        let params = Self::params();
+        let issuer = CertifiedIssuer::self_signed(params.clone(), KeyPair::generate().unwrap()).unwrap();
+        Self { issuer, params, chain: Vec::new() }
+    }
+
+    fn params() -> CertificateParams {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let mut params = CertificateParams::default();
         // A name of its own: authorities are told apart by their names before their keys are tried.
         let name = format!("authority {}", NUMBER.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params
+    }
+
+    /// An authority under this one.
+    pub(crate) fn intermediate(&self) -> Self {
+        let params = Self::params();
+        let issuer = CertifiedIssuer::signed_by(params.clone(), KeyPair::generate().unwrap(), &self.issuer).unwrap();
+        let chain = [vec![issuer.der().clone()], self.chain.clone()].concat();
+        Self { issuer, params, chain }
+    }
+
+    /// The number of its own certificate.
+    pub(crate) fn serial(&self) -> Vec<u8> {
+        let (_, own) = x509_parser::parse_x509_certificate(self.issuer.der()).unwrap();
+        own.raw_serial().to_vec()
+    }
+
+    /// Its list of revoked numbers, as DER.
+    pub(crate) fn crl(&self, revoked: &[Vec<u8>], expired: bool) -> Vec<u8> {
+        crl_params(revoked, expired).signed_by(&self.issuer).unwrap().der().to_vec()
+    }
+
+    /// A list in its name that `other` has signed.
+    pub(crate) fn forged_crl(&self, other: &Self) -> Vec<u8> {
+        let key = KeyPair::from_pem(&other.issuer.key().serialize_pem()).unwrap();
+        let forger = Issuer::new(self.params.clone(), key);
+        crl_params(&[], false).signed_by(&forger).unwrap().der().to_vec()
+    }
+
+    /// Gives `source` a new certificate of this authority, with the chain up to the root.
+    pub(crate) fn show(&self, source: &StaticSource, leaf: &Leaf) {
+        let (certificate, key) = self.issue(leaf);
+        let chain = [vec![certificate.der().clone()], self.chain.clone()].concat();
+        source.set_identity(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap());
     }
 
     pub(crate) fn root(&self) -> CertificateDer<'static> {
-        self.0.der().clone()
+        self.issuer.der().clone()
     }
 
     /// Its root as a key of a SPIFFE bundle.
@@ -70,7 +121,7 @@ impl Ca {
     }
 
     pub(crate) fn root_pem(&self) -> String {
-        self.0.pem()
+        self.issuer.pem()
     }
 
     /// The certificate and its key.
@@ -82,12 +133,43 @@ impl Ca {
         let ips = leaf.ips.iter().map(|ip| SanType::IpAddress(*ip));
         params.subject_alt_names = uris.chain(dns).chain(ips).collect();
         params.extended_key_usages = leaf.usages.clone();
+        if leaf.key_usage {
+            params.key_usages.push(KeyUsagePurpose::DigitalSignature);
+        }
+        if leaf.signs {
+            params.key_usages.push(KeyUsagePurpose::KeyCertSign);
+        }
         if leaf.expired {
             params.not_after = rcgen::date_time_ymd(2001, 1, 1);
         }
         let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.0).unwrap(), key)
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
+}
+
+fn crl_params(revoked: &[Vec<u8>], expired: bool) -> CertificateRevocationListParams {
+    let revoked = revoked.iter().map(|serial| RevokedCertParams {
+        serial_number: SerialNumber::from_slice(serial),
+        revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(if expired { 2021 } else { 2120 }, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    }
+}
+
+/// A source that trusts `ca` as a foreign PKI, and has a certificate of it.
+pub(crate) fn foreign(ca: &Ca, leaf: &Leaf) -> Arc<StaticSource> {
+    let source = Arc::new(StaticSource::foreign());
+    source.set_trust(vec![ca.root()]);
+    show(&source, ca, leaf);
+    source
 }
 
 /// A source that trusts `ca`, without an identity.
@@ -106,8 +188,7 @@ pub(crate) fn source(ca: &Ca, leaf: &Leaf) -> Arc<StaticSource> {
 
 /// Gives `source` a new certificate.
 pub(crate) fn show(source: &StaticSource, ca: &Ca, leaf: &Leaf) {
-    let (certificate, key) = ca.issue(leaf);
-    source.set_identity(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap());
+    ca.show(source, leaf);
 }
 
 /// TLS with the material of `source`.
@@ -129,6 +210,8 @@ pub(crate) fn upstream() -> UpstreamTls {
         auto_host_sni: false,
         auto_sni_san_validation: false,
         alpn: Vec::new(),
+        checks: Default::default(),
+        params: Default::default(),
     }
 }
 
@@ -136,13 +219,22 @@ pub(crate) fn upstream() -> UpstreamTls {
 pub(crate) fn downstream() -> DownstreamTls {
     DownstreamTls {
         identity: reference(),
-        client_roots: Some(reference()),
+        client_roots: Some(TrustRoots::Provider(reference())),
         require_client_certificate: true,
         sans: Vec::new(),
+        checks: Default::default(),
+        params: Default::default(),
     }
 }
 
 /// A matcher of one whole name.
 pub(crate) fn exactly(kind: SanKind, name: &str) -> SanMatch {
     SanMatch { kind: Some(kind), matcher: StringMatch { pattern: Pattern::Exact(name.to_owned()), ignore_case: false } }
+}
+
+/// The number of the certificate that `source` shows.
+pub(crate) fn serial(source: &StaticSource) -> Vec<u8> {
+    let identity = CertificateSource::identity(source).unwrap();
+    let (_, leaf) = x509_parser::parse_x509_certificate(&identity.chain[0]).unwrap();
+    leaf.raw_serial().to_vec()
 }

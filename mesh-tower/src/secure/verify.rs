@@ -7,13 +7,13 @@ use mesh_core::error::Code;
 use mesh_core::identity::Sans;
 use mesh_core::model::{Pattern, SanKind, SanMatch, UpstreamTls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::verify_server_name;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 
-use super::material::Anchors;
+use super::chain::Chain;
 use super::refusal::{Refusal, refuse};
 
 /// How a server's certificate is held against what was asked for.
@@ -27,36 +27,60 @@ pub(super) enum Names {
 
 /// Verifies servers.
 pub(super) struct ServerVerifier {
-    anchors: Anchors,
-    algorithms: WebPkiSupportedAlgorithms,
+    chain: Chain,
     names: Names,
+    /// Of a foreign PKI: what must hold for certificates of the mesh need not for these.
+    foreign: bool,
+    accept_untrusted: bool,
 }
 
 impl ServerVerifier {
-    pub(super) fn new(anchors: Anchors, crypto: &CryptoProvider, names: Names) -> Self {
-        Self { anchors, algorithms: crypto.signature_verification_algorithms, names }
+    pub(super) fn new(chain: Chain, names: Names, foreign: bool, accept_untrusted: bool) -> Self {
+        Self { chain, names, foreign, accept_untrusted }
     }
 
-    /// The chain, up to the roots, for servers, in its time; then its names.
-    pub(super) fn verify(
+    /// Lets in who is let in, proven or not.
+    pub(super) fn admit(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let roots = self.anchors.of(leaf).map_err(|why| foreign(leaf, &why))?;
-        let chain = ParsedCertificate::try_from(leaf).and_then(|parsed| {
-            let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)?;
-            Ok(parsed)
-        });
-        let parsed = chain.inspect_err(|error| refuse(untrusted(leaf, error)))?;
+        let verified = self.verify(leaf, intermediates, name, now);
+        if self.accept_untrusted { Ok(()) } else { verified }
+    }
+
+    /// The chain, up to the roots, for servers, in its time; then its names.
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        self.chain.verify(leaf, intermediates, now)?;
         match &self.names {
-            Names::Policy(policy) => check_server(leaf, policy, name),
-            Names::Host => verify_server_name(&parsed, name)
+            Names::Policy(policy) => check_server(leaf, policy, name, self.foreign),
+            Names::Host => ParsedCertificate::try_from(leaf)
+                .and_then(|parsed| verify_server_name(&parsed, name))
                 .inspect_err(|_| refuse(wrong(leaf, &format!("and it must have the name `{}`", name.to_str())))),
         }
+    }
+
+    /// Whether the certificates prove who shows them, which they need not where whoever is not trusted is let in.
+    pub(super) fn proves(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        !self.accept_untrusted
+            || (!self.chain.knows_nobody() && self.verify(leaf, intermediates, name, UnixTime::now()).is_ok())
+    }
+
+    pub(super) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.chain.crypto().signature_verification_algorithms
     }
 }
 
@@ -69,7 +93,7 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verify(leaf, intermediates, name, now).map(|()| ServerCertVerified::assertion())
+        self.admit(leaf, intermediates, name, now).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -78,7 +102,7 @@ impl ServerCertVerifier for ServerVerifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, leaf, signature, &self.algorithms)
+        verify_tls12_signature(message, leaf, signature, self.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -87,11 +111,11 @@ impl ServerCertVerifier for ServerVerifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, leaf, signature, &self.algorithms)
+        verify_tls13_signature(message, leaf, signature, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.algorithms().supported_schemes()
     }
 }
 
@@ -102,11 +126,16 @@ impl fmt::Debug for ServerVerifier {
 }
 
 /// gRFC A29's matching, or gRFC A101's where a name was sent and the policy says so.
-fn check_server(leaf: &CertificateDer<'_>, policy: &UpstreamTls, name: &ServerName<'_>) -> Result<(), rustls::Error> {
+fn check_server(
+    leaf: &CertificateDer<'_>,
+    policy: &UpstreamTls,
+    name: &ServerName<'_>,
+    foreign: bool,
+) -> Result<(), rustls::Error> {
     let sans = read(leaf)?;
     let by_uri = policy.sans.iter().any(|matcher| matcher.kind == Some(SanKind::Uri));
-    if by_uri || sans.uris.iter().any(|uri| is_spiffe(uri)) {
-        one_uri(leaf, &sans)?;
+    if !foreign && (by_uri || sans.uris.iter().any(|uri| is_spiffe(uri))) {
+        of_the_mesh(leaf, &sans)?;
     }
     // Only a DNS name is sent as SNI.
     if policy.auto_sni_san_validation
@@ -122,9 +151,11 @@ fn check_server(leaf: &CertificateDer<'_>, policy: &UpstreamTls, name: &ServerNa
 
 /// A client's names, once its chain is verified.
 #[cfg(feature = "server")]
-pub(super) fn check_client(leaf: &CertificateDer<'_>, wanted: &[SanMatch]) -> Result<(), rustls::Error> {
+pub(super) fn check_client(leaf: &CertificateDer<'_>, wanted: &[SanMatch], foreign: bool) -> Result<(), rustls::Error> {
     let sans = read(leaf)?;
-    one_uri(leaf, &sans)?;
+    if !foreign {
+        of_the_mesh(leaf, &sans)?;
+    }
     check_sans(leaf, &sans, wanted)
 }
 
@@ -138,8 +169,12 @@ fn check_sans(leaf: &CertificateDer<'_>, sans: &Sans, wanted: &[SanMatch]) -> Re
     )
 }
 
-/// With several URIs, which one is the identity is anyone's guess (SPIFFE X.509-SVID, section 2).
-fn one_uri(leaf: &CertificateDer<'_>, sans: &Sans) -> Result<(), rustls::Error> {
+/// With several URIs, which one is the identity is anyone's guess (SPIFFE X.509-SVID, section 2); and a name with a NUL byte is
+/// read in two ways by two parsers.
+fn of_the_mesh(leaf: &CertificateDer<'_>, sans: &Sans) -> Result<(), rustls::Error> {
+    if !sans.is_plain() {
+        return refused(leaf, "and a certificate of the mesh has no name with a control character");
+    }
     if sans.uris.len() > 1 {
         return refused(leaf, "and a certificate of the mesh has one URI only");
     }
@@ -170,7 +205,7 @@ fn wrong(leaf: &CertificateDer<'_>, must: &str) -> Refusal {
 }
 
 /// The refusal of a chain.
-pub(super) fn untrusted(leaf: &CertificateDer<'_>, error: &rustls::Error) -> Refusal {
+pub(super) fn untrusted(leaf: &CertificateDer<'_>, error: &dyn fmt::Display) -> Refusal {
     let text = format!("presented a certificate for {} that is not trusted: {error}", presented(leaf));
     Refusal { code: Code::HANDSHAKE, text }
 }

@@ -48,7 +48,8 @@ fn take_roots(context: &mut Value, providers: &mut Vec<Provider>) -> Result<(), 
         return Ok(());
     };
     let roots = validation.remove("trusted_ca").unwrap_or_default();
-    let source = StaticSource::new();
+    // As a resource that holds its own roots means it: any PKI, and no identities of the mesh.
+    let source = StaticSource::foreign();
     source.set_trust(chain(inline(&roots, "")?)?);
     validation.insert("ca_certificate_provider_instance".to_owned(), provide(source, providers));
     Ok(())

@@ -77,8 +77,14 @@ impl Case {
         let mut resources = vec![self.client_listener(), self.server_listener(address)];
         resources.extend(self.clusters());
         let instances = self.1.iter().map(|(name, _)| Name::from(name.as_str()));
-        let decoder = Decoder::new(Arc::new(Registry::standard()), instances);
+        let decoder = Decoder::new(Arc::new(Registry::standard()), instances).with_insecure(self.insecure(address));
         resources.iter().map(|json| checked(json, &decoder)).collect()
+    }
+
+    /// Every cluster and the server: the operator of a case has said that what Envoy does of TLS without trust is meant.
+    pub(crate) fn insecure(&self, address: SocketAddr) -> Vec<Name> {
+        let clusters = self.list("clusters").iter().filter_map(|cluster| cluster.get("name")?.as_str());
+        clusters.map(Name::from).chain([server_name(address).into()]).collect()
     }
 
     /// Whether the case can be a static configuration.
@@ -111,7 +117,7 @@ impl Case {
         }
         let mut listener = self.object("listener");
         listener.insert("@type".to_owned(), "type.googleapis.com/envoy.config.listener.v3.Listener".into());
-        listener.insert("name".to_owned(), format!("grpc/server?xds.resource.listening_address={address}").into());
+        listener.insert("name".to_owned(), server_name(address).into());
         let socket = json!({"address": address.ip().to_string(), "port_value": address.port()});
         listener.insert("address".to_owned(), json!({"socket_address": socket}));
         listener.insert("filter_chains".to_owned(), json!([chain]));
@@ -172,6 +178,10 @@ impl Case {
     fn object(&self, name: &str) -> Map<String, Value> {
         self.0.get(name).and_then(Value::as_object).cloned().unwrap_or_default()
     }
+}
+
+fn server_name(address: SocketAddr) -> String {
+    format!("grpc/server?xds.resource.listening_address={address}")
 }
 
 fn is_of_server(filter: &Value) -> bool {

@@ -38,6 +38,7 @@ impl Served {
         let mesh = builder
             .source(MemorySource::new(case.resources(address)?))
             .listener_names(names)
+            .insecure_tls(case.insecure(address))
             .server_options(options)
             .build()
             .map_err(|error| rejected(&error))?;

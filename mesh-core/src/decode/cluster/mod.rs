@@ -27,7 +27,7 @@ impl Decoder {
         let discovery = self.discovery(&value, at);
         let policy = discovery.as_ref().and_then(|discovery| self.cluster_policy(&value, discovery, at));
         let socket = value.transport_socket.as_ref();
-        let tls = socket.and_then(|socket| self.upstream_tls(socket, &at.field("transport_socket")));
+        let tls = socket.and_then(|socket| self.upstream_tls(socket, &value.name, &at.field("transport_socket")));
         let cluster = Cluster {
             name: value.name.as_str().into(),
             discovery: discovery?,

@@ -23,13 +23,14 @@ impl Decoder {
         let mut chains = Vec::new();
         for (index, chain) in value.filter_chains.iter().enumerate() {
             // Rule 33: also those that can never match.
-            chains.extend(self.filter_chain(chain, &at.item("filter_chains", index)));
+            chains.extend(self.filter_chain(chain, &value.name, &at.item("filter_chains", index)));
         }
         if chains.len() == value.filter_chains.len() {
             check_unique(&chains, at);
         }
         let default_chain = value.default_filter_chain.as_ref();
-        let default_chain = default_chain.and_then(|chain| self.filter_chain(chain, &at.field("default_filter_chain")));
+        let default_chain =
+            default_chain.and_then(|chain| self.filter_chain(chain, &value.name, &at.field("default_filter_chain")));
         // Rule 32.
         if value.filter_chains.is_empty() && value.default_filter_chain.is_none() {
             at.field("filter_chains").fault("is empty, and there is no default_filter_chain");
@@ -41,14 +42,14 @@ impl Decoder {
         })
     }
 
-    fn filter_chain(&self, value: &pb::FilterChain, at: &At<'_>) -> Option<FilterChain> {
+    fn filter_chain(&self, value: &pb::FilterChain, owner: &str, at: &At<'_>) -> Option<FilterChain> {
         if value.use_proxy_proto.is_some_and(|value| value.value) {
             at.field("use_proxy_proto").fault("is true, which is not supported");
         }
         let matches = value.filter_chain_match.as_ref();
         let matches = matches.map(|value| chain_match(value, &at.field("filter_chain_match"))).unwrap_or_default();
         let socket = value.transport_socket.as_ref();
-        let tls = socket.and_then(|socket| self.downstream_tls(socket, &at.field("transport_socket")));
+        let tls = socket.and_then(|socket| self.downstream_tls(socket, owner, &at.field("transport_socket")));
         let http = self.network_filters(&value.filters, at);
         Some(FilterChain { name: value.name.as_str().into(), matches, tls: tls.map(Arc::new), http: Arc::new(http?) })
     }

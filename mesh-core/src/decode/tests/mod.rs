@@ -18,6 +18,7 @@ mod rbac;
 mod route;
 mod table;
 mod tls;
+mod tls_checks;
 
 use std::fmt::Debug;
 use std::sync::Arc;

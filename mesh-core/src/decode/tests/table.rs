@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{cluster, endpoints, envelope, filters, listener, policies, rbac, route, tls};
+use super::{cluster, endpoints, envelope, filters, listener, policies, rbac, route, tls, tls_checks};
 
 const TABLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/validation.md"));
 const RULES: u32 = 150;
@@ -47,7 +47,9 @@ const TESTS: &[fn()] = &[
     tls::rules_40_and_117_what_a_transport_socket_is,
     tls::rules_41_to_51_a_servers_tls,
     tls::rules_118_to_122_a_clients_tls,
-    tls::rules_146_to_149_on_both_sides,
+    tls_checks::rule_146_what_of_tls_may_be_spoken,
+    tls::rules_147_to_149_on_both_sides,
+    tls_checks::rule_148_what_a_certificate_must_be,
     tls::rule_150_newer_and_older_spellings_mean_the_same,
     route::rules_52_and_53_domains,
     route::rules_54_to_58_the_path,

@@ -1,8 +1,8 @@
-//! Rules 40 to 51, 117 to 122 and 146 to 150: TLS.
+//! Rules 40 to 51, 117 to 122 and 147 to 150: TLS.
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
+pub(super) use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 use matcher::string_matcher::MatchPattern;
 use pb::common_tls_context::{
@@ -60,7 +60,7 @@ pub(super) fn upstream() -> Part<pb::UpstreamTlsContext> {
     Part { type_url: CLUSTER, base, wrap, path: "transport_socket.typed_config" }
 }
 
-fn downstream() -> Part<pb::DownstreamTlsContext> {
+pub(super) fn downstream() -> Part<pb::DownstreamTlsContext> {
     let wrap = |context: pb::DownstreamTlsContext| {
         let mut listener = server(chain(&manager()));
         listener.filter_chains[0].transport_socket = Some(named(TLS, any(&context)));
@@ -75,7 +75,7 @@ fn downstream() -> Part<pb::DownstreamTlsContext> {
 }
 
 /// The rules that hold for both sides, on a context that both have.
-fn both() -> [Part<CommonTlsContext>; 2] {
+pub(super) fn both() -> [Part<CommonTlsContext>; 2] {
     let up = Part {
         type_url: CLUSTER,
         base: common(),
@@ -95,18 +95,18 @@ fn both() -> [Part<CommonTlsContext>; 2] {
     [up, down]
 }
 
-fn validation(common: &mut CommonTlsContext) -> &mut CertificateValidationContext {
+pub(super) fn validation(common: &mut CommonTlsContext) -> &mut CertificateValidationContext {
     match &mut common.validation_context_type {
         Some(ValidationContextType::ValidationContext(context)) => context,
         _ => panic!("the base has one"),
     }
 }
 
-fn down_common(context: &mut pb::DownstreamTlsContext) -> &mut CommonTlsContext {
+pub(super) fn down_common(context: &mut pb::DownstreamTlsContext) -> &mut CommonTlsContext {
     context.common_tls_context.as_mut().expect("the base has one")
 }
 
-fn up_common(context: &mut pb::UpstreamTlsContext) -> &mut CommonTlsContext {
+pub(super) fn up_common(context: &mut pb::UpstreamTlsContext) -> &mut CommonTlsContext {
     context.common_tls_context.as_mut().expect("the base has one")
 }
 
@@ -213,7 +213,7 @@ pub(super) fn rules_41_to_51_a_servers_tls() {
     ]);
 }
 
-fn exact(name: &str) -> matcher::StringMatcher {
+pub(super) fn exact(name: &str) -> matcher::StringMatcher {
     matcher::StringMatcher { match_pattern: Some(MatchPattern::Exact(name.to_owned())), ..Default::default() }
 }
 
@@ -253,22 +253,21 @@ pub(super) fn rules_118_to_122_a_clients_tls() {
 }
 
 #[test]
-pub(super) fn rules_146_to_149_on_both_sides() {
+pub(super) fn rules_147_to_149_on_both_sides() {
     for part in both() {
         part.refuses(&[
-            (146, "tls_params", |common| common.tls_params = Some(pb::TlsParameters::default())),
             (147, "custom_handshaker", |common| common.custom_handshaker = Some(Default::default())),
-            (148, "validation_context.verify_certificate_spki", |common| {
+            (148, "validation_context.verify_certificate_spki[0]", |common| {
                 validation(common).verify_certificate_spki.push("x".to_owned());
             }),
-            (148, "validation_context.verify_certificate_hash", |common| {
+            (148, "validation_context.verify_certificate_hash[0]", |common| {
                 validation(common).verify_certificate_hash.push("x".to_owned());
             }),
             (148, "validation_context.require_signed_certificate_timestamp", |common| {
                 validation(common).require_signed_certificate_timestamp = bool_value(true);
             }),
             (148, "validation_context.crl", |common| validation(common).crl = Some(core::DataSource::default())),
-            (148, "validation_context.custom_validator_config", |common| {
+            (148, "validation_context.custom_validator_config.typed_config", |common| {
                 validation(common).custom_validator_config = Some(Default::default());
             }),
             (148, "validation_context.match_subject_alt_names[0].prefix", |common| {
@@ -316,12 +315,12 @@ fn reference(certificate: &str) -> CertificateRef {
     CertificateRef { instance: "default".into(), certificate: certificate.into() }
 }
 
-fn up(change: fn(&mut pb::UpstreamTlsContext)) -> UpstreamTls {
+pub(super) fn up(change: fn(&mut pb::UpstreamTlsContext)) -> UpstreamTls {
     let cluster: Arc<Cluster> = upstream().value(change);
     cluster.tls.as_deref().expect("it has TLS").clone()
 }
 
-fn down(change: fn(&mut pb::DownstreamTlsContext)) -> DownstreamTls {
+pub(super) fn down(change: fn(&mut pb::DownstreamTlsContext)) -> DownstreamTls {
     let listener: Arc<Listener> = downstream().value(change);
     let ListenerKind::Server(server) = &listener.kind else { panic!("{listener:?}") };
     server.chains[0].tls.as_deref().expect("it has TLS").clone()
@@ -380,7 +379,10 @@ pub(super) fn rule_150_newer_and_older_spellings_mean_the_same() {
         common.tls_certificate_certificate_provider_instance = older("default");
         common.validation_context_type = combined(older("default"), CertificateValidationContext::default());
     });
-    assert_eq!((server.identity, server.client_roots), (reference("old"), Some(reference("old"))));
+    assert_eq!(
+        (server.identity, server.client_roots),
+        (reference("old"), Some(TrustRoots::Provider(reference("old"))))
+    );
 }
 
 #[test]
@@ -431,7 +433,7 @@ fn tls_becomes_what_it_says() {
 
     let server = down(|_| {});
     assert!(server.require_client_certificate && server.sans.is_empty());
-    assert_eq!((server.identity, server.client_roots), (reference("c"), Some(reference("c"))));
+    assert_eq!((server.identity, server.client_roots), (reference("c"), Some(TrustRoots::Provider(reference("c")))));
     let open = down(|context| {
         context.require_client_certificate = None;
         down_common(context).validation_context_type = None;

@@ -69,7 +69,10 @@ impl Acceptor {
             Current::NotServing(why) => return Err(why.clone()),
         };
         let Accepted { io, client } = self.handshake(Box::new(io), &chain).await?;
-        Ok((io, PeerInfo::new(addresses, client, chain, self.slot.clone(), drain)))
+        let peer = PeerInfo::new(addresses, client, chain, self.slot.clone(), drain);
+        // It may have been revoked during the handshake, before it was listed.
+        peer.connection().judge(&self.slot.current());
+        Ok((io, peer))
     }
 
     async fn handshake(&self, io: BoxStream, chain: &Arc<ChainState>) -> Result<Accepted, Error> {
@@ -109,6 +112,7 @@ pub(crate) async fn run<L: InboundListener>(mut listener: L, acceptor: Arc<Accep
     let slot = acceptor.slot.clone();
     let _running = slot.enter();
     let mut shutdown = pin!(slot.shutting_down());
+    let mut revoking = pin!(revoke(slot.clone()));
     let deadline = loop {
         let next = async {
             let permits = acceptor.permits().await;
@@ -117,6 +121,7 @@ pub(crate) async fn run<L: InboundListener>(mut listener: L, acceptor: Arc<Accep
         tokio::select! {
             biased;
             deadline = shutdown.as_mut() => break deadline,
+            () = revoking.as_mut() => {}
             Some(_) = tasks.join_next() => {}
             (accepted, permits) = next => match accepted {
                 Ok(io) => { tasks.spawn(take(acceptor.clone(), io, permits, deliver.clone())); }
@@ -126,6 +131,17 @@ pub(crate) async fn run<L: InboundListener>(mut listener: L, acceptor: Arc<Accep
     };
     drop((listener, deliver));
     drain(tasks, deadline).await;
+}
+
+/// Closes connections as their clients are revoked. It never ends.
+async fn revoke(slot: Arc<InboundSlot>) {
+    let mut changes = slot.options().tls.revocations();
+    while changes.changed().await.is_ok() {
+        let slot = slot.clone();
+        // Judging thousands of certificates must not hold up requests. An error: the runtime is going.
+        let _ = tokio::task::spawn_blocking(move || slot.sweep()).await;
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn take(

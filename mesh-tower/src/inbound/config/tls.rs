@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::PeerIdentity;
 use mesh_core::model::DownstreamTls;
+use tokio::sync::watch;
 
 use crate::io::BoxStream;
 
@@ -18,6 +19,11 @@ pub(crate) trait InboundTls: Send + Sync + fmt::Debug {
     ///
     /// The policy cannot be honoured: connections that need it are closed.
     fn acceptor(&self, policy: &Arc<DownstreamTls>) -> Result<Arc<dyn TlsAcceptor>, Error>;
+
+    /// Changes when clients that were let in may be revoked by now.
+    fn revocations(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
 }
 
 /// Makes TLS handshakes, server side.
@@ -28,6 +34,11 @@ pub(crate) trait TlsAcceptor: Send + Sync {
     ///
     /// The handshake failed, or there is no certificate to show: the connection is closed.
     fn accept(&self, io: BoxStream) -> BoxedAccept;
+
+    /// Why a client that was let in may not stay: its certificate is revoked. None: it may.
+    fn revoked(&self, _client: &PeerIdentity) -> Option<Error> {
+        None
+    }
 }
 
 /// What a handshake gives.

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use mesh_core::chain::ConnectionFacts;
 use mesh_core::identity::PeerIdentity;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::accept::Addresses;
 use super::config::{ChainState, TlsClient};
-use super::slot::InboundSlot;
+use super::slot::{Current, InboundSlot};
 
 /// A connection of a mesh server, in the extensions of each of its requests.
 ///
@@ -44,6 +45,10 @@ pub(crate) struct Connection {
     seen: AtomicBool,
     /// How many bytes have come from the client, after TLS.
     read: AtomicUsize,
+    /// Breaks the connection; None: it is broken, or its client has shown no certificate.
+    kill: Mutex<Option<oneshot::Sender<()>>>,
+    /// What [`kill`](Self::kill) fires, until the stream has taken it.
+    killed: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl PeerInfo {
@@ -55,7 +60,9 @@ impl PeerInfo {
         drain: watch::Receiver<bool>,
     ) -> Self {
         let (seen, read) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let peer = Self(Arc::new(Connection { addresses, client, chain, slot, drain, seen, read }));
+        let (kill, killed) = client.identity.is_some().then(oneshot::channel).unzip();
+        let (kill, killed) = (Mutex::new(kill), Mutex::new(killed));
+        let peer = Self(Arc::new(Connection { addresses, client, chain, slot, drain, seen, read, kill, killed }));
         peer.0.slot.list(&peer);
         peer
     }
@@ -113,6 +120,30 @@ impl Connection {
 
     pub(crate) fn is_seen(&self) -> bool {
         self.seen.load(Ordering::Acquire)
+    }
+
+    /// Closes the connection if its client is revoked, under the configuration that it was accepted under or under `current`.
+    pub(crate) fn judge(&self, current: &Current) {
+        let Some(client) = &self.client.identity else { return };
+        let facts = ConnectionFacts { destination: self.addresses.local, source: self.addresses.peer };
+        let now = match current {
+            Current::Serving(generation) => generation.select(&facts).ok(),
+            Current::NotServing(_) => None,
+        };
+        let chains = [Some(&self.chain), now.as_ref().map(|(chain, _)| chain)];
+        let mut acceptors = chains.into_iter().flatten().filter_map(|chain| chain.tls.as_ref().ok()?.as_ref());
+        if let Some(error) = acceptors.find_map(|tls| tls.revoked(client))
+            && let Some(kill) = self.kill.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            tracing::warn!(target: "mesh", "closed a connection of {}: {error}", self.addresses.peer);
+            // An error: it has ended on its own.
+            let _ = kill.send(());
+        }
+    }
+
+    /// What fires when the connection must break. For its stream.
+    pub(crate) fn take_killed(&self) -> Option<oneshot::Receiver<()>> {
+        self.killed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn add_read(&self, bytes: usize) {

@@ -29,17 +29,21 @@ pub struct MeshIo {
     heads: Option<Heads>,
     gate: Option<(Gate, Arc<Half>)>,
     kill: Option<oneshot::Receiver<()>>,
+    /// Fires when the client is revoked.
+    revoked: Option<oneshot::Receiver<()>>,
 }
 
 impl MeshIo {
     /// A connection that the mesh itself serves.
     pub(crate) fn plain(io: BoxStream, peer: PeerInfo, heads: Heads) -> Self {
-        Self { io, peer, counted: 0, heads: Some(heads), gate: None, kill: None }
+        let revoked = peer.connection().take_killed();
+        Self { io, peer, counted: 0, heads: Some(heads), gate: None, kill: None, revoked }
     }
 
     /// A connection that the application's server serves. It breaks when `kill` fires.
     pub(super) fn split(io: BoxStream, peer: PeerInfo, half: Option<Arc<Half>>, kill: oneshot::Receiver<()>) -> Self {
-        Self { io, peer, counted: 0, heads: None, gate: half.map(|half| (Gate::Start, half)), kill: Some(kill) }
+        let (gate, revoked) = (half.map(|half| (Gate::Start, half)), peer.connection().take_killed());
+        Self { io, peer, counted: 0, heads: None, gate, kill: Some(kill), revoked }
     }
 
     /// Who is at the other end.
@@ -70,6 +74,16 @@ impl MeshIo {
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection's time to drain is over"))
     }
 
+    /// Whether the client is revoked; then every read fails.
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(revoked) = &mut self.revoked else { return Ok(()) };
+        // Its sender lives in the peer, and is gone only if it has fired.
+        if revoked.is_terminated() || Pin::new(revoked).poll(cx).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client's certificate is revoked"));
+        }
+        Ok(())
+    }
+
     fn count(&mut self, bytes: usize) {
         if self.counted < COUNTED {
             self.counted += bytes;
@@ -95,6 +109,7 @@ impl MeshIo {
 impl AsyncRead for MeshIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_killed(cx)?;
+        self.poll_revoked(cx)?;
         if let Some((gate, half)) = &self.gate {
             gate.check_read(half)?;
         }

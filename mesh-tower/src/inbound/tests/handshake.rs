@@ -47,6 +47,8 @@ fn tls() -> Arc<DownstreamTls> {
         client_roots: None,
         require_client_certificate: false,
         sans: Vec::new(),
+        checks: Default::default(),
+        params: Default::default(),
     })
 }
 

@@ -1,22 +1,25 @@
 //! Mutual TLS through the whole way: what applications and routes see of the client.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use mesh_core::identity::PeerIdentity;
+use mesh_core::identity::{PeerIdentity, StaticSource};
 use mesh_core::model::{
-    Action, ClientCertDetails, Domain, DownstreamTls, ForwardClientCert, ForwardClientCertMode, SanKind, UpstreamTls,
+    Action, CertificateChecks, ClientCertDetails, CrlSource, Domain, DownstreamTls, ForwardClientCert,
+    ForwardClientCertMode, SanKind, UpstreamTls,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use super::client::{BOTH, Client, Http};
 use super::{Server, start};
 use crate::inbound::testing::{Config, route, table};
 use crate::inbound::{BoxError, InboundOptions, PeerInfo, RequestBody};
-use crate::secure::testing::{Ca, Leaf, downstream, exactly, secure, source, upstream};
+use crate::secure::testing::{Ca, Leaf, downstream, exactly, secure, serial, source, upstream};
 use crate::secure::{Alpn, Protocol};
 
 const CLIENT: &str = "spiffe://mesh.test/ns/a/sa/client";
@@ -46,13 +49,17 @@ async fn server(ca: &Ca, policy: DownstreamTls) -> Server {
 }
 
 async fn client(ca: &Ca, server: &Server, http: Http, identity: bool) -> Client {
+    client_of(&source(ca, &Leaf::workload(CLIENT)), server, http, identity).await
+}
+
+async fn client_of(shown: &Arc<StaticSource>, server: &Server, http: Http, identity: bool) -> Client {
     let policy = UpstreamTls { sans: vec![exactly(SanKind::Uri, SERVER)], ..upstream() };
     let policy = UpstreamTls { identity: policy.identity.clone().filter(|_| identity), ..policy };
     let (alpn, chosen) = match http {
         Http::One => (Alpn::Http1, Protocol::Http1),
         Http::Two => (Alpn::Http2, Protocol::Http2),
     };
-    let tls = secure(&source(ca, &Leaf::workload(CLIENT))).client(&Arc::new(policy), alpn);
+    let tls = secure(shown).client(&Arc::new(policy), alpn);
     let tcp = TcpStream::connect(server.address).await.unwrap();
     let secured = tls.connect(Box::new(tcp), None, server.address).await.unwrap();
     assert_eq!(secured.alpn, Some(chosen));
@@ -129,5 +136,68 @@ async fn applications_are_told_of_the_client_in_a_header() {
         assert_eq!((by, uri), (format!("By={SERVER}").as_str(), format!("URI={CLIENT}").as_str()));
         let hash = hash.strip_prefix("Hash=").unwrap();
         assert!(hash.len() == 64 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()), "a SHA-256: {hash}");
+    }
+}
+
+/// Answers once it is told to.
+async fn slow(request: Request<RequestBody>, gate: Arc<Semaphore>, entered: Arc<AtomicUsize>) -> Answered {
+    entered.fetch_add(1, Ordering::SeqCst);
+    gate.acquire().await.unwrap().forget();
+    who(request).await
+}
+
+type Answered = Result<Response<Full<Bytes>>, BoxError>;
+
+/// Whether the list comes with a new Listener, whose old connections are otherwise given minutes to end, or in the file that the
+/// Listener names: what a revoked client has begun breaks, and what others have begun goes on.
+#[tokio::test]
+async fn a_revoked_clients_connections_end_when_the_list_comes_and_others_go_on() {
+    for by_file in [false, true] {
+        let ca = Ca::new();
+        let file = std::env::temp_dir().join(format!("mesh-inbound-crl-{}.pem", std::process::id()));
+        std::fs::write(&file, ca.crl(&[], false)).unwrap();
+        let secure = secure(&source(&ca, &Leaf::workload(SERVER)));
+        let (gate, entered) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let app = {
+            let (gate, entered) = (gate.clone(), entered.clone());
+            tower::service_fn(move |request| slow(request, gate.clone(), entered.clone()))
+        };
+        let options = InboundOptions { tls: Arc::new(secure.clone()), ..InboundOptions::default() };
+        let server = start(app, options).await;
+        let apply = |crl: CrlSource, version| {
+            let checks = CertificateChecks { crl: Some(crl), ..Default::default() };
+            let tls = Some(Arc::new(DownstreamTls { checks, ..downstream() }));
+            server.slot.apply(Config { tls, ..Config::new(server.address) }.build(version));
+        };
+        apply(CrlSource::File(file.clone()), 1);
+
+        let mut numbers = Vec::new();
+        let (mut out, mut kept) = (Vec::new(), Vec::new());
+        for http in BOTH {
+            for requests in [&mut out, &mut kept] {
+                let shown = source(&ca, &Leaf::workload(CLIENT));
+                let mut client = client_of(&shown, &server, http, true).await;
+                numbers.push(serial(&shown));
+                requests.push(tokio::spawn(async move { client.get("/").await }));
+            }
+        }
+        while entered.load(Ordering::SeqCst) < 4 {
+            tokio::task::yield_now().await;
+        }
+        let list = ca.crl(&[numbers[0].clone(), numbers[2].clone()], false);
+        if by_file {
+            std::fs::write(&file, list).unwrap();
+            secure.refresh_revocations();
+        } else {
+            apply(CrlSource::Inline(vec![list].into()), 2);
+        }
+        for request in out {
+            request.await.unwrap().expect_err("its client is revoked");
+        }
+        gate.add_permits(4);
+        for request in kept {
+            assert_eq!(request.await.unwrap().unwrap().text, CLIENT);
+        }
+        std::fs::remove_file(&file).unwrap();
     }
 }

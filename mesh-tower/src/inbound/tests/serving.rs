@@ -122,6 +122,8 @@ async fn tls_that_cannot_be_had_closes_the_connection() {
         client_roots: None,
         require_client_certificate: false,
         sans: Vec::new(),
+        checks: Default::default(),
+        params: Default::default(),
     };
     server.slot.apply(Config { tls: Some(Arc::new(tls)), ..Config::new(server.address) }.build(2));
     closed_without_a_byte(&server.slot).await;

@@ -201,5 +201,7 @@ fn tls_to(host: &str) -> UpstreamTls {
         auto_host_sni: false,
         auto_sni_san_validation: address.is_none(),
         alpn: Vec::new(),
+        checks: Default::default(),
+        params: Default::default(),
     }
 }

@@ -1,8 +1,10 @@
 //! Handshakes over real sockets, both ends ours, with certificates made here.
 
+mod checks;
 mod domains;
 mod judging;
 mod plaintext;
+mod revoking;
 mod rotating;
 mod signatures;
 mod sni;

@@ -70,7 +70,8 @@ fn a_policy_with_an_identity_makes_it_mutual_tls() {
     let all = servers(&with(&policy("greeter", ROOTS, IDENTITY)));
     let [(_, server)] = &*all else { panic!("{all:?}") };
     let tls = server.chains[0].tls.as_ref().unwrap();
-    assert_eq!((&*tls.identity.instance, &*tls.client_roots.as_ref().unwrap().instance), ("mesh", "mesh"));
+    let Some(crate::model::TrustRoots::Provider(roots)) = &tls.client_roots else { panic!("{tls:?}") };
+    assert_eq!((&*tls.identity.instance, &*roots.instance), ("mesh", "mesh"));
     assert!(tls.require_client_certificate);
     assert_eq!(server.address, ADDRESS.parse().unwrap());
 }
