@@ -83,6 +83,11 @@ impl ListenerNames {
         Ok(template.replace(PLACEHOLDER, &encode_path(&target.name)).into())
     }
 
+    /// The one Listener of all targets, if the template names none in particular: then a target need not have a name.
+    pub fn for_any(&self) -> Option<Name> {
+        (!self.client_default.contains(PLACEHOLDER)).then(|| self.client_default.as_str().into())
+    }
+
     /// The Listener of a server that listens on `address`.
     ///
     /// # Errors

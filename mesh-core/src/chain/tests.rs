@@ -22,6 +22,8 @@ fn http() -> Arc<HttpConnection> {
         strip_trailing_host_dot: false,
         origin: Default::default(),
         underscores: Default::default(),
+        head: Default::default(),
+        upgrades: Vec::new(),
         client_cert: Default::default(),
         unsupported: Vec::new(),
     })

@@ -35,6 +35,8 @@ fn http(routes: RouteSource) -> HttpConnection {
         strip_trailing_host_dot: false,
         origin: Default::default(),
         underscores: Default::default(),
+        head: Default::default(),
+        upgrades: Vec::new(),
         client_cert: Default::default(),
         unsupported: Vec::new(),
     }

@@ -27,8 +27,8 @@ pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
 pub use header::{AppendAction, HeaderAppend, HeaderMutations, HeaderStep, HeaderSteps};
 pub use jwt::{ClaimHeader, JwksSource, JwtAuthn, JwtProvider, JwtRequirement, JwtRule, RemoteJwks, TokenHeader};
 pub use listener::{
-    ChainMatch, Cidr, ClientCertDetails, FilterChain, ForwardClientCert, ForwardClientCertMode, HttpConnection,
-    Listener, ListenerKind, OriginTrust, RouteSource, ServerListener, SourceType, Underscores,
+    ChainMatch, Cidr, ClientCertDetails, FilterChain, ForwardClientCert, ForwardClientCertMode, HeadRules,
+    HttpConnection, Listener, ListenerKind, OriginTrust, RouteSource, ServerListener, SourceType, Underscores,
 };
 pub use load::{EndpointMetric, LoadPolicy};
 pub use matcher::{

@@ -23,11 +23,13 @@ const TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout
 const PER_TRY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
 const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 const ALT_RESPONSE: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response");
+/// A name for Envoy's statistics, which we don't keep.
+const ALT_STAT_NAME: HeaderName = HeaderName::from_static("x-envoy-upstream-alt-stat-name");
 /// Not for us, but told anew by each hop that says it at all.
 const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// The headers that are for this hop alone.
-const OURS: [HeaderName; 10] = [
+const OURS: [HeaderName; 11] = [
     RETRY_ON,
     RETRY_GRPC_ON,
     MAX_RETRIES,
@@ -37,6 +39,7 @@ const OURS: [HeaderName; 10] = [
     PER_TRY_TIMEOUT,
     HEDGE,
     ALT_RESPONSE,
+    ALT_STAT_NAME,
     EXPECTED,
 ];
 

@@ -38,7 +38,7 @@ pub(crate) use listeners::Listeners;
 pub(crate) use load::Reporting;
 pub use load::{LoadRecorder, ServerLoad};
 pub use options::{InboundLimits, InboundOptions, OnServingChange};
-pub use serve::serve;
+pub use serve::{RequestBody, serve};
 pub use slot::{InboundSlot, ServingChange, ServingState};
 pub use split::{Bound, MeshIo, MeshListener, listen};
 
@@ -56,11 +56,4 @@ impl InboundFilters {
     pub fn of_server() -> Self {
         Self::standard().with(Arc::new(JwtAuthnFilterType::default())).with(Arc::new(RbacFilterType))
     }
-}
-
-/// The body of a request.
-pub type RequestBody = hyper::body::Incoming;
-
-pub(crate) fn request_body(body: hyper::body::Incoming) -> RequestBody {
-    body
 }

@@ -26,6 +26,10 @@ pub struct InboundOptions {
     pub on_change: OnServingChange,
     /// The HTTP filters that can be applied; fault injection, CORS and RBAC by default.
     pub filters: InboundFilters,
+    /// Upgrades that are let through though no `upgrade_configs` of the Listener allows them, by the name that stands in the
+    /// `upgrade` header, or in `:protocol`. None by default: as in Envoy, the Listener must say so. For an application that
+    /// serves `websocket` under a control plane that has no word on it.
+    pub upgrades: Vec<Box<str>>,
     /// What is said of this server's load with each response (gRFC A51), to callers that balance by it. None by default: nothing
     /// is, and requests carry no [`LoadRecorder`](super::LoadRecorder).
     pub load_reports: Option<ServerLoad>,
@@ -48,10 +52,11 @@ pub struct InboundLimits {
     pub handshake_timeout: Duration,
     /// How long the head of an HTTP/1 request may take: 30 s by default.
     pub header_timeout: Duration,
-    /// Headers of one HTTP/1 request: 100 by default, as Envoy.
+    /// Values of headers in one request, and of its trailers: 100 by default, as Envoy. In HTTP/2 the pseudo-headers count, and
+    /// so does each part of a cookie. `max_headers_count` of the Listener counts in its place.
     pub max_headers: usize,
-    /// Bytes of the buffer that HTTP/1 heads are read into, which may take a little more, and of an HTTP/2 header list: 60 KiB
-    /// by default, as Envoy.
+    /// Bytes of a request's head: 60 KiB by default, as Envoy. In HTTP/1 as it stands on the wire; in HTTP/2, and in trailers,
+    /// of names and values. `max_request_headers_kb` of the Listener counts in its place.
     pub max_header_bytes: u32,
     /// HTTP/2 streams of one connection at the same time: 1,024 by default, as Envoy.
     pub max_concurrent_streams: u32,
@@ -84,6 +89,7 @@ impl Default for InboundOptions {
             drain_grace: Duration::from_secs(10 * 60),
             on_change: Arc::new(log_change),
             filters: InboundFilters::of_server(),
+            upgrades: Vec::new(),
             load_reports: None,
             tls: Arc::new(NoTls),
             telemetry: None,
@@ -111,6 +117,7 @@ impl fmt::Debug for InboundOptions {
             .field("limits", &self.limits)
             .field("drain_grace", &self.drain_grace)
             .field("filters", &self.filters)
+            .field("upgrades", &self.upgrades)
             .field("load_reports", &self.load_reports)
             .field("tls", &self.tls)
             .finish_non_exhaustive()

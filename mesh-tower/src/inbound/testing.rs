@@ -7,9 +7,9 @@ use std::sync::Arc;
 use mesh_core::error::Error;
 use mesh_core::model::listener::EscapedSlashes;
 use mesh_core::model::{
-    Action, ChainMatch, Domain, DownstreamTls, FilterChain, ForwardClientCert, HeaderMutations, HttpConnection,
-    HttpFilter, Listener, ListenerKind, PathMatch, Route, RouteMatch, RouteSource, RouteTable, ServerListener,
-    VirtualHost,
+    Action, ChainMatch, Domain, DownstreamTls, FilterChain, ForwardClientCert, HeadRules, HeaderMutations,
+    HttpConnection, HttpFilter, Listener, ListenerKind, PathMatch, Route, RouteMatch, RouteSource, RouteTable,
+    ServerListener, VirtualHost,
 };
 use mesh_core::snapshot::ServerSnapshot;
 
@@ -27,6 +27,8 @@ pub(crate) fn http_connection() -> HttpConnection {
         strip_trailing_host_dot: false,
         origin: Default::default(),
         underscores: Default::default(),
+        head: Default::default(),
+        upgrades: Vec::new(),
         client_cert: Default::default(),
         unsupported: Vec::new(),
     }
@@ -102,6 +104,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<Arc<DownstreamTls>>,
     pub(crate) matches: ChainMatch,
     pub(crate) client_cert: ForwardClientCert,
+    pub(crate) upgrades: Vec<Box<str>>,
+    pub(crate) head: HeadRules,
     pub(crate) routes: Result<Arc<RouteTable>, Error>,
 }
 
@@ -113,13 +117,16 @@ impl Config {
             tls: None,
             matches: ChainMatch::default(),
             client_cert: ForwardClientCert::default(),
+            upgrades: Vec::new(),
+            head: HeadRules::default(),
             routes: Ok(everything()),
         }
     }
 
     pub(crate) fn build(self, version: u64) -> Arc<ServerSnapshot> {
         let base = http_connection();
-        let http = Arc::new(HttpConnection { filters: self.filters, client_cert: self.client_cert, ..base });
+        let Self { filters, client_cert, upgrades, head, .. } = self;
+        let http = Arc::new(HttpConnection { filters, client_cert, upgrades, head, ..base });
         let chain = Arc::new(FilterChain { name: "chain".into(), matches: self.matches, tls: self.tls, http });
         let server = Arc::new(ServerListener { address: self.address, chains: vec![chain], default_chain: None });
         let listener =

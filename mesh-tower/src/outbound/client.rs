@@ -209,6 +209,13 @@ fn normalize(request: &mut Request<MeshBody>, default: Option<&Authority>) -> Re
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     if parts.authority.is_none() {
         parts.authority = match host {
+            // Said, and empty: so it goes on, where the client has no host of its own to say.
+            Some(host) if host.is_empty() => {
+                if default.is_none() {
+                    request.headers_mut().insert(HOST, host);
+                }
+                default.cloned()
+            }
             Some(host) => Some(
                 Authority::try_from(host.as_bytes())
                     .map_err(|_| Error::new(Code::BAD_REQUEST, format!("the host header {host:?} is no authority")))?,

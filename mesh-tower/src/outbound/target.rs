@@ -147,11 +147,19 @@ impl Targets {
             self.touch(slot, now);
             return Ok(slot.clone());
         }
-        let name = Target::from_authority(authority, https)?.listener_name(&self.names)?;
+        let name = self.listener_of(authority, https)?;
         let slot = self.subscribe(&name)?;
         self.touch(&slot, now);
         self.remember(authority, https, &slot);
         Ok(slot)
+    }
+
+    /// An authority that is said to be empty names nobody; that is enough where all hosts have one Listener.
+    fn listener_of(&self, authority: &str, https: bool) -> Result<Name, Error> {
+        match self.names.for_any() {
+            Some(name) if authority.is_empty() => Ok(name),
+            _ => Target::from_authority(authority, https)?.listener_name(&self.names),
+        }
     }
 
     /// A target that stays.
@@ -309,6 +317,17 @@ mod tests {
             assert!(Arc::ptr_eq(&first, &find(other, false)), "{other}");
         }
         assert_eq!(&**find("reviews", true).listener(), "reviews:443", "https is another port");
+    }
+
+    #[test]
+    fn an_empty_authority_is_enough_where_all_hosts_have_one_listener() {
+        let watches = Arc::new(Watches::new(super::super::Signal::new()));
+        let mut names = ListenerNames::local();
+        names.set_client_default("everything");
+        let one = Targets::new(names, 8, IDLE, watches);
+        assert_eq!(&**one.find("", false, one.began).unwrap().listener(), "everything");
+        let many = targets(8);
+        assert_eq!(many.find("", false, many.began).unwrap_err().code(), Code::BAD_TARGET);
     }
 
     #[test]

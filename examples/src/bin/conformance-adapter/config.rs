@@ -28,7 +28,7 @@ const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v
 const SERVER_FILTERS: [&str; 2] = [".http.rbac.", ".http.jwt_authn."];
 
 /// Fields of a connection manager that speak of the downstream connection, or of how requests are read from it.
-const SERVER_FIELDS: [&str; 14] = [
+const SERVER_FIELDS: [&str; 18] = [
     "normalize_path",
     "merge_slashes",
     "path_with_escaped_slashes_action",
@@ -38,12 +38,19 @@ const SERVER_FIELDS: [&str; 14] = [
     "use_remote_address",
     "internal_address_config",
     "xff_num_trusted_hops",
+    "skip_xff_append",
+    "max_request_headers_kb",
+    "http_protocol_options",
+    "upgrade_configs",
     "stream_idle_timeout",
     "request_timeout",
     "request_headers_timeout",
     "forward_client_cert_details",
     "set_current_client_cert_details",
 ];
+
+/// The same, of its `common_http_protocol_options`.
+const SERVER_OPTIONS: [&str; 2] = ["headers_with_underscores_action", "max_headers_count"];
 
 const PROTOCOL_OPTIONS: &str = "common_http_protocol_options";
 
@@ -165,7 +172,7 @@ impl Case {
         merge(&mut manager, fields.filter(|(name, _)| SERVER_FIELDS.contains(&&**name) == server).collect());
         if let Some(Value::Object(mut options)) = self.0.get("hcm").and_then(|hcm| hcm.get(PROTOCOL_OPTIONS)).cloned() {
             // How headers are read from the wire is the server's; how long a stream may live, the client's.
-            options.retain(|name, _| (name == "headers_with_underscores_action") == server);
+            options.retain(|name, _| SERVER_OPTIONS.contains(&&**name) == server);
             manager[PROTOCOL_OPTIONS] = options.into();
         }
         manager

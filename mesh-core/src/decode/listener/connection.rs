@@ -12,7 +12,8 @@ use crate::decode::value::duration;
 use crate::decode::{Decoder, Side};
 use crate::model::listener::EscapedSlashes;
 use crate::model::{
-    ClientCertDetails, ForwardClientCert, ForwardClientCertMode, HttpConnection, OriginTrust, RouteSource, Underscores,
+    ClientCertDetails, ForwardClientCert, ForwardClientCertMode, HeadRules, HttpConnection, OriginTrust, RouteSource,
+    Underscores,
 };
 
 impl Decoder {
@@ -51,6 +52,8 @@ impl Decoder {
             strip_trailing_host_dot: value.strip_trailing_host_dot,
             origin: origin(value, at),
             underscores: underscores(value, &options_at),
+            head: head(value, at),
+            upgrades: upgrades(value, side, at),
             client_cert: client_cert(value, at),
             unsupported: Vec::new(),
         };
@@ -122,6 +125,42 @@ fn origin(value: &pb::HttpConnectionManager, at: &At<'_>) -> OriginTrust {
             ranges(&config.cidr_ranges, "cidr_ranges", &at.field("internal_address_config"))
         }),
     }
+}
+
+/// The most that Envoy takes for `max_request_headers_kb`.
+const MOST_KIB: u32 = 8192;
+
+fn head(value: &pb::HttpConnectionManager, at: &At<'_>) -> HeadRules {
+    let kib = value.max_request_headers_kb.as_ref().map(|kib| kib.value);
+    if kib.is_some_and(|kib| kib == 0 || kib > MOST_KIB) {
+        at.field("max_request_headers_kb").fault(format!("must be from 1 to {MOST_KIB}"));
+    }
+    let options = value.common_http_protocol_options.as_ref();
+    let max_headers = options.and_then(|options| options.max_headers_count.as_ref()).map(|count| count.value);
+    if max_headers == Some(0) {
+        at.field("common_http_protocol_options").field("max_headers_count").fault("must be at least 1");
+    }
+    HeadRules {
+        max_headers,
+        max_bytes: kib.map(|kib| kib.min(MOST_KIB) * 1024),
+        custom_methods: value.http_protocol_options.as_ref().is_some_and(|options| options.allow_custom_methods),
+    }
+}
+
+/// A client's requests are its application's own: what they ask to upgrade to is nobody else's business.
+fn upgrades(value: &pb::HttpConnectionManager, side: Side, at: &At<'_>) -> Vec<Box<str>> {
+    let mut types = Vec::new();
+    for (index, config) in value.upgrade_configs.iter().enumerate().filter(|_| side == Side::Server) {
+        if config.enabled.as_ref().is_some_and(|enabled| !enabled.value) {
+            continue;
+        }
+        if !config.filters.is_empty() {
+            // They are in place of the filters of other requests, authorization among them.
+            at.item("upgrade_configs", index).field("filters").fault("are not supported");
+        }
+        types.push(config.upgrade_type.as_str().into());
+    }
+    types
 }
 
 fn client_cert(value: &pb::HttpConnectionManager, at: &At<'_>) -> ForwardClientCert {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as pb;
 use envoy_types::pb::envoy::config::route::v3 as route;
-use hcm::http_connection_manager::{RouteSpecifier, StripPortMode};
+use hcm::http_connection_manager::{RouteSpecifier, StripPortMode, UpgradeConfig};
 
 use super::*;
 use crate::model::listener::EscapedSlashes;
-use crate::model::{HttpConnection, Listener, ListenerKind, RouteSource, SourceType, Underscores};
+use crate::model::{HeadRules, HttpConnection, Listener, ListenerKind, RouteSource, SourceType, Underscores};
 use crate::resource::LISTENER;
 
 fn client(manager: &hcm::HttpConnectionManager) -> pb::Listener {
@@ -202,6 +202,36 @@ fn a_connection_manager_becomes_what_it_says() {
             here("stream_idle_timeout", "LeftOut"),
         ]
     );
+}
+
+#[test]
+fn a_server_hears_what_heads_and_upgrades_may_be() {
+    let listener: Arc<Listener> = server_manager().value(|manager| {
+        manager.max_request_headers_kb = u32_value(8192);
+        manager.common_http_protocol_options.get_or_insert_default().max_headers_count = u32_value(1);
+        manager.http_protocol_options.get_or_insert_default().allow_custom_methods = true;
+        manager.upgrade_configs =
+            vec![upgrade("websocket", None), upgrade("off", Some(false)), upgrade("on", Some(true))];
+    });
+    let http = connection(&listener);
+    let head = HeadRules { max_headers: Some(1), max_bytes: Some(8192 * 1024), custom_methods: true };
+    assert_eq!((http.head, http.upgrades.join(" ").as_str()), (head, "websocket on"));
+    server_manager().refuses(&[
+        (0, "max_request_headers_kb", |manager| manager.max_request_headers_kb = u32_value(0)),
+        (0, "max_request_headers_kb", |manager| manager.max_request_headers_kb = u32_value(8193)),
+        (0, "common_http_protocol_options.max_headers_count", |manager| {
+            manager.common_http_protocol_options.get_or_insert_default().max_headers_count = u32_value(0);
+        }),
+        (0, "upgrade_configs[0].filters", |manager| {
+            let filters = vec![hcm::HttpFilter::default()];
+            manager.upgrade_configs = vec![UpgradeConfig { filters, ..upgrade("x", None) }];
+        }),
+    ]);
+}
+
+fn upgrade(name: &str, enabled: Option<bool>) -> UpgradeConfig {
+    let enabled = enabled.and_then(bool_value);
+    UpgradeConfig { upgrade_type: name.to_owned(), filters: Vec::new(), enabled }
 }
 
 /// gRFC A36.

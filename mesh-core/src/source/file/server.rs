@@ -51,7 +51,7 @@ impl Servers {
     }
 }
 
-/// A Listener whose server takes every request.
+/// A Listener whose server takes every request, and WebSockets, as gateways do.
 fn listener(address: SocketAddr, socket: Option<Value>) -> Value {
     let name = ListenerNames::local().for_server(address).expect("the local names have a template for servers");
     let route = json!({"match": {"prefix": ""}, "non_forwarding_action": {}});
@@ -62,6 +62,7 @@ fn listener(address: SocketAddr, socket: Option<Value>) -> Value {
                 "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                 "stat_prefix": name.to_string(),
                 "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+                "upgrade_configs": [{"upgrade_type": "websocket"}],
                 "http_filters": [{
                     "name": "envoy.filters.http.router",
                     "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},

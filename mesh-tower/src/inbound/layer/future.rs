@@ -17,6 +17,7 @@ use tower_service::Service;
 
 use crate::filter::{FilterRun, Pace};
 use crate::inbound::BoxError;
+use crate::inbound::normalize::Asked;
 use crate::inbound::{Reporting, RequestFacts};
 use crate::observe::ServedObserver;
 use crate::reply::{Reply, ReplyBody};
@@ -31,6 +32,9 @@ where
     stage: Stage<S, B, S::Future>,
     run: Option<FilterRun<RequestFacts>>,
     version: Version,
+    /// What the connection was asked to become. It ends with any answer that does not grant it: nobody has looked at what comes
+    /// after such a request.
+    asked: Option<Asked>,
     served: Option<ServedObserver>,
     report: Option<Reporting>,
     grpc: bool,
@@ -52,9 +56,13 @@ impl<S, B> InboundFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn refused(error: &Error, grpc: bool, served: Option<ServedObserver>) -> Self {
-        let reply = Some(Reply::of(error).into_response(grpc));
-        Self { stage: Stage::Reply(reply), run: None, version: Version::HTTP_2, served, report: None, grpc }
+    pub(super) fn refused(reply: Reply, grpc: bool, served: Option<ServedObserver>) -> Self {
+        let stage = Stage::Reply(Some(reply.into_response(grpc)));
+        Self { stage, run: None, version: Version::HTTP_2, asked: None, served, report: None, grpc }
+    }
+
+    pub(super) fn asking(self, asked: Option<Asked>) -> Self {
+        Self { asked, ..self }
     }
 
     pub(super) fn admitted(
@@ -72,7 +80,7 @@ where
             let (head, body) = request.into_parts();
             Stage::Filter { head: Some(Box::new(head)), body: Some(body), service: Some(service) }
         };
-        Self { stage, run: Some(run), version, served, report, grpc }
+        Self { stage, run: Some(run), version, asked: None, served, report, grpc }
     }
 }
 
@@ -103,6 +111,9 @@ where
             Some(run) => finish(run, *this.version, *this.grpc, response),
             None => response,
         };
+        if this.asked.is_some_and(|asked| !asked.is_granted(response.status())) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(report) = this.report.take() {
             report.attach(&mut response, *this.grpc);
         }

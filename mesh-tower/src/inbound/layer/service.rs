@@ -17,7 +17,7 @@ use super::InboundFuture;
 use crate::filter::FilterRun;
 use crate::inbound::BoxError;
 use crate::inbound::identify::PeerInfo;
-use crate::inbound::normalize::normalize;
+use crate::inbound::normalize::{Asked, Refusal, normalize};
 use crate::inbound::slot::InboundSlot;
 use crate::inbound::split::Half;
 use crate::inbound::{Reporting, RequestFacts};
@@ -57,6 +57,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let mut served = self.observe(&parts);
+        let asked = Asked::of(&parts);
         match self.admit(&mut parts) {
             Ok(run) => {
                 if let Some(served) = &mut served {
@@ -66,11 +67,13 @@ where
                 if let Some(report) = &report {
                     parts.extensions.insert(report.recorder());
                 }
-                InboundFuture::admitted(self.inner.clone(), Request::from_parts(parts, body), run, served, report)
+                let request = Request::from_parts(parts, body);
+                InboundFuture::admitted(self.inner.clone(), request, run, served, report).asking(asked)
             }
-            Err(error) => {
-                tracing::debug!(target: "mesh", "refused {} {}: {error}", parts.method, parts.uri.path());
-                InboundFuture::refused(&error, is_grpc(&parts.headers), served)
+            Err(refusal) => {
+                let Refusal { why, reply } = *refusal;
+                tracing::debug!(target: "mesh", "refused {} {}: {why}", parts.method, parts.uri.path());
+                InboundFuture::refused(reply, is_grpc(&parts.headers), served).asking(asked)
             }
         }
     }
@@ -91,7 +94,7 @@ impl<S> InboundService<S> {
         }))
     }
 
-    fn admit(&self, parts: &mut request::Parts) -> Result<FilterRun<RequestFacts>, Error> {
+    fn admit(&self, parts: &mut request::Parts) -> Result<FilterRun<RequestFacts>, Box<Refusal>> {
         let peer = self.identify(&mut parts.extensions)?;
         show_identity(&peer, &mut parts.extensions);
         let connection = peer.connection();

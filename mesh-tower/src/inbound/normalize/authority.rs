@@ -2,7 +2,7 @@
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Uri, Version, request};
+use http::{HeaderValue, Method, Uri, Version, request};
 use mesh_core::error::Error;
 use mesh_core::model::HttpConnection;
 
@@ -32,6 +32,9 @@ pub(super) fn normalize(request: &mut request::Parts, http: &HttpConnection, por
         }
         (None, None) => return Err(bad("the request has neither :authority nor host")),
     };
+    if request.uri.path_and_query().is_some() && request.method != Method::CONNECT {
+        check_scheme(request)?;
+    }
     if said.as_str().contains('@') {
         return Err(bad("the authority holds user information"));
     }
@@ -43,6 +46,18 @@ pub(super) fn normalize(request: &mut request::Parts, http: &HttpConnection, por
     let host = HeaderValue::try_from(authority.as_str()).map_err(|_| bad("the host header is not an authority"))?;
     request.headers.insert(HOST, host);
     if request.uri.authority().is_some() { set_authority(request, authority) } else { Ok(()) }
+}
+
+/// A request to another scheme is for another kind of server. In HTTP/2 no reader takes it for a part of the path.
+fn check_scheme(request: &request::Parts) -> Result<(), Error> {
+    match (request.version, request.uri.scheme()) {
+        (Version::HTTP_2, Some(scheme)) if scheme.as_str().is_empty() => Err(bad("the request's :scheme is empty")),
+        (Version::HTTP_2, _) => Ok(()),
+        (_, Some(scheme)) if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS => {
+            Err(bad("the request's target has a scheme that is neither http nor https"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn set_authority(request: &mut request::Parts, authority: Authority) -> Result<(), Error> {
@@ -64,7 +79,8 @@ fn strip(authority: &Authority, http: &HttpConnection, port: u16) -> Result<Auth
     let text = authority.as_str();
     let (mut host, mut rest) = split_port(text);
     if let Some(said) = rest
-        && (http.strip_any_host_port || http.strip_matching_host_port && said.parse() == Ok(port))
+        && let Ok(said) = said.parse::<u32>()
+        && (http.strip_any_host_port || http.strip_matching_host_port && said == u32::from(port))
     {
         rest = None;
     }
@@ -116,6 +132,7 @@ mod tests {
             (Version::HTTP_2, "http://a.test/x", &["b.test", "c.test"], None),
             (Version::HTTP_11, "/x", &["b.test"], Some("b.test")),
             (Version::HTTP_11, "http://a.test/x", &["b.test"], Some("a.test")),
+            (Version::HTTP_11, "ftp://a.test/x", &["a.test"], None),
             (Version::HTTP_11, "/x", &[], None),
             (Version::HTTP_11, "/x", &["b.test", "c.test"], None),
             (Version::HTTP_11, "/x", &["b.test, c.test"], None),
@@ -149,6 +166,8 @@ mod tests {
             (&any, "a.test:99", "a.test"),
             (&any, "[::1]:99", "[::1]"),
             (&any, "[::1]", "[::1]"),
+            // What is no port is not stripped, as in Envoy: it stays in sight.
+            (&any, "a.test:", "a.test:"),
             (&matching, "a.test:99", "a.test:99"),
             (&matching, "a.test:8080", "a.test"),
             (&dot, "a.test.:99", "a.test:99"),

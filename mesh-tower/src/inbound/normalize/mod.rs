@@ -2,9 +2,13 @@
 //!
 //! What is ambiguous is refused here: two readers that disagree about a request are how authorization is got around.
 
-mod authority;
-mod client_cert;
+mod refusal;
+mod head;
+mod hop;
 mod origin;
+mod own_address;
+mod client_cert;
+mod authority;
 mod path;
 
 use http::request;
@@ -13,15 +17,26 @@ use mesh_core::model::HttpConnection;
 
 use super::identify::PeerInfo;
 pub(crate) use authority::authority_of;
+pub(crate) use head::Limits;
+pub(crate) use hop::Asked;
+pub(crate) use refusal::Refusal;
 
-/// Brings a request into shape, or says why the client is answered 400.
-pub(crate) fn normalize(request: &mut request::Parts, http: &HttpConnection, peer: &PeerInfo) -> Result<(), Error> {
+/// Brings a request into shape, or says what the client is answered in the application's place.
+pub(crate) fn normalize(
+    request: &mut request::Parts,
+    http: &HttpConnection,
+    peer: &PeerInfo,
+) -> Result<(), Box<Refusal>> {
+    let options = peer.connection().slot.options();
+    head::check(request, http, Limits::of(&options.limits, http))?;
+    // Before anything is written: a client can have headers taken out that it names, and not ours.
+    hop::normalize(request, &[&http.upgrades, &options.upgrades])?;
     origin::normalize(request, http, peer.remote_addr(), peer.is_tls())?;
     client_cert::normalize(&mut request.headers, http.client_cert, peer.client());
     authority::normalize(request, http, peer.local_addr().port())?;
     path::normalize(request, http)
 }
 
-fn bad(why: &str) -> Error {
+fn bad(why: impl Into<String>) -> Error {
     Error::new(Code::BAD_CLIENT, why)
 }

@@ -1,24 +1,21 @@
 //! Where a request comes from, as its headers may and may not say: Envoy's sanitizing of `x-forwarded-*` and `x-envoy-*`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, request};
 use mesh_core::error::Error;
 use mesh_core::model::{HttpConnection, OriginTrust, Underscores};
 use mesh_core::policy::origin::client_address;
 use mesh_core::policy::steering;
 
 use super::bad;
+use super::own_address::own_address;
 use crate::outbound::InternalCaller;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// What an external request may say nothing of, beside the steering headers.
 const NOT_FROM_OUTSIDE: [HeaderName; 3] = [
@@ -44,9 +41,6 @@ pub(super) fn normalize(
     secure: bool,
 ) -> Result<(), Error> {
     underscores(&mut request.headers, http.underscores)?;
-    if request.version != Version::HTTP_2 {
-        end_of_hop(&mut request.headers);
-    }
     // A mark that somebody else has put there proves nothing.
     request.extensions.remove::<InternalCaller>();
     let headers = &mut request.headers;
@@ -55,6 +49,7 @@ pub(super) fn normalize(
         return Ok(());
     }
     headers.remove(INTERNAL);
+    join(headers, None);
     if http.origin.is_internal(client.ip(), headers.contains_key(FORWARDED_FOR)) {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
         request.extensions.insert(InternalCaller);
@@ -65,7 +60,7 @@ pub(super) fn normalize(
         let scheme = HeaderValue::from_static(if secure { "https" } else { "http" });
         request.headers.insert(FORWARDED_PROTO, scheme);
         if !http.origin.skip_xff_append {
-            forwarded_for(&mut request.headers, client.ip());
+            join(&mut request.headers, Some(address_of(client.ip())));
         }
     }
     Ok(())
@@ -84,15 +79,28 @@ fn sanitize(headers: &mut HeaderMap, origin: &OriginTrust, client: IpAddr) {
     }
 }
 
-fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
-    let said = headers.get(FORWARDED_FOR).filter(|said| !said.is_empty());
-    let joined = match said {
-        Some(said) => [said.as_bytes(), b",", client.to_string().as_bytes()].concat(),
-        None => client.to_string().into_bytes(),
-    };
-    // A header value, a comma and an address are a header value.
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+/// Brings the addresses of all hops into one header, and adds `last` to them. Several headers are one list, and whoever reads
+/// only the first would believe what a client wrote before the proxies did.
+fn join(headers: &mut HeaderMap, last: Option<IpAddr>) {
+    let mut said = headers.get_all(FORWARDED_FOR).iter();
+    if last.is_none() && (said.next().is_none() || said.next().is_none()) {
+        return;
+    }
+    let mut all: Vec<Vec<u8>> = headers.get_all(FORWARDED_FOR).iter().map(|value| value.as_bytes().to_vec()).collect();
+    all.retain(|value| !value.is_empty());
+    all.extend(last.map(|last| last.to_string().into_bytes()));
+    // Values of headers, commas and an address are the value of a header.
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b","[..])) {
         headers.insert(FORWARDED_FOR, joined);
+    }
+}
+
+/// What is written down of a client. One on this machine, by its loopback address, is this machine: the next hop is to be told
+/// an address that means something there, too.
+fn address_of(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST) => own_address(),
+        other => other,
     }
 }
 
@@ -107,19 +115,6 @@ fn underscores(headers: &mut HeaderMap, action: Underscores) -> Result<(), Error
             found.iter().for_each(|name| while headers.remove(name).is_some() {});
             Ok(())
         }
-    }
-}
-
-/// What HTTP/1 says about this connection is not for whoever the request is passed on to. Upgrades are the application's,
-/// except the one to HTTP/2, which nobody here speaks that way.
-fn end_of_hop(headers: &mut HeaderMap) {
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    let upgrade = headers.get(UPGRADE);
-    if upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"h2c")) {
-        headers.remove(UPGRADE);
-        headers.remove(HTTP2_SETTINGS);
-        headers.remove(CONNECTION);
     }
 }
 
@@ -200,10 +195,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_the_connection_ends_here() {
-        let http = http_connection();
-        assert!(lines(&http, &[("proxy-connection", "keep-alive"), ("keep-alive", "timeout=5")]).is_empty());
-        assert!(lines(&http, &[("upgrade", "h2c"), ("connection", "upgrade"), ("http2-settings", "A")]).is_empty());
-        assert_eq!(lines(&http, &[("upgrade", "websocket"), ("connection", "upgrade")]).len(), 2);
+    fn several_headers_of_hops_are_one_list() {
+        let two = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", ""), ("x-forwarded-for", "2.2.2.2, 3.3.3.3")];
+        assert_eq!(lines(&http_connection(), &two), ["x-forwarded-for: 1.1.1.1,2.2.2.2, 3.3.3.3"]);
+        let forwarded = run(&edge(&[]), &two).unwrap().headers["x-forwarded-for"].clone();
+        assert_eq!(forwarded, "1.1.1.1,2.2.2.2, 3.3.3.3,10.1.2.3");
+    }
+
+    #[test]
+    fn a_client_on_this_machine_is_written_down_as_this_machine() {
+        for client in ["127.0.0.1", "::1"] {
+            assert_eq!(address_of(client.parse().unwrap()), own_address());
+        }
+        for client in ["127.0.0.2", "10.1.1.1", "2001:db8::1"] {
+            assert_eq!(address_of(client.parse().unwrap()).to_string(), client);
+        }
     }
 }

@@ -3,24 +3,33 @@
 use std::fmt::Write;
 
 use http::uri::PathAndQuery;
-use http::{Method, Uri, request};
+use http::{Method, Uri, Version, request};
 use mesh_core::error::Error;
 use mesh_core::model::HttpConnection;
 use mesh_core::model::listener::EscapedSlashes;
+use mesh_core::route::facts::is_grpc;
 
-use super::bad;
+use super::{Refusal, bad};
 
 /// Checks the path, then applies `path_with_escaped_slashes_action`, `normalize_path` and `merge_slashes`, in Envoy's order.
-pub(super) fn normalize(request: &mut request::Parts, http: &HttpConnection) -> Result<(), Error> {
+pub(super) fn normalize(request: &mut request::Parts, http: &HttpConnection) -> Result<(), Box<Refusal>> {
     let Some(path) = request.uri.path_and_query().filter(|path| !path.as_str().is_empty()) else {
-        return if request.method == Method::CONNECT { Ok(()) } else { Err(bad("the request has no path")) };
+        return if request.method == Method::CONNECT { Ok(()) } else { Err(bad("the request has no path").into()) };
     };
+    if request.method == Method::CONNECT && request.version != Version::HTTP_2 {
+        return Err(bad("CONNECT takes an authority, and no path").into());
+    }
     check(path)?;
-    let Some(rewritten) = rewrite(path.path(), http)? else { return Ok(()) };
+    let Some(Rewritten { path: rewritten, redirect }) = rewrite(path.path(), http)? else { return Ok(()) };
     let whole = match path.query() {
         Some(query) => format!("{rewritten}?{query}"),
         None => rewritten,
     };
+    if redirect {
+        // A gRPC client knows no redirects, and would take one for a broken server.
+        let grpc = is_grpc(&request.headers);
+        return Err(if grpc { bad("the path holds an escaped slash").into() } else { Refusal::redirect(&whole) });
+    }
     let mut parts = std::mem::take(&mut request.uri).into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(whole).map_err(|_| bad("the path is not valid"))?);
     request.uri = Uri::from_parts(parts).map_err(|_| bad("the path is not valid"))?;
@@ -39,26 +48,37 @@ fn check(path: &PathAndQuery) -> Result<(), Error> {
     Ok(())
 }
 
+/// A path as the Listener wants it.
+struct Rewritten {
+    path: String,
+    /// The client is to ask for it itself.
+    redirect: bool,
+}
+
 /// The path as the Listener wants it; None: as it is.
-fn rewrite(path: &str, http: &HttpConnection) -> Result<Option<String>, Error> {
+fn rewrite(path: &str, http: &HttpConnection) -> Result<Option<Rewritten>, Error> {
     let mut new = None;
+    let mut redirect = false;
     if http.escaped_slashes != EscapedSlashes::Keep
         && let Some(unescaped) = unescape_slashes(path)
     {
-        if http.escaped_slashes != EscapedSlashes::UnescapeAndForward {
-            // A redirect to the unescaped path is not built: the request is refused instead.
+        if http.escaped_slashes == EscapedSlashes::Reject {
             return Err(bad("the path holds an escaped slash"));
         }
+        redirect = http.escaped_slashes == EscapedSlashes::UnescapeAndRedirect;
         new = Some(unescaped);
     }
     if http.normalize_path {
+        if path.contains("%00") {
+            return Err(bad("the path holds an escaped NUL, at which some readers stop"));
+        }
         new = canonical(new.as_deref().unwrap_or(path)).or(new);
         new = resolve_dots(new.as_deref().unwrap_or(path)).or(new);
     }
     if http.merge_slashes {
         new = merge_slashes(new.as_deref().unwrap_or(path)).or(new);
     }
-    Ok(new)
+    Ok(new.map(|path| Rewritten { path, redirect }))
 }
 
 /// `%2F` and `%5C` as what they stand for; None when there are none.
@@ -147,17 +167,14 @@ fn dots(segment: &str) -> Option<bool> {
     }
 }
 
+/// A path of slashes alone keeps two, as in Envoy.
 fn merge_slashes(path: &str) -> Option<String> {
     if !path.contains("//") {
         return None;
     }
-    let mut out = String::with_capacity(path.len());
-    for character in path.chars() {
-        if character != '/' || !out.ends_with('/') {
-            out.push(character);
-        }
-    }
-    Some(out)
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let end = if path.ends_with('/') { "/" } else { "" };
+    Some(format!("/{}{end}", segments.join("/")))
 }
 
 #[cfg(test)]
@@ -165,7 +182,7 @@ mod tests {
     use super::*;
     use crate::inbound::testing::http_connection;
 
-    fn run(uri: &str, http: &HttpConnection) -> Result<String, Error> {
+    fn run(uri: &str, http: &HttpConnection) -> Result<String, Box<Refusal>> {
         // What the `http` crate does not take does not get here.
         let request = http::Request::builder().uri(uri).body(()).map_err(|_| bad("not a URI"))?;
         let (mut parts, ()) = request.into_parts();
@@ -210,6 +227,10 @@ mod tests {
             (&dots, "/a/.", Some("/a/")),
             (&dots, "/", Some("/")),
             (&merge, "//a///b/", Some("/a/b/")),
+            (&merge, "///", Some("//")),
+            (&keep, "/a%00b", Some("/a%00b")),
+            (&dots, "/a%00b", None),
+            (&dots, "/a?%00", Some("/a?%00")),
             (&both, "/a//../b", Some("/a/b")),
             (&reject, "/a%2fb", None),
             (&reject, "/a%5Cb", None),
@@ -220,5 +241,36 @@ mod tests {
         for (http, uri, want) in rows {
             assert_eq!(run(uri, http).ok().as_deref(), want, "{uri}");
         }
+    }
+
+    #[test]
+    fn a_client_is_sent_to_the_path_without_escaped_slashes() {
+        let http = HttpConnection {
+            escaped_slashes: EscapedSlashes::UnescapeAndRedirect,
+            normalize_path: true,
+            merge_slashes: true,
+            ..http_connection()
+        };
+        let answer = |uri: &str, kind: &str| {
+            let request = http::Request::builder().uri(uri).header("content-type", kind).body(()).unwrap();
+            normalize(&mut request.into_parts().0, &http).map_err(|refusal| {
+                let to = refusal.reply.headers.get("location").map(|to| to.to_str().unwrap().to_owned());
+                (refusal.reply.status.as_u16(), to)
+            })
+        };
+        let to = |path: &str| Err((307, Some(path.to_owned())));
+        assert_eq!(answer("/a%2F..%5cb?q=%2f", "text/plain"), to("/b?q=%2f"));
+        assert_eq!(answer("/a%2fb", "application/grpc-web"), to("/a/b"));
+        assert_eq!(answer("/a%2fb", "application/grpc"), Err((400, None)), "a gRPC client knows no redirects");
+        assert_eq!(answer("/a/../b", "text/plain"), Ok(()), "for what is not escaped nobody is sent away");
+    }
+
+    #[test]
+    fn connect_has_no_path_in_http1() {
+        let run = |version| {
+            let request = http::Request::connect("/x").version(version).body(()).unwrap();
+            normalize(&mut request.into_parts().0, &http_connection()).is_ok()
+        };
+        assert!(!run(Version::HTTP_11) && run(Version::HTTP_2));
     }
 }

@@ -11,13 +11,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
 
-use super::Heads;
 use super::handler::Handler;
+use super::{Heads, RequestBody};
+use crate::inbound::BoxError;
 use crate::inbound::accept::Deliver;
 use crate::inbound::identify::PeerInfo;
+use crate::inbound::normalize::Limits;
 use crate::inbound::options::InboundLimits;
 use crate::inbound::split::MeshIo;
-use crate::inbound::{BoxError, RequestBody};
 use crate::io::BoxStream;
 
 /// The length of HTTP/2's preface: until so much has come, nobody knows which HTTP it is. No HTTP/1.1 request is shorter.
@@ -47,10 +48,10 @@ where
         drop(handshake);
         let slot = peer.connection().slot.clone();
         let limits = &slot.options().limits;
-        let heads = Heads::default();
-        let service = Handler::new(self.app, slot.clone(), peer.clone(), heads.clone());
-        let builder = builder(limits);
-        let io = TokioIo::new(MeshIo::plain(io, peer.clone(), heads));
+        let of_head = Limits::of(limits, &peer.connection().chain.chain.http);
+        let service = Handler::new(self.app, slot.clone(), peer.clone(), of_head);
+        let builder = builder(limits, of_head);
+        let io = TokioIo::new(MeshIo::plain(io, peer.clone(), Heads::new()));
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut ending = pin!(ending(&peer, slot.options().drain_grace));
         let mut silent = pin!(silent(&peer, limits.handshake_timeout));
@@ -100,19 +101,23 @@ async fn silent(peer: &PeerInfo, limit: Duration) {
     }
 }
 
-fn builder(limits: &InboundLimits) -> Builder<TokioExecutor> {
+/// Heads are counted exactly where requests are normalised. Here they are bounded by what it takes to count them: HTTP/1's by a
+/// buffer with room for spaces that need not be there, HTTP/2's by its own way to count, 32 bytes more for each header.
+fn builder(limits: &InboundLimits, head: Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
+    let room = head.bytes.saturating_add(SMALLEST_BUFFER);
+    let counted = head.headers.saturating_add(1).saturating_mul(32).saturating_add(head.bytes);
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.max_headers)
-        .max_buf_size(usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX).max(SMALLEST_BUFFER));
+        .max_headers(head.headers)
+        .max_buf_size(room);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_concurrent_streams)
-        .max_header_list_size(limits.max_header_bytes)
+        .max_header_list_size(u32::try_from(counted).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout)
         .enable_connect_protocol();

@@ -4,29 +4,28 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::UPGRADE;
 use http::{Request, Response};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use tower_service::Service;
 
-use super::Heads;
+use super::RequestBody;
+use crate::inbound::BoxError;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::layer::{InboundFuture, InboundService};
+use crate::inbound::normalize::Limits;
 use crate::inbound::slot::InboundSlot;
-use crate::inbound::{BoxError, RequestBody};
 use crate::reply::ReplyBody;
 
 /// The service of one connection.
 pub(super) struct Handler<S> {
     peer: PeerInfo,
-    heads: Heads,
+    limits: Limits,
     service: InboundService<S>,
 }
 
 impl<S> Handler<S> {
-    pub(super) fn new(app: S, slot: Arc<InboundSlot>, peer: PeerInfo, heads: Heads) -> Self {
-        Self { service: InboundService::new(app, slot, None), peer, heads }
+    pub(super) fn new(app: S, slot: Arc<InboundSlot>, peer: PeerInfo, limits: Limits) -> Self {
+        Self { service: InboundService::new(app, slot, None), peer, limits }
     }
 }
 
@@ -42,10 +41,7 @@ where
     type Future = InboundFuture<S, RequestBody>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        if !request.body().is_end_stream() || request.headers().contains_key(UPGRADE) {
-            self.heads.mix();
-        }
-        let mut request = request.map(crate::inbound::request_body);
+        let mut request = request.map(|body| RequestBody::new(body, self.limits));
         request.extensions_mut().insert(self.peer.clone());
         self.service.clone().call(request)
     }

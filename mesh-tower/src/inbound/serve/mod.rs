@@ -1,8 +1,9 @@
 //! The safe one-liner: a server that owns its connections, so that it can drain each of them.
 
+mod heads;
 mod connection;
+mod body;
 mod handler;
-mod target;
 
 use std::sync::Arc;
 
@@ -10,12 +11,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
+use super::BoxError;
 use super::accept::{Acceptor, InboundListener, run};
 use super::slot::InboundSlot;
-use super::{BoxError, RequestBody};
+pub use body::RequestBody;
 use connection::Http;
 pub(crate) use connection::ending;
-pub(crate) use target::{Heads, refuse_fragment};
+pub(crate) use heads::Heads;
 
 /// Serves `app` on what `listener` accepts, under the configuration of `slot`: HTTP/1.1 and HTTP/2, with or without TLS as
 /// the filter chain of each connection says.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Half;
 use super::gate::Gate;
 use crate::inbound::identify::PeerInfo;
-use crate::inbound::serve::{Heads, refuse_fragment};
+use crate::inbound::serve::Heads;
 use crate::io::BoxStream;
 
 /// How many bytes are counted: enough to know which HTTP it is.
@@ -25,7 +25,7 @@ pub struct MeshIo {
     io: BoxStream,
     peer: PeerInfo,
     counted: usize,
-    /// Where the mesh itself serves: whether the next bytes begin a request.
+    /// Where the mesh itself serves: what follows the heads of requests.
     heads: Option<Heads>,
     gate: Option<(Gate, Arc<Half>)>,
     kill: Option<oneshot::Receiver<()>>,
@@ -116,8 +116,8 @@ impl AsyncRead for MeshIo {
         let before = to.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, to);
         self.count(to.filled().len() - before);
-        if self.heads.as_ref().is_some_and(Heads::only) {
-            refuse_fragment(&mut to.filled_mut()[before..]);
+        if let Some(heads) = &mut self.heads {
+            heads.read(&mut to.filled_mut()[before..]);
         }
         polled
     }

@@ -2,12 +2,14 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh_core::model::HeadRules;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -55,7 +57,7 @@ async fn app(mut request: Request<RequestBody>) -> Result<Response<AnyBody>, Box
 
 async fn started() -> std::sync::Arc<InboundSlot> {
     let (listener, slot) = bound(InboundOptions::default()).await;
-    slot.apply(Config::new(slot.address()).build(1));
+    slot.apply(Config { upgrades: vec!["test".into()], ..Config::new(slot.address()) }.build(1));
     tokio::spawn(serve(slot.clone(), listener, tower::service_fn(app)));
     slot
 }
@@ -134,4 +136,84 @@ async fn an_upgrade_passes() {
     let mut said = [0; 4];
     raw.read_exact(&mut said).await.unwrap();
     assert_eq!(&said, b"ping");
+}
+
+/// What a client gets for `bytes`, until the server closes or is silent.
+async fn raw(slot: &InboundSlot, bytes: &[u8]) -> String {
+    let mut raw = TcpStream::connect(slot.address()).await.unwrap();
+    raw.write_all(bytes).await.unwrap();
+    let mut said = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_millis(500), raw.read_to_end(&mut said)).await;
+    String::from_utf8(said).unwrap()
+}
+
+#[tokio::test]
+async fn an_upgrade_that_nobody_allows_is_refused_and_ends_the_connection() {
+    let slot = started().await;
+    let next = "GET /next HTTP/1.1\r\nhost: a.test\r\n\r\n";
+    let refused =
+        format!("GET /upgrade HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n{next}");
+    let answer = raw(&slot, refused.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "what follows is nobody's: {answer}");
+    // One that is allowed, and that the application does not grant.
+    let ignored = format!("GET /plain HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: test\r\n\r\n{next}");
+    let answer = raw(&slot, ignored.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_that_two_readers_could_cut_differently_is_refused() {
+    let slot = started().await;
+    let chunked = "transfer-encoding: chunked\r\n";
+    for (headers, body) in [
+        (format!("{chunked}content-length: 3\r\n"), "0\r\n\r\n"),
+        (format!("content-length: 3\r\n{chunked}"), "0\r\n\r\n"),
+        ("content-length: 0\r\ncontent-length: 0\r\n".to_owned(), ""),
+        (format!("{chunked}{chunked}"), "0\r\n\r\n"),
+    ] {
+        // As the second request of a connection, too, after one with a body.
+        for before in ["", "POST /plain HTTP/1.1\r\nhost: a.test\r\ncontent-length: 1\r\n\r\nx"] {
+            let answer =
+                raw(&slot, format!("{before}POST /plain HTTP/1.1\r\nhost: a.test\r\n{headers}\r\n{body}").as_bytes())
+                    .await;
+            let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|rest| &rest[..3]).collect();
+            assert_eq!(statuses.last(), Some(&"400"), "{before:?} {headers:?}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn heads_and_trailers_have_limits_which_the_listener_says() {
+    let (listener, slot) = bound(InboundOptions::default()).await;
+    let head = HeadRules { max_headers: Some(8), max_bytes: Some(1024), custom_methods: false };
+    slot.apply(Config { head, ..Config::new(slot.address()) }.build(1));
+    tokio::spawn(serve(slot.clone(), listener, tower::service_fn(app)));
+    for (lines, status) in [(7, "200"), (8, "431")] {
+        let more = "x: y\r\n".repeat(lines);
+        let answer = raw(&slot, format!("GET / HTTP/1.1\r\nhost: a\r\n{more}\r\n").as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lines}: {answer}");
+    }
+    // `GET / HTTP/1.1`, `host: a`, `x: ` and the empty line are 16 + 9 + 5 + 2 bytes.
+    for (length, status) in [(1024 - 32, "200"), (1024 - 31, "431")] {
+        let long = "y".repeat(length);
+        let answer = raw(&slot, format!("GET / HTTP/1.1\r\nhost: a\r\nx: {long}\r\n\r\n").as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{length}: {answer}");
+    }
+    let mut client = http2(&slot).await;
+    for (length, whole) in [(1000, true), (1024, false)] {
+        let (sender, request) = request("/echo");
+        let body = client.send_request(request).await.unwrap().into_body();
+        let value = HeaderValue::try_from("y".repeat(length)).unwrap();
+        let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("x-end"), value)]);
+        sender.send(Frame::trailers(trailers)).await.unwrap();
+        drop(sender);
+        assert_eq!(body.collect().await.is_ok(), whole, "{length}");
+    }
+    let many = (0..4).fold(Request::get("http://a.test/"), |request, index| request.header(format!("x-{index}"), "y"));
+    let more = many.header("x-4", "y");
+    let empty = || StreamBody::new(Channel(mpsc::channel(1).1));
+    let fits = Request::get("http://a.test/").header("cookie", "a=1").body(empty()).unwrap();
+    assert_eq!(client.send_request(fits).await.unwrap().status(), 200);
+    assert_eq!(client.send_request(more.body(empty()).unwrap()).await.unwrap().status(), 431);
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::HOST;
 use http::uri::Scheme;
 use http::{Request, Response, Version};
 use mesh_core::error::{Code, Error};
@@ -100,7 +101,7 @@ impl<S> Resolve<S> {
             Way::Fixed { target, authority } => Ok((target.slot().clone(), Some(authority.clone()))),
             Way::ByAuthority { targets, .. } => {
                 let authority = authority_of(request.uri(), request.headers());
-                if authority.is_empty() {
+                if authority.is_empty() && !request.headers().contains_key(HOST) {
                     return Err(Error::new(Code::BAD_TARGET, "the request has neither an authority nor a host header"));
                 }
                 let https = request.uri().scheme() == Some(&Scheme::HTTPS);

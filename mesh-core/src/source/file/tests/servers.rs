@@ -58,6 +58,7 @@ fn every_address_of_an_endpoint_may_be_served() {
         assert_eq!(*name, format!("grpc/server?xds.resource.listening_address={}", server.address));
         let [chain] = &*server.chains else { panic!("{server:?}") };
         assert!(chain.tls.is_none() && server.default_chain.is_none());
+        assert_eq!(chain.http.upgrades.join(" "), "websocket");
         let RouteSource::Inline(table) = &chain.http.routes else { panic!("{chain:?}") };
         assert_eq!(table.virtual_hosts.len(), 1);
         let [route] = &*table.virtual_hosts[0].routes else { panic!("{table:?}") };
