@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::model::Name;
 
@@ -141,11 +141,76 @@ pub enum Event {
         /// File and reason.
         reason: String,
     },
+    /// A certificate with its key, or roots, were taken: the first ones, or by rotation.
+    CertificateTaken {
+        /// The provider's instance name; with `/` and the certificate's name behind it where a provider has several.
+        certificate: Name,
+        /// Which part.
+        material: Material,
+        /// The names in the certificate.
+        names: String,
+        /// When it ends; of roots, when the last of a trust domain does.
+        not_after: SystemTime,
+    },
+    /// Three quarters of a certificate's life are over, or a month is left, and it was not renewed. Said again when a tenth, or
+    /// three days, are left.
+    CertificateExpiring {
+        /// As in [`CertificateTaken`](Self::CertificateTaken).
+        certificate: Name,
+        /// Which part.
+        material: Material,
+        /// The names in the certificate.
+        names: String,
+        /// How long it is good.
+        left: Duration,
+    },
+    /// A certificate was not renewed in time: handshakes fail.
+    CertificateExpired {
+        /// As in [`CertificateTaken`](Self::CertificateTaken).
+        certificate: Name,
+        /// Which part.
+        material: Material,
+        /// The names in the certificate.
+        names: String,
+    },
+    /// A certificate cannot be had, or renewed. What is there is used on.
+    CertificateTrouble {
+        /// Which: the source and the certificate's name.
+        certificate: Name,
+        /// Why.
+        reason: String,
+    },
     /// The configuration file was changed and cannot be used; the last good one stays in force.
     FileRefused {
         /// File, line and reason.
         reason: String,
     },
+}
+
+/// A part of what TLS needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Material {
+    /// Our certificate and its key.
+    Identity,
+    /// Whom to trust.
+    Roots,
+}
+
+impl Material {
+    /// As one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Roots => "roots",
+        }
+    }
+}
+
+impl fmt::Display for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// How a resource that is in use was withdrawn.
@@ -215,6 +280,21 @@ impl fmt::Display for Event {
             Self::LastGoodNotKept { reason } => {
                 write!(f, "the last good configuration is not kept for a later process: {reason}")
             }
+            Self::CertificateTaken { certificate, material, names, not_after } => {
+                let until = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                write!(f, "took {material} of `{certificate}` {names}, good until {until} s of Unix time")
+            }
+            Self::CertificateExpiring { certificate, material, names, left } => write!(
+                f,
+                "{material} of `{certificate}` {names} was not renewed and expires in {} min: find out why",
+                left.as_secs() / 60
+            ),
+            Self::CertificateExpired { certificate, material, names } => {
+                write!(f, "{material} of `{certificate}` {names} has expired: handshakes fail")
+            }
+            Self::CertificateTrouble { certificate, reason } => {
+                write!(f, "{certificate} cannot be had or renewed, and what is there is used on: {reason}")
+            }
             Self::FileRefused { reason } => write!(f, "kept the last good configuration file: {reason}"),
         }
     }
@@ -231,6 +311,7 @@ impl EventSink for LogSink {
             | Event::Accepted { .. }
             | Event::Restored { .. }
             | Event::Published { .. }
+            | Event::CertificateTaken { .. }
             | Event::LoadReporting { .. } => {
                 tracing::info!(target: "mesh", "{event}");
             }

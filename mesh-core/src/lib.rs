@@ -15,7 +15,7 @@
 //! ```
 //!
 //! There is no Tower here, no clock and no TLS library: time is an argument, randomness is injected, and I/O happens
-//! only in [`bootstrap`], in [`source`], in `ads::driver`, in `lrs::driver` and in `identity::file_watcher`.
+//! only in [`bootstrap`], in [`source`], in `ads::driver`, in `lrs::driver`, in [`certificates`] and in `identity::file_watcher`.
 #![forbid(unsafe_code)]
 
 pub mod model;
@@ -33,6 +33,7 @@ pub mod publish;
 pub mod config;
 pub mod lrs;
 pub mod orca;
+pub mod certificates;
 
 // -- a request's way --
 

@@ -465,6 +465,8 @@ impl ControlStream for WireStream {
         }
     }
 
+    fn finish(&mut self) {}
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         if let Some(message) = self.inbox.pop_front() {
             return Poll::Ready(Some(Ok(message)));

@@ -390,7 +390,7 @@ impl Engine {
 
     /// The gRPC method that the stream to `server` is opened with.
     pub fn method(&self, server: ServerId) -> &'static str {
-        self.streams.get(server.0).map_or(Variant::StateOfTheWorld, Stream::variant).method()
+        self.types.method(self.streams.get(server.0).map_or(Variant::StateOfTheWorld, Stream::variant))
     }
 
     /// The servers of all authorities, each once.

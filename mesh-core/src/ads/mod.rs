@@ -30,9 +30,10 @@ pub(crate) use link::{Link, StreamEngine};
 pub(crate) use message::node as describe_node;
 pub use settings::{BackoffSettings, FallbackScope, Jitter, Settings};
 pub use transport::{
-    AGGREGATED_RESOURCES, ControlStream, ControlTransport, DELTA_AGGREGATED_RESOURCES, Opening, TransportError,
+    AGGREGATED_RESOURCES, ControlStream, ControlTransport, DELTA_AGGREGATED_RESOURCES, DELTA_SECRETS, Opening,
+    STREAM_SECRETS, TransportError,
 };
-pub use types::{ResourceType, ResourceTypes, Subscription, Variant};
+pub use types::{ResourceType, ResourceTypes, Service, Subscription, Variant};
 
 #[cfg(test)]
 pub(crate) mod tests;

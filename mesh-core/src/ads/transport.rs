@@ -15,6 +15,10 @@ pub const AGGREGATED_RESOURCES: &str =
 /// The method of incremental ADS.
 pub const DELTA_AGGREGATED_RESOURCES: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// The method of state-of-the-world SDS.
+pub const STREAM_SECRETS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
+/// The method of incremental SDS.
+pub const DELTA_SECRETS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets";
 
 /// A stream that is being opened.
 pub type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn ControlStream>, TransportError>> + Send>>;
@@ -44,6 +48,9 @@ pub trait ControlStream: Send {
     /// Takes a message; only after [`poll_ready`](Self::poll_ready) was ready. What happens to it then shows as an error of
     /// the other two methods.
     fn send(&mut self, message: Bytes);
+
+    /// No more is sent, after what was. A call that has one request must say so: servers wait for it. Discovery never does.
+    fn finish(&mut self);
 
     /// The next message; None: the server ended the stream with status OK. Nothing may be read ahead beyond what HTTP/2
     /// needs: a slow reader must slow the server. Messages of any size pass.

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::transport::{AGGREGATED_RESOURCES, DELTA_AGGREGATED_RESOURCES};
+use super::transport::{AGGREGATED_RESOURCES, DELTA_AGGREGATED_RESOURCES, DELTA_SECRETS, STREAM_SECRETS};
 use crate::decode::DecodeResource;
 use crate::model::Name;
-use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, WILDCARD};
+use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, SECRET, WILDCARD};
 
 /// A type of resource.
 #[derive(Clone)]
@@ -78,19 +78,35 @@ pub enum Variant {
     Incremental,
 }
 
-impl Variant {
-    /// The gRPC method it is spoken over.
-    pub fn method(self) -> &'static str {
-        match self {
-            Self::StateOfTheWorld => AGGREGATED_RESOURCES,
-            Self::Incremental => DELTA_AGGREGATED_RESOURCES,
+/// Which of the discovery services a client speaks to. One client has one of them: a stream carries the types of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Service {
+    /// The aggregated discovery service, which has all types but secrets.
+    #[default]
+    Aggregated,
+    /// The secret discovery service, whose streams carry keys and therefore nothing else.
+    Secrets,
+}
+
+impl Service {
+    /// The gRPC method over which `variant` is spoken.
+    pub fn method(self, variant: Variant) -> &'static str {
+        match (self, variant) {
+            (Self::Aggregated, Variant::StateOfTheWorld) => AGGREGATED_RESOURCES,
+            (Self::Aggregated, Variant::Incremental) => DELTA_AGGREGATED_RESOURCES,
+            (Self::Secrets, Variant::StateOfTheWorld) => STREAM_SECRETS,
+            (Self::Secrets, Variant::Incremental) => DELTA_SECRETS,
         }
     }
 }
 
-/// The types a client knows, in the order in which their requests are sent.
+/// The types a client knows, in the order in which their requests are sent, and the service that has them.
 #[derive(Debug, Clone, Default)]
-pub struct ResourceTypes(Vec<ResourceType>);
+pub struct ResourceTypes {
+    rows: Vec<ResourceType>,
+    service: Service,
+}
 
 impl ResourceTypes {
     /// No types.
@@ -114,21 +130,37 @@ impl ResourceTypes {
             .with(row(CLUSTER_LOAD_ASSIGNMENT, false))
     }
 
+    /// Secrets, of the secret discovery service.
+    pub fn secrets(decoder: Arc<dyn DecodeResource>) -> Self {
+        let types = Self { rows: Vec::new(), service: Service::Secrets };
+        types.with(ResourceType {
+            type_url: SECRET.into(),
+            variant: Variant::StateOfTheWorld,
+            subscription: Subscription::Named,
+            full_state: false,
+            decoder,
+        })
+    }
+
     /// Adds a type, replacing the one of the same name.
     #[must_use]
     pub fn with(mut self, row: ResourceType) -> Self {
-        match self.0.iter_mut().find(|known| known.type_url == row.type_url) {
+        match self.rows.iter_mut().find(|known| known.type_url == row.type_url) {
             Some(known) => *known = row,
-            None => self.0.push(row),
+            None => self.rows.push(row),
         }
         self
     }
 
     pub(super) fn index(&self, type_url: &str) -> Option<usize> {
-        self.0.iter().position(|row| &*row.type_url == type_url)
+        self.rows.iter().position(|row| &*row.type_url == type_url)
     }
 
     pub(super) fn rows(&self) -> &[ResourceType] {
-        &self.0
+        &self.rows
+    }
+
+    pub(super) fn method(&self, variant: Variant) -> &'static str {
+        self.service.method(variant)
     }
 }

@@ -4,6 +4,7 @@
 //! file that is mounted for a gRPC application, by istiod or by hand, serves here unchanged. Unknown fields are ignored
 //! everywhere, and a `null` counts as absent. This is the only module of the crate that reads the environment.
 
+pub(crate) mod certificates;
 pub(crate) mod json;
 mod names;
 pub(crate) mod parse;
@@ -19,6 +20,9 @@ use std::time::Duration;
 use crate::error::{Code, Error};
 use crate::model::{Locality, Name};
 
+pub use certificates::{
+    IDENTITY_VARIABLE, ISTIO_CA_VARIABLE, ISTIO_CLUSTER_VARIABLE, SPIFFE_ENDPOINT_VARIABLE, TRUST_DOMAIN_VARIABLE,
+};
 pub use names::{ListenerNames, XdsTarget};
 
 /// The path of a bootstrap file; it beats [`BOOTSTRAP_CONFIG_VARIABLE`].
@@ -169,6 +173,9 @@ pub struct ServerConfig {
     pub call_credentials: Vec<CallCredentials>,
     /// What it asks of its clients. `server_features`.
     pub features: ServerFeatures,
+    /// Headers that go with each call: Envoy's `GrpcService.initial_metadata`. Nothing in a bootstrap says any; protocols that
+    /// need one set it.
+    pub initial_metadata: Vec<(Name, Name)>,
 }
 
 impl ServerConfig {
@@ -179,6 +186,7 @@ impl ServerConfig {
             credentials: ChannelCredentials::Insecure,
             call_credentials: Vec::new(),
             features: ServerFeatures::default(),
+            initial_metadata: Vec::new(),
         }
     }
 
@@ -272,6 +280,49 @@ pub struct Node {
 pub enum CertificateProvider {
     /// Files that are watched. `file_watcher`.
     FileWatcher(FileWatcherConfig),
+    /// A secret discovery service. `sds`.
+    Sds(Box<SdsConfig>),
+    /// The SPIFFE Workload API. `spiffe`.
+    Spiffe(Box<SpiffeConfig>),
+    /// Istio's CA. `istio_ca`.
+    IstioCa(Box<IstioCaConfig>),
+}
+
+/// A secret discovery service (SDS): Envoy's and Istio's agents', SPIRE's, or any other.
+///
+/// `certificate_name` of a resource that refers to the instance is the name of a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SdsConfig {
+    /// The server, with the fields of an entry of `xds_servers`.
+    pub server: ServerConfig,
+    /// The secret with our certificate and key: `default` by default, as Envoy's and Istio's agents call it.
+    /// `certificate_name`.
+    pub certificate_name: Name,
+    /// The secret with the roots: `ROOTCA` by default. `validation_context_name`.
+    pub validation_context_name: Name,
+}
+
+/// The SPIFFE Workload API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpiffeConfig {
+    /// The agent. `endpoint_socket`, by default what `SPIFFE_ENDPOINT_SOCKET` says.
+    pub server: ServerConfig,
+}
+
+/// Istio's CA: `istio.v1.auth.IstioCertificateService`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IstioCaConfig {
+    /// Where the CA is (`ca_address`, `istiod.istio-system.svc:15012` by default), whom it is trusted by (`ca_root_file`,
+    /// `/var/run/secrets/istio/root-cert.pem`), the service account's token (`token_file`,
+    /// `/var/run/secrets/tokens/istio-token`), and the cluster that knows the account (`cluster_id`, `Kubernetes`).
+    pub server: ServerConfig,
+    /// The trust domain that is asked for: `cluster.local` by default. The CA decides. `trust_domain`.
+    pub trust_domain: String,
+    /// For how long a certificate is asked for: 24 h by default, as Istio's agent does. `certificate_ttl`.
+    pub certificate_ttl: Duration,
 }
 
 /// The files of a `file_watcher` certificate provider. It has an identity, roots, or both.

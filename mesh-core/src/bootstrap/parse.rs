@@ -1,16 +1,16 @@
 //! From the bootstrap's JSON to its meaning.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::certificates::certificate_providers;
 use super::json::{Fault, Object, Path};
 use super::{
-    Authority, Bootstrap, CallCredentials, CertificateProvider, ChannelCredentials, FileWatcherConfig, GrpcService,
-    IdentityFiles, ListenerNames, Node, ServerConfig, ServerFeatures, TlsFiles,
+    Authority, Bootstrap, CallCredentials, ChannelCredentials, GrpcService, IdentityFiles, ListenerNames, Node,
+    ServerConfig, ServerFeatures, TlsFiles,
 };
-use crate::model::{Locality, Name};
+use crate::model::Locality;
 use crate::resource::percent::encode_authority;
 
 /// How often files are read again unless the bootstrap says otherwise: gRPC's default.
@@ -49,13 +49,16 @@ pub(super) fn bootstrap(text: &str) -> Result<Bootstrap, Fault> {
 }
 
 fn servers(parent: &Object<'_>) -> Result<Option<Vec<ServerConfig>>, Fault> {
-    parent.objects("xds_servers", |server| {
-        Ok(ServerConfig {
-            uri: server.required("server_uri")?.into(),
-            credentials: channel_credentials(server)?,
-            call_credentials: call_credentials(server)?,
-            features: features(server)?,
-        })
+    parent.objects("xds_servers", server)
+}
+
+pub(super) fn server(server: &Object<'_>) -> Result<ServerConfig, Fault> {
+    Ok(ServerConfig {
+        uri: server.required("server_uri")?.into(),
+        credentials: channel_credentials(server)?,
+        call_credentials: call_credentials(server)?,
+        features: features(server)?,
+        initial_metadata: Vec::new(),
     })
 }
 
@@ -107,7 +110,7 @@ fn tls_files(config: &Object<'_>) -> Result<TlsFiles, Fault> {
     })
 }
 
-fn identity_files(config: &Object<'_>) -> Result<Option<IdentityFiles>, Fault> {
+pub(super) fn identity_files(config: &Object<'_>) -> Result<Option<IdentityFiles>, Fault> {
     match (config.file("certificate_file")?, config.file("private_key_file")?) {
         (Some(certificate_file), Some(private_key_file)) => {
             Ok(Some(IdentityFiles { certificate_file, private_key_file }))
@@ -118,7 +121,7 @@ fn identity_files(config: &Object<'_>) -> Result<Option<IdentityFiles>, Fault> {
     }
 }
 
-fn refresh_interval(config: &Object<'_>) -> Result<Duration, Fault> {
+pub(super) fn refresh_interval(config: &Object<'_>) -> Result<Duration, Fault> {
     match config.duration("refresh_interval")? {
         Some(Duration::ZERO) => Err(config.fault("refresh_interval", "must be greater than zero")),
         other => Ok(other.unwrap_or(DEFAULT_REFRESH)),
@@ -169,41 +172,6 @@ fn node(node: &Object<'_>) -> Result<Node, Fault> {
         locality,
         metadata: node.object("metadata", |metadata| Ok(metadata.map().clone()))?.unwrap_or_default(),
     })
-}
-
-/// The field `certificate_providers` of `parent`.
-pub(crate) fn certificate_providers(parent: &Object<'_>) -> Result<BTreeMap<Name, CertificateProvider>, Fault> {
-    let providers = parent.entries("certificate_providers", |name, provider| {
-        Ok(certificate_provider(provider)?.map(|provider| (name.into(), provider)))
-    })?;
-    Ok(providers.into_iter().flatten().collect())
-}
-
-/// None for a plugin that we do not know.
-fn certificate_provider(provider: &Object<'_>) -> Result<Option<CertificateProvider>, Fault> {
-    if provider.required("plugin_name")? != "file_watcher" {
-        return Ok(None);
-    }
-    let config = provider.object("config", file_watcher)?;
-    let config = config.ok_or_else(|| provider.fault("config", "is missing"))?;
-    Ok(Some(CertificateProvider::FileWatcher(config)))
-}
-
-fn file_watcher(config: &Object<'_>) -> Result<FileWatcherConfig, Fault> {
-    let watcher = FileWatcherConfig {
-        identity: identity_files(config)?,
-        ca_certificate_file: config.file("ca_certificate_file")?,
-        spiffe_trust_bundle_map_file: config.file("spiffe_trust_bundle_map_file")?,
-        refresh_interval: refresh_interval(config)?,
-    };
-    let empty = watcher.identity.is_none()
-        && watcher.ca_certificate_file.is_none()
-        && watcher.spiffe_trust_bundle_map_file.is_none();
-    if empty {
-        let rule = "must be given, or certificate_file and private_key_file, or both";
-        return Err(config.fault("ca_certificate_file", rule));
-    }
-    Ok(watcher)
 }
 
 fn listener_names(root: &Object<'_>) -> Result<ListenerNames, Fault> {

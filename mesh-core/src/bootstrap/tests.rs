@@ -150,12 +150,12 @@ fn a29_certificate_providers_of_unknown_plugins_are_left_out() {
     });
     let found = with(|json| json["certificate_providers"] = providers).unwrap().certificate_providers;
     assert_eq!(found.keys().map(|name| &**name).collect::<Vec<_>>(), ["files", "map", "roots"]);
-    let CertificateProvider::FileWatcher(files) = &found["files"];
+    let CertificateProvider::FileWatcher(files) = &found["files"] else { panic!() };
     assert_eq!(files.identity.as_ref().unwrap().private_key_file, PathBuf::from("k"));
     assert_eq!(files.refresh_interval, Duration::from_secs(600));
-    let CertificateProvider::FileWatcher(roots) = &found["roots"];
+    let CertificateProvider::FileWatcher(roots) = &found["roots"] else { panic!() };
     assert_eq!((roots.ca_certificate_file.as_deref(), roots.refresh_interval.as_secs()), (Some(Path::new("ca")), 900));
-    let CertificateProvider::FileWatcher(map) = &found["map"];
+    let CertificateProvider::FileWatcher(map) = &found["map"] else { panic!() };
     assert_eq!(map.spiffe_trust_bundle_map_file.as_deref(), Some(Path::new("m")));
 }
 
@@ -267,7 +267,7 @@ fn istiods_own_file_is_taken() {
     let bootstrap = Bootstrap::from_json(ISTIO).unwrap();
     assert_eq!(bootstrap.servers, [ServerConfig::insecure("unix:///etc/istio/proxy/XDS")]);
     assert_eq!(bootstrap.node.metadata["GENERATOR"], "grpc");
-    let CertificateProvider::FileWatcher(files) = &bootstrap.certificate_providers["default"];
+    let CertificateProvider::FileWatcher(files) = &bootstrap.certificate_providers["default"] else { panic!() };
     assert_eq!(files.refresh_interval, Duration::from_secs(900));
     let listener = bootstrap.listener_names.for_server("0.0.0.0:7070".parse().unwrap()).unwrap();
     assert_eq!(&*listener, "xds.istio.io/grpc/lds/inbound/0.0.0.0:7070");
@@ -305,5 +305,105 @@ fn the_environment_selects_one_source() {
     assert_eq!(select(&[]).unwrap_err(), Code::NO_BOOTSTRAP);
     for other in [BOOTSTRAP_VARIABLE, BOOTSTRAP_CONFIG_VARIABLE] {
         assert_eq!(select(&[(FILE_VARIABLE, "mesh.yaml"), (other, "x")]).unwrap_err(), Code::TWO_SOURCES);
+    }
+}
+
+fn provider(plugin: &str, config: &Value) -> Result<CertificateProvider, String> {
+    let provider = json!({"p": {"plugin_name": plugin, "config": config}});
+    let parsed = with(|json| json["certificate_providers"] = provider);
+    parsed.map(|bootstrap| bootstrap.certificate_providers["p"].clone()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_sds_provider_is_a_server_and_two_names_and_keeps_keys_private() {
+    let insecure = json!([{"type": "insecure"}]);
+    let config = json!({"server_uri": "unix:///sds", "channel_creds": insecure});
+    let CertificateProvider::Sds(sds) = provider("sds", &config).unwrap() else { panic!() };
+    assert_eq!(*sds, SdsConfig::new("unix:///sds").unwrap());
+    assert_eq!((&*sds.certificate_name, &*sds.validation_context_name), ("default", "ROOTCA"));
+    let config = json!({"server_uri": "sds.test:1", "channel_creds": [{"type": "tls"}], "certificate_name": "a", "validation_context_name": "b"});
+    let CertificateProvider::Sds(sds) = provider("sds", &config).unwrap() else { panic!() };
+    assert_eq!((&*sds.certificate_name, &*sds.validation_context_name), ("a", "b"));
+    for uri in ["unix:sds", "127.0.0.1:1", "ipv4:127.0.0.1:1,127.0.0.2:1", "ipv6:[::1]:1", "[::1]:1"] {
+        assert!(provider("sds", &json!({"server_uri": uri, "channel_creds": insecure})).is_ok(), "{uri}");
+    }
+    for uri in ["sds.test:1", "localhost:1", "10.0.0.1:1", "ipv4:127.0.0.1:1,10.0.0.1:1", "dns:///localhost:1"] {
+        let error = provider("sds", &json!({"server_uri": uri, "channel_creds": insecure})).unwrap_err();
+        assert!(error.contains("config.channel_creds") && error.contains("private keys"), "{error}");
+        assert!(SdsConfig::new(uri).is_err(), "{uri}");
+    }
+}
+
+#[test]
+fn a_spiffe_provider_is_the_address_of_an_agent_on_this_machine() {
+    let uri = |endpoint: &str| {
+        let provider = provider("spiffe", &json!({"endpoint_socket": endpoint}))?;
+        let CertificateProvider::Spiffe(spiffe) = provider else { panic!() };
+        Ok::<_, String>(spiffe.server.uri.to_string())
+    };
+    assert_eq!(uri("unix:///run/agent.sock").unwrap(), "unix:///run/agent.sock");
+    assert_eq!(uri("unix:/run/agent.sock").unwrap(), "unix:///run/agent.sock");
+    assert_eq!(uri("tcp://127.0.0.1:80").unwrap(), "ipv4:127.0.0.1:80");
+    assert_eq!(uri("tcp://[::1]:80").unwrap(), "ipv6:[::1]:80");
+    for bad in [
+        "/run/agent.sock",
+        "unix://run/agent.sock",
+        "unix:///a?b",
+        "tcp://localhost:80",
+        "tcp://10.0.0.1:80",
+        "http://a",
+        "",
+    ] {
+        assert!(uri(bad).unwrap_err().contains("config.endpoint_socket"), "{bad}");
+    }
+}
+
+#[test]
+fn istios_ca_has_the_defaults_of_a_pod() {
+    let CertificateProvider::IstioCa(ca) = provider("istio_ca", &json!({})).unwrap() else { panic!() };
+    assert_eq!(*ca, IstioCaConfig::default());
+    assert_eq!(&*ca.server.uri, "istiod.istio-system.svc:15012");
+    let ChannelCredentials::Tls(files) = &ca.server.credentials else { panic!("a token is never sent in plaintext") };
+    assert_eq!(files.ca_certificate_file.as_deref(), Some(Path::new("/var/run/secrets/istio/root-cert.pem")));
+    let token = CallCredentials::JwtTokenFile("/var/run/secrets/tokens/istio-token".into());
+    assert_eq!(ca.server.call_credentials, [token]);
+    let config = json!({"ca_address": "ca:1", "ca_root_file": "r", "token_file": "t", "cluster_id": "east",
+        "trust_domain": "td", "certificate_ttl": "3600s"});
+    let CertificateProvider::IstioCa(ca) = provider("istio_ca", &config).unwrap() else { panic!() };
+    assert_eq!(ca.server.initial_metadata, [("clusterid".into(), "east".into())]);
+    assert_eq!((&*ca.server.uri, &*ca.trust_domain, ca.certificate_ttl.as_secs()), ("ca:1", "td", 3600));
+    assert!(provider("istio_ca", &json!({"certificate_ttl": "1s"})).unwrap_err().contains("config.certificate_ttl"));
+}
+
+#[test]
+fn the_environment_chooses_a_provider_by_one_variable() {
+    let of = |pairs: &'static [(&str, &str)]| {
+        let lookup = move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into());
+        CertificateProvider::of_environment(&lookup).map_err(|error| error.to_string())
+    };
+    assert_eq!(of(&[("SPIFFE_ENDPOINT_SOCKET", "unix:///a")]), Ok(None), "an agent alone is no choice");
+    let spiffe = Ok(Some(SpiffeConfig::new("unix:///a").unwrap().into()));
+    assert_eq!(of(&[("MESH_IDENTITY", "spiffe"), ("SPIFFE_ENDPOINT_SOCKET", "unix:///a")]), spiffe);
+    assert_eq!(of(&[("MESH_IDENTITY", "spiffe:unix:///a")]), spiffe);
+    assert_eq!(of(&[("MESH_IDENTITY", "sds:unix:///s")]), Ok(Some(SdsConfig::new("unix:///s").unwrap().into())));
+    let ca = of(&[
+        ("MESH_IDENTITY", "istio-ca"),
+        ("CA_ADDR", "ca:1"),
+        ("ISTIO_META_CLUSTER_ID", "east"),
+        ("TRUST_DOMAIN", "td"),
+    ]);
+    let Ok(Some(CertificateProvider::IstioCa(ca))) = ca else { panic!("{ca:?}") };
+    assert_eq!((&*ca.server.uri, &*ca.trust_domain), ("ca:1", "td"));
+    assert_eq!(ca.server.initial_metadata, [("clusterid".into(), "east".into())]);
+    assert!(
+        matches!(of(&[("MESH_IDENTITY", "istio-ca:other:2")]), Ok(Some(CertificateProvider::IstioCa(ca))) if &*ca.server.uri == "other:2")
+    );
+    for bad in [
+        &[("MESH_IDENTITY", "spiffe")],
+        &[("MESH_IDENTITY", "sds")],
+        &[("MESH_IDENTITY", "sds:10.0.0.1:1")],
+        &[("MESH_IDENTITY", "vault")],
+    ] {
+        assert!(of(bad).unwrap_err().contains("MESH_IDENTITY"), "{bad:?}");
     }
 }

@@ -14,7 +14,7 @@ use prost::Message;
 use super::at::{At, Findings};
 use super::endpoints::Rules;
 use super::expressions;
-use super::{DecodeResource, Decoded, Fault, Registry};
+use super::{DecodeResource, Decoded, Fault, Registry, SecretServers};
 use crate::model::{Endpoints, Name};
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceValue};
 
@@ -24,13 +24,19 @@ pub struct Decoder {
     pub(super) registry: Arc<Registry>,
     pub(super) providers: Arc<BTreeSet<Name>>,
     pub(super) insecure: Arc<BTreeSet<Name>>,
+    pub(super) secrets: Arc<SecretServers>,
 }
 
 impl Decoder {
     /// A decoder that knows the extensions of `registry` and the certificate provider instances `providers`, the keys of
     /// the bootstrap's `certificate_providers`: a resource that names another is refused (rules 42, 44 and 120).
     pub fn new(registry: Arc<Registry>, providers: impl IntoIterator<Item = Name>) -> Self {
-        Self { registry, providers: Arc::new(providers.into_iter().collect()), insecure: Arc::default() }
+        Self {
+            registry,
+            providers: Arc::new(providers.into_iter().collect()),
+            insecure: Arc::default(),
+            secrets: Arc::default(),
+        }
     }
 
     /// With the names of Clusters and Listeners that may ask for TLS with anybody: without a trust anchor, with
@@ -76,7 +82,11 @@ impl DecodeResource for Decoder {
 }
 
 /// Name first, then meaning: rules 2 and 4.
-fn resource<M, T>(bytes: &[u8], name: impl Fn(&M) -> &String, meaning: impl FnOnce(M, &At<'_>) -> Option<T>) -> Decoded
+pub(super) fn resource<M, T>(
+    bytes: &[u8],
+    name: impl Fn(&M) -> &String,
+    meaning: impl FnOnce(M, &At<'_>) -> Option<T>,
+) -> Decoded
 where
     M: Message + Default,
     T: Any + Send + Sync,

@@ -18,6 +18,7 @@ mod matcher;
 mod metadata;
 mod policy;
 mod route;
+mod secret;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use filter::{
     RouterFilter,
 };
 pub use policy::PolicyScope;
+pub use secret::{SecretDecoder, SecretServers};
 
 use std::collections::BTreeMap;
 use std::fmt;

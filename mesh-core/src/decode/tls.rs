@@ -70,9 +70,7 @@ impl Decoder {
         };
         check_common(common, &common_at);
         let identity = self.identity(common, &common_at);
-        let has_instance = common.tls_certificate_provider_instance.is_some()
-            || common.tls_certificate_certificate_provider_instance.is_some();
-        if !has_instance {
+        if !has_instance(common) && common.tls_certificate_sds_secret_configs.is_empty() {
             // Rule 41.
             common_at.field("tls_certificate_provider_instance").fault("is missing: a server needs a certificate");
         }
@@ -104,9 +102,20 @@ impl Decoder {
             let at = at.field("tls_certificate_provider_instance");
             return self.provider(&instance.instance_name, &instance.certificate_name, &at);
         }
-        let instance = common.tls_certificate_certificate_provider_instance.as_ref()?;
-        let at = at.field("tls_certificate_certificate_provider_instance");
-        self.provider(&instance.instance_name, &instance.certificate_name, &at)
+        if let Some(instance) = &common.tls_certificate_certificate_provider_instance {
+            let at = at.field("tls_certificate_certificate_provider_instance");
+            return self.provider(&instance.instance_name, &instance.certificate_name, &at);
+        }
+        // Rule 121.
+        match common.tls_certificate_sds_secret_configs.as_slice() {
+            [] => None,
+            [one] => self.secret(one, &at.item("tls_certificate_sds_secret_configs", 0)),
+            more => {
+                let at = at.field("tls_certificate_sds_secret_configs");
+                at.fault(format!("has {} secrets, and one certificate can be shown", more.len()));
+                None
+            }
+        }
     }
 
     /// Rules 118 and 119.
@@ -142,9 +151,8 @@ impl Decoder {
         if let Some(spiffe) = validation.spiffe.take() {
             return Some(spiffe.map(TrustRoots::Spiffe));
         }
-        if let Some((path, instance)) = &validation.ca {
-            let provider = self.provider(instance.instance, instance.certificate, &at.field(path));
-            return Some(provider.map(TrustRoots::Provider));
+        if let Some(ca) = &validation.ca {
+            return Some(self.ca(ca, at).map(TrustRoots::Provider));
         }
         if validation.system_roots {
             return None;
@@ -159,6 +167,15 @@ impl Decoder {
         }
         validation.checks.accept_untrusted |= anybody && !pinned;
         (pinned || anybody).then_some(Some(TrustRoots::Nobody))
+    }
+
+    fn ca(&self, (path, origin): &(String, Origin<'_>), at: &At<'_>) -> Option<CertificateRef> {
+        let at = at.field(path);
+        match origin {
+            Origin::Instance { instance, certificate } => self.provider(instance, certificate, &at),
+            // Rule 46.
+            Origin::Secret(secret) => self.secret(secret, &at),
+        }
     }
 
     /// Rules 42, 44 and 120: the bootstrap must have the instance.
@@ -214,14 +231,11 @@ fn check_common(common: &pb::CommonTlsContext, at: &At<'_>) {
     for (name, _) in refused.into_iter().filter(|(_, present)| *present) {
         at.field(name).fault("is not supported");
     }
-    let has_instance = common.tls_certificate_provider_instance.is_some()
-        || common.tls_certificate_certificate_provider_instance.is_some();
-    let inline = [
-        ("tls_certificates", !common.tls_certificates.is_empty()),
-        ("tls_certificate_sds_secret_configs", !common.tls_certificate_sds_secret_configs.is_empty()),
-    ];
-    for (name, _) in inline.into_iter().filter(|(_, present)| *present && !has_instance) {
-        at.field(name).fault("is not supported; certificates come from tls_certificate_provider_instance");
+    if !common.tls_certificates.is_empty() && !has_instance(common) {
+        at.field("tls_certificates").fault(
+            "is not supported; certificates come from tls_certificate_provider_instance or \
+             tls_certificate_sds_secret_configs",
+        );
     }
 }
 
@@ -229,10 +243,16 @@ fn params(common: &pb::CommonTlsContext, at: &At<'_>) -> TlsParams {
     common.tls_params.as_ref().map(|value| tls_checks::params(value, &at.field("tls_params"))).unwrap_or_default()
 }
 
-/// A provider instance in either spelling.
-struct Instance<'a> {
-    instance: &'a str,
-    certificate: &'a str,
+fn has_instance(common: &pb::CommonTlsContext) -> bool {
+    common.tls_certificate_provider_instance.is_some() || common.tls_certificate_certificate_provider_instance.is_some()
+}
+
+/// Where roots come from.
+enum Origin<'a> {
+    /// A provider instance, in either spelling.
+    Instance { instance: &'a str, certificate: &'a str },
+    /// SDS.
+    Secret(&'a pb::SdsSecretConfig),
 }
 
 /// What a `CommonTlsContext` says about the peer's certificate: rule 150.
@@ -241,7 +261,7 @@ struct Validation<'a> {
     /// Where the validation context is, if there is one.
     place: Option<&'static str>,
     /// Where the roots are, with the path of the field that says so.
-    ca: Option<(String, Instance<'a>)>,
+    ca: Option<(String, Origin<'a>)>,
     system_roots: bool,
     sans: Vec<SanMatch>,
     /// The SPIFFE validator's roots; the inner None: there is a validator, and a fault.
@@ -253,6 +273,7 @@ struct Validation<'a> {
 
 impl<'a> Validation<'a> {
     const OLDER: &'static str = "validation_context_certificate_provider_instance";
+    const SECRET: &'static str = "validation_context_sds_secret_config";
 
     fn of(common: &'a pb::CommonTlsContext, insecure: bool, at: &At<'_>) -> Self {
         let nothing = Self { insecure, ..Self::default() };
@@ -268,11 +289,11 @@ impl<'a> Validation<'a> {
             Some(ValidationContextType::ValidationContextCertificateProviderInstance(older)) => {
                 nothing.with_older(Self::OLDER, Self::OLDER.to_owned(), older)
             }
-            // Rule 46.
-            Some(ValidationContextType::ValidationContextSdsSecretConfig(_)) => {
-                at.field("validation_context_sds_secret_config").fault("is not supported");
-                nothing
-            }
+            Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => Self {
+                place: Some(Self::SECRET),
+                ca: Some((Self::SECRET.to_owned(), Origin::Secret(secret))),
+                ..nothing
+            },
             Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
                 at.field("validation_context_certificate_provider").fault("is not supported");
                 nothing
@@ -286,12 +307,18 @@ impl<'a> Validation<'a> {
         if let Some(older) = &combined.validation_context_certificate_provider_instance {
             validation = validation.with_older(PLACE, format!("{PLACE}.{}", Self::OLDER), older);
         }
-        match &combined.default_validation_context {
-            Some(context) => {
-                validation.with_context("combined_validation_context.default_validation_context", context, at)
-            }
-            None => validation,
+        if let Some(context) = &combined.default_validation_context {
+            validation = validation.with_context("combined_validation_context.default_validation_context", context, at);
         }
+        if let Some(secret) = &combined.validation_context_sds_secret_config {
+            // Rule 46.
+            let path = format!("{PLACE}.{}", Self::SECRET);
+            if validation.ca.is_some() || validation.system_roots {
+                at.field(&path).fault("stands beside roots of another origin, and which to trust is anyone's guess");
+            }
+            validation.ca = Some((path, Origin::Secret(secret)));
+        }
+        validation
     }
 
     /// With what the context at `place` says, which has priority over what an older field said.
@@ -302,7 +329,7 @@ impl<'a> Validation<'a> {
             self.spiffe = Some(tls_checks::spiffe(validator, &here.field("custom_validator_config")));
         }
         if let Some(newer) = &context.ca_certificate_provider_instance {
-            let instance = Instance { instance: &newer.instance_name, certificate: &newer.certificate_name };
+            let instance = Origin::Instance { instance: &newer.instance_name, certificate: &newer.certificate_name };
             self.ca = Some((format!("{place}.ca_certificate_provider_instance"), instance));
         }
         let system_roots = context.system_root_certs.is_some();
@@ -310,7 +337,7 @@ impl<'a> Validation<'a> {
     }
 
     fn with_older(self, place: &'static str, path: String, older: &'a CertificateProviderInstance) -> Self {
-        let instance = Instance { instance: &older.instance_name, certificate: &older.certificate_name };
+        let instance = Origin::Instance { instance: &older.instance_name, certificate: &older.certificate_name };
         Self { place: Some(place), ca: Some((path, instance)), ..self }
     }
 
@@ -323,11 +350,6 @@ impl<'a> Validation<'a> {
 fn check_combined(combined: &CombinedCertificateValidationContext, at: &At<'_>) {
     if combined.validation_context_certificate_provider.is_some() {
         at.field("validation_context_certificate_provider").fault("is not supported");
-    }
-    // Rule 46. A provider instance may stand beside it, as istiod's sidecar contexts do, but the secret adds checks that
-    // would be lost.
-    if combined.validation_context_sds_secret_config.is_some() {
-        at.field("validation_context_sds_secret_config").fault("is not supported");
     }
 }
 

@@ -54,14 +54,23 @@ impl std::error::Error for BadJwt {}
 /// assert_eq!(jwt_expiry("an opaque token"), Err(BadJwt::Parts));
 /// ```
 pub fn jwt_expiry(token: &str) -> Result<SystemTime, BadJwt> {
-    let parts: Vec<&str> = token.split('.').collect();
-    let [_, claims, _] = parts.as_slice() else { return Err(BadJwt::Parts) };
-    let json = BASE64.decode(claims).map_err(|_| BadJwt::Claims)?;
-    let claims: Value = serde_json::from_slice(&json).map_err(|_| BadJwt::Claims)?;
+    let claims = claims(token)?;
     // RFC 7519: a number, which may have a fraction.
     let seconds = claims.get("exp").and_then(Value::as_f64).ok_or(BadJwt::Expiry)?;
     let since = Duration::try_from_secs_f64(seconds).map_err(|_| BadJwt::Expiry)?;
     SystemTime::UNIX_EPOCH.checked_add(since).ok_or(BadJwt::Expiry)
+}
+
+/// Whom `token` is about, its `sub`; None if it does not say, or is no token. Whether that is true is for who gets it to say.
+pub fn jwt_subject(token: &str) -> Option<String> {
+    claims(token).ok()?.get("sub")?.as_str().map(str::to_owned)
+}
+
+fn claims(token: &str) -> Result<Value, BadJwt> {
+    let parts: Vec<&str> = token.split('.').collect();
+    let [_, claims, _] = parts.as_slice() else { return Err(BadJwt::Parts) };
+    let json = BASE64.decode(claims).map_err(|_| BadJwt::Claims)?;
+    serde_json::from_slice(&json).map_err(|_| BadJwt::Claims)
 }
 
 #[cfg(test)]

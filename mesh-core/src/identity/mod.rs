@@ -2,34 +2,47 @@
 
 mod bundle;
 mod crl;
+mod expiry;
 mod file_watcher;
 mod jwt;
 mod peer;
 mod providers;
 mod san;
+mod secret;
+mod slot;
 mod spiffe;
 mod static_source;
 mod subject;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use bundle::{BadBundle, bundle_map};
 pub use crl::revocation_lists;
 #[cfg(test)]
 pub(crate) use crl::tests as crl_tests;
+pub use expiry::{ExpiryWatch, Validity};
 pub use file_watcher::{FileWatcher, PairCheck};
-pub use jwt::{BadJwt, jwt_expiry};
+pub use jwt::{BadJwt, jwt_expiry, jwt_subject};
 pub use peer::PeerIdentity;
-pub use providers::CertificateProviders;
+pub use providers::{CertificateProviders, Held};
 pub use san::{BadCertificate, Sans};
+pub use secret::Secret;
+pub use slot::Slot;
 pub use spiffe::{BadSpiffeId, SpiffeId};
 pub use static_source::StaticSource;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::Error;
+use crate::model::Name;
+
+/// Resolves when a source has said something, be it that it has nothing.
+pub type Settled = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where certificates come from. One trait for every origin: files, SDS, the SPIFFE Workload API, a CA.
 ///
@@ -47,6 +60,25 @@ pub trait CertificateSource: Send + Sync + fmt::Debug {
     /// of the mesh has one URI.
     fn is_foreign(&self) -> bool {
         false
+    }
+
+    /// The certificate of this name (`certificate_name` of a resource, or the name of a secret) as a source of its own, for a
+    /// source that has several. It is kept up to date as long as somebody holds it. None, the default: this source has one
+    /// certificate, and every name means it, as with gRPC's `file_watcher`.
+    fn certificate(&self, _name: &str) -> Option<Arc<dyn CertificateSource>> {
+        None
+    }
+
+    /// Those of its certificates that somebody holds, by name, for the alarm before they expire. By default there are none
+    /// beside itself.
+    fn parts(&self) -> Vec<(Name, Arc<dyn CertificateSource>)> {
+        Vec::new()
+    }
+
+    /// Resolves when it has said something: a handshake waits for that, within its own time, before it fails for want of a
+    /// certificate. At once by default.
+    fn settled(&self) -> Settled {
+        Box::pin(std::future::ready(()))
     }
 }
 

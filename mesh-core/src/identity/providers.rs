@@ -53,12 +53,37 @@ impl CertificateProviders {
         self.0.get(&reference.instance).is_some_and(|source| source.is_foreign())
     }
 
-    fn source(&self, reference: &CertificateRef) -> Result<&Arc<dyn CertificateSource>, Error> {
-        self.0.get(&reference.instance).ok_or_else(|| {
+    /// What `references` name, to be held by whoever will ask for it: a source that has many certificates keeps those up to
+    /// date that are held.
+    pub fn hold<'a>(&self, references: impl IntoIterator<Item = &'a CertificateRef>) -> Held {
+        Held(references.into_iter().filter_map(|reference| self.source(reference).ok()).collect())
+    }
+
+    /// All of them, by instance name.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Arc<dyn CertificateSource>)> {
+        self.0.iter()
+    }
+
+    fn source(&self, reference: &CertificateRef) -> Result<Arc<dyn CertificateSource>, Error> {
+        let source = self.0.get(&reference.instance).ok_or_else(|| {
             Error::new(
                 Code::NO_CERTIFICATE,
                 format!("certificate provider instance `{}` is not configured", reference.instance),
             )
-        })
+        })?;
+        Ok(source.certificate(&reference.certificate).unwrap_or_else(|| source.clone()))
+    }
+}
+
+/// Certificates that are in use.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Vec<Arc<dyn CertificateSource>>);
+
+impl Held {
+    /// Resolves when the sources of all of them have said something, be it that they have nothing.
+    pub async fn settled(&self) {
+        for source in &self.0 {
+            source.settled().await;
+        }
     }
 }

@@ -389,6 +389,8 @@ impl ControlStream for ScriptedStream {
         self.sent.send((self.server.clone(), LoadStatsRequest::decode(message).unwrap())).unwrap();
     }
 
+    fn finish(&mut self) {}
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.inbox.poll_recv(cx)
     }

@@ -22,6 +22,9 @@ pub const ROUTE_CONFIGURATION: &str = "envoy.config.route.v3.RouteConfiguration"
 pub const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`; its value is a [`model::Endpoints`](crate::model::Endpoints).
 pub const CLUSTER_LOAD_ASSIGNMENT: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
+/// `envoy.extensions.transport_sockets.tls.v3.Secret`; its value is an [`identity::Secret`](crate::identity::Secret). It comes
+/// from a secret discovery service, never with the others.
+pub const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 
 /// Stands for every resource of a type in a subscription; no resource is called so.
 pub const WILDCARD: &str = "*";

@@ -68,6 +68,8 @@ impl ControlStream for LocalStream {
         }
     }
 
+    fn finish(&mut self) {}
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         loop {
             if let Some(message) = self.outbox.pop_front() {

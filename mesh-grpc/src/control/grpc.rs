@@ -43,7 +43,7 @@ pub(super) fn respond(request: Request<Incoming>, peer: SocketAddr, shared: &Arc
     let path = request.uri().path();
     let variant = Responder::variant(path);
     if variant.is_none() && path != STREAM_LOAD_STATS {
-        let text = format!("the control plane speaks ADS and {STREAM_LOAD_STATS}, and not {path}");
+        let text = format!("the control plane speaks ADS, SDS and {STREAM_LOAD_STATS}, and not {path}");
         return Status::unimplemented(text).into_http();
     }
     let requests = Streaming::new_request(Raw, request.into_body(), None, Some(LARGEST_REQUEST));

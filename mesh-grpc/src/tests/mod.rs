@@ -17,6 +17,8 @@ mod grace;
 #[cfg(feature = "control")]
 mod mtls;
 #[cfg(feature = "control")]
+mod sds;
+#[cfg(feature = "control")]
 mod wire;
 
 use mesh_core::source::MemorySource;

@@ -41,7 +41,7 @@ struct World {
     _folder: Folder,
 }
 
-fn tls(kind: &str, mut context: Value) -> Value {
+pub(super) fn tls(kind: &str, mut context: Value) -> Value {
     context["@type"] = format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}").into();
     json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
 }
@@ -112,7 +112,7 @@ impl World {
 }
 
 /// Who the server says the caller is, and by which certificate.
-async fn who(mesh: &Mesh) -> (String, Vec<u8>) {
+pub(super) async fn who(mesh: &Mesh) -> (String, Vec<u8>) {
     let mut request = ask("whoami");
     request.extensions_mut().insert(WaitForReady);
     let response = timeout(PATIENCE, health(mesh).check(request)).await.unwrap().unwrap();

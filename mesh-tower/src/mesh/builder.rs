@@ -7,7 +7,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mesh_core::ads::{ControlTransport, Settings};
-use mesh_core::bootstrap::{Bootstrap, CertificateProvider, ListenerNames, Node, Selection, last_good_directory};
+use mesh_core::bootstrap::{
+    Bootstrap, CertificateProvider, GrpcService, ListenerNames, Node, Selection, last_good_directory,
+};
 use mesh_core::config::{Background, ConfigThread, Options};
 use mesh_core::decode::{Decoder, HttpFilterType, PolicyType, Registry};
 use mesh_core::error::{Code, Error};
@@ -22,13 +24,14 @@ use mesh_core::source::file::FileSource;
 use mesh_core::source::{AdsSource, Source};
 
 use super::apply::{Joining, MeshApply};
+use super::certificates::{Certificates, Chosen, Opening};
 use super::traffic::Traffic;
 use super::{Mesh, Outbound, Shared};
 use crate::connect::control::control_transport;
 use crate::connect::{ConnectSettings, Connections, Dial, EndpointFactory, ServiceDial, TcpDial};
 use crate::observe::Telemetry;
 use crate::outbound::{Limits, OutboundApply, OutboundOptions, Passthrough, Signal, Targets, UnknownHosts, Watches};
-use crate::secure::{Secure, watch_files};
+use crate::secure::Secure;
 
 #[cfg(feature = "server")]
 use super::{Inbound, apply::Servers};
@@ -43,7 +46,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub struct MeshBuilder {
     origin: Origin,
     names: Option<ListenerNames>,
-    certificates: Vec<(Name, Arc<dyn CertificateSource>)>,
+    certificates: Vec<(Name, Chosen)>,
     insecure: Vec<Name>,
     registry: Registry,
     settings: Settings,
@@ -69,6 +72,8 @@ struct Opened {
     source: Box<dyn Source>,
     names: ListenerNames,
     providers: BTreeMap<Name, CertificateProvider>,
+    /// Services that resources may name, by URI.
+    allowed: BTreeMap<String, GrpcService>,
     /// How control planes are reached, for what is told to them beside ADS; None: there is none.
     control: Option<Control>,
 }
@@ -126,7 +131,26 @@ impl MeshBuilder {
 
     /// Adds a certificate provider instance, in place of one of that name in the bootstrap or the file.
     pub fn certificates(mut self, instance: impl Into<Name>, source: Arc<dyn CertificateSource>) -> Self {
-        self.certificates.push((instance.into(), source));
+        self.certificates.push((instance.into(), Chosen::Source(source)));
+        self
+    }
+
+    /// Adds a certificate provider instance that this mesh runs, in place of one of that name in the bootstrap or the file:
+    /// an [`SdsConfig`](mesh_core::bootstrap::SdsConfig), a [`SpiffeConfig`](mesh_core::bootstrap::SpiffeConfig), an
+    /// [`IstioCaConfig`](mesh_core::bootstrap::IstioCaConfig) (with the feature `istio-ca`) or files. What refers to no other
+    /// instance, as Istio's resources do, uses `default`; `MESH_IDENTITY` in the environment chooses that one too, and what
+    /// is chosen here comes before it.
+    ///
+    /// ```no_run
+    /// use mesh_core::bootstrap::SpiffeConfig;
+    /// use mesh_tower::Mesh;
+    ///
+    /// // The agent that SPIFFE_ENDPOINT_SOCKET names.
+    /// let mesh = Mesh::builder().certificate_provider("default", SpiffeConfig::from_env()?).build()?;
+    /// # Ok::<(), mesh_core::error::Error>(())
+    /// ```
+    pub fn certificate_provider(mut self, instance: impl Into<Name>, provider: impl Into<CertificateProvider>) -> Self {
+        self.certificates.push((instance.into(), Chosen::Provider(provider.into())));
         self
     }
 
@@ -233,25 +257,27 @@ impl MeshBuilder {
     /// or [`Code::BAD_FILE`] about where configuration comes from. A control plane that is away is no error.
     pub fn build(self) -> Result<Mesh, Error> {
         let runtime = super::runtime()?;
-        let Opened { source, names, providers, control } = open(self.origin, self.settings, self.last_good)?;
+        let telemetry = Telemetry::global();
+        let mut events = self.events;
+        events.push(Arc::new(telemetry.clone()));
+        let events: Arc<dyn EventSink> = Arc::new(Fanout::new(events));
+        let settings = self.settings.clone();
+        let Opened { source, names, providers, allowed, control } = open(self.origin, self.settings, self.last_good)?;
         let names = self.names.unwrap_or(names);
-        let (mut certificates, refresh) = watch_files(&providers);
-        for (instance, provider) in self.certificates {
-            certificates = certificates.with(instance, provider);
-        }
+        let node = control.as_ref().map(|control| control.node.clone()).unwrap_or_default();
+        let (configured, chosen) = (providers, self.certificates);
+        let opening = Opening { configured, allowed: &allowed, chosen, node, settings, events: events.clone() };
+        let Certificates { providers: certificates, secrets, work: refresh } = opening.open()?;
         let secure = Secure::new(certificates.clone());
-        let decoder = Decoder::new(Arc::new(self.registry), certificates.instances()).with_insecure(self.insecure);
+        let decoder = Decoder::new(Arc::new(self.registry), certificates.instances())
+            .with_insecure(self.insecure)
+            .with_secret_servers(secrets);
         let dial = self.dial.unwrap_or_else(|| Arc::new(TcpDial::new(self.connect.tcp_keepalive)));
         let connections = || {
             let (dial, secure, settings) = (dial.clone(), secure.clone(), self.connect.clone());
             Arc::new(Connections::new(runtime.clone(), dial, secure, settings, fastrand::u64(..)))
         };
         let passthrough = passthrough(&self.client, connections);
-        let telemetry = Telemetry::global();
-        let mut events = self.events;
-        events.push(Arc::new(telemetry.clone()));
-        let events: Arc<dyn EventSink> = Arc::new(Fanout::new(events));
-
         let signal = Signal::new();
         let watches = Arc::new(Watches::new(signal.clone()));
         let targets = targets(&names, &self.client, &watches);
@@ -397,9 +423,13 @@ fn open(origin: Origin, settings: Settings, last_good: Option<PathBuf>) -> Resul
         },
         Origin::Bootstrap(bootstrap) => Ok(of_bootstrap(*bootstrap, settings, last_good)),
         Origin::File(path) => of_file(&path, settings),
-        Origin::Source(source) => {
-            Ok(Opened { source, names: ListenerNames::local(), providers: BTreeMap::new(), control: None })
-        }
+        Origin::Source(source) => Ok(Opened {
+            source,
+            names: ListenerNames::local(),
+            providers: BTreeMap::new(),
+            allowed: BTreeMap::new(),
+            control: None,
+        }),
     }
 }
 
@@ -409,15 +439,18 @@ fn of_bootstrap(bootstrap: Bootstrap, settings: Settings, last_good: Option<Path
     if let Some(directory) = last_good.or_else(last_good_directory) {
         source = source.with_last_good(directory);
     }
-    let Bootstrap { node, listener_names: names, certificate_providers: providers, .. } = bootstrap;
-    Opened { source: Box::new(source), names, providers, control: Some(Control { transport, node, settings }) }
+    let Bootstrap {
+        node, listener_names: names, certificate_providers: providers, allowed_grpc_services: allowed, ..
+    } = bootstrap;
+    Opened { source: Box::new(source), names, providers, allowed, control: Some(Control { transport, node, settings }) }
 }
 
 #[cfg(feature = "file")]
 fn of_file(path: &Path, settings: Settings) -> Result<Opened, Error> {
     let source = FileSource::open(path)?.with_settings(settings);
     let providers = source.certificate_providers().clone();
-    Ok(Opened { source: Box::new(source), names: ListenerNames::local(), providers, control: None })
+    let (names, allowed) = (ListenerNames::local(), BTreeMap::new());
+    Ok(Opened { source: Box::new(source), names, providers, allowed, control: None })
 }
 
 #[cfg(not(feature = "file"))]

@@ -2,6 +2,7 @@
 
 mod apply;
 mod builder;
+mod certificates;
 mod drain;
 mod explain;
 mod layer;

@@ -1,6 +1,7 @@
-//! What is counted of configuration: resources that the control plane took away while they were in use.
+//! What is counted of configuration: resources that the control plane took away while they were in use, and what becomes of
+//! certificates.
 
-use mesh_core::event::{Event, EventSink};
+use mesh_core::event::{Event, EventSink, Material};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 
@@ -21,13 +22,41 @@ impl Withdrawals {
     }
 }
 
+/// Counts what becomes of certificates. Alarms are set on `expiring`.
+pub(super) struct Certificates(Counter<u64>);
+
+impl Certificates {
+    pub(super) fn new(meter: &Meter) -> Self {
+        Self(meter.u64_counter("mesh.certificates").with_unit("{certificate}").build())
+    }
+
+    /// A provider's instance name comes from the bootstrap; a secret's name behind it may be anyone's and is left out, so that
+    /// the series are few.
+    fn add(&self, certificate: &str, material: Material, state: &'static str) {
+        let provider = certificate.split('/').next().unwrap_or_default().to_owned();
+        let attributes = [
+            KeyValue::new("mesh.certificate.material", material.as_str()),
+            KeyValue::new("mesh.certificate.provider", provider),
+            KeyValue::new("mesh.certificate.state", state),
+        ];
+        self.0.add(1, &attributes);
+    }
+}
+
 impl EventSink for Telemetry {
     fn event(&self, event: &Event) {
-        let withdrawals = &self.0.withdrawals;
+        let (withdrawals, certificates) = (&self.0.withdrawals, &self.0.certificates);
         match event {
             Event::Withdrawn { type_url, how, .. } => withdrawals.add(type_url, how.as_str()),
             Event::Restored { type_url, .. } => withdrawals.add(type_url, "restored"),
             Event::Lapsed { type_url, .. } => withdrawals.add(type_url, "lapsed"),
+            Event::CertificateTaken { certificate, material, .. } => certificates.add(certificate, *material, "taken"),
+            Event::CertificateExpiring { certificate, material, .. } => {
+                certificates.add(certificate, *material, "expiring");
+            }
+            Event::CertificateExpired { certificate, material, .. } => {
+                certificates.add(certificate, *material, "expired");
+            }
             _ => {}
         }
     }

@@ -36,7 +36,7 @@ pub(crate) use call::{AttemptObserver, CallEnd, CallFacts, CallLink, CallObserve
 pub(crate) use served::{ServedFacts, ServedObserver};
 
 use crate::mesh::Calls;
-use config::Withdrawals;
+use config::{Certificates, Withdrawals};
 use names::{Outcome, Side};
 use series::{Key, Operation, Operations};
 
@@ -52,6 +52,7 @@ struct Inner {
     server: Instruments,
     operations: Operations,
     withdrawals: Withdrawals,
+    certificates: Certificates,
 }
 
 /// How an attempt, or a request that was served, ended.
@@ -86,6 +87,7 @@ impl Telemetry {
             server: Instruments::new(meter, Side::Server),
             operations: Operations::new(),
             withdrawals: Withdrawals::new(meter),
+            certificates: Certificates::new(meter),
         }))
     }
 

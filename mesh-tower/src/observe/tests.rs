@@ -424,3 +424,21 @@ fn what_the_control_plane_takes_away_is_counted_by_what_becomes_of_it() {
     };
     assert_eq!(process.series(), [line("emptied", 2), line("lapsed", 1), line("restored", 1)]);
 }
+
+#[test]
+fn what_becomes_of_certificates_is_counted_by_provider_and_never_by_secret() {
+    use mesh_core::event::{Event, EventSink, Material};
+    let process = Process::with(Sampler::AlwaysOff);
+    for secret in ["sds/one", "sds/two"] {
+        let (certificate, names, left) = (name(secret), String::new(), Duration::from_secs(60));
+        process.telemetry.event(&Event::CertificateExpiring { certificate, material: Material::Identity, names, left });
+    }
+    let (certificate, names, not_after) = (name("default"), String::new(), std::time::SystemTime::now());
+    process.telemetry.event(&Event::CertificateTaken { certificate, material: Material::Roots, names, not_after });
+    let line = |material: &str, provider: &str, state: &str, count: u64| {
+        format!(
+            r#"mesh.certificates{{"mesh.certificate.material": "{material}", "mesh.certificate.provider": "{provider}", "mesh.certificate.state": "{state}"}} {count}"#
+        )
+    };
+    assert_eq!(process.series(), [line("identity", "sds", "expiring", 2), line("roots", "default", "taken", 1)]);
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mesh_core::bootstrap::{FileWatcherConfig, TlsFiles};
 use mesh_core::error::Error;
-use mesh_core::identity::{CertificateProviders, FileWatcher};
+use mesh_core::identity::{CertificateProviders, CertificateSource, FileWatcher};
 use mesh_core::model::{CertificateRef, Name, TrustRoots, UpstreamTls};
 
 use super::{Alpn, ClientTls, Secure, Secured, crypto};
@@ -18,13 +18,19 @@ pub(crate) struct ChannelTls {
 }
 
 impl ChannelTls {
-    /// TLS with `files`, which are read now and at each handshake.
-    pub(crate) fn new(files: &TlsFiles) -> Self {
+    /// TLS with `files`, which are read now and at each handshake. `identity` is shown if the files have none.
+    pub(crate) fn new(files: &TlsFiles, identity: Option<Arc<dyn CertificateSource>>) -> Self {
         let instance: Name = "channel_creds".into();
         let config = FileWatcherConfig::from(files);
         let watcher = Arc::new(FileWatcher::new(instance.clone(), config.clone(), crypto::pair_check()));
-        let providers = CertificateProviders::new().with(instance.clone(), watcher.clone());
-        let policy = Arc::new(policy(&config, instance));
+        let mut providers = CertificateProviders::new().with(instance.clone(), watcher.clone());
+        let mut policy = policy(&config, instance);
+        if let (None, Some(source)) = (&policy.identity, identity) {
+            let instance: Name = "identity".into();
+            providers = providers.with(instance.clone(), source);
+            policy.identity = Some(CertificateRef { instance, certificate: "".into() });
+        }
+        let policy = Arc::new(policy);
         Self { watcher, tls: Secure::new(providers).client_by_name(&policy, Alpn::Http2) }
     }
 

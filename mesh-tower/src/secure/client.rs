@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
-use mesh_core::identity::{IdentityMaterial, PeerIdentity};
+use mesh_core::identity::{Held, IdentityMaterial, PeerIdentity};
 use mesh_core::model::{TrustRoots, UpstreamTls};
 use rustls::client::{Resumption, Tls12Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -17,7 +17,7 @@ use super::Secure;
 use super::chain::{Chain, Side};
 use super::crl::{Crl, Lists};
 use super::crypto::{limited, versions};
-use super::material::{Cache, Generation, Roots, unusable};
+use super::material::{Cache, Generation, Roots, provider, settled, unusable};
 use super::refusal::explain;
 use super::verify::{Names, ServerVerifier};
 use crate::io::BoxStream;
@@ -67,6 +67,7 @@ struct Inner {
     names: Names,
     alpn: Vec<Vec<u8>>,
     crl: Option<Crl>,
+    held: Held,
     cache: Cache<Built>,
 }
 
@@ -93,7 +94,8 @@ impl ClientTls {
         }
         let alpn = offered(&policy, alpn);
         let crl = policy.checks.crl.as_ref().map(|source| secure.0.crls.open(source));
-        Self(Arc::new(Inner { secure, policy, names, alpn, crl, cache: Cache::default() }))
+        let held = secure.0.providers.hold(policy.identity.iter().chain(provider(&policy.roots)));
+        Self(Arc::new(Inner { secure, policy, names, alpn, crl, held, cache: Cache::default() }))
     }
 
     /// Makes the handshake with the endpoint of this `hostname` (`Endpoint.hostname` of EDS; None or empty if it has none)
@@ -128,7 +130,7 @@ impl ClientTls {
     }
 
     async fn handshake(&self, io: BoxStream, name: ServerName<'static>, peer: &str) -> Result<Secured, Error> {
-        let built = self.current()?;
+        let built = settled(&self.0.held, || self.current()).await?;
         let connector = TlsConnector::from(built.config.clone());
         let stream = explain(peer, async {
             let stream = connector.connect(name.clone(), io).await?;

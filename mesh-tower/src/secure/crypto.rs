@@ -108,7 +108,7 @@ fn group_of(curve: Curve) -> NamedGroup {
 }
 
 /// Says whether a key can be used and belongs to a certificate. Without cryptography nobody can tell, and nobody uses it.
-pub(super) fn pair_check() -> PairCheck {
+pub(crate) fn pair_check() -> PairCheck {
     let provider = provider();
     Arc::new(move |chain, key| match &provider {
         Ok(provider) => CertifiedKey::from_der(chain.to_vec(), key.clone_key(), provider).is_ok(),

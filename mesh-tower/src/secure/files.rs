@@ -15,7 +15,7 @@ use super::crypto;
 /// Files are not read more often than this, whatever is asked for: reading them takes the configuration thread's time.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The providers that `configured` describes, having read their files once, and the work that reads them again at their
+/// Those of the providers in `configured` that are files, having read their files once, and the work that reads them again at their
 /// intervals. It is `Options::background` of the configuration thread: without it nothing rotates.
 pub(crate) fn watch_files(configured: &BTreeMap<Name, CertificateProvider>) -> (CertificateProviders, Background) {
     let pair = crypto::pair_check();
@@ -23,8 +23,6 @@ pub(crate) fn watch_files(configured: &BTreeMap<Name, CertificateProvider>) -> (
     let mut watchers = Vec::new();
     for (instance, provider) in configured {
         let CertificateProvider::FileWatcher(config) = provider else {
-            // A kind that the bootstrap's reader knows and we do not: resources that name it are refused.
-            tracing::warn!(target: "mesh", "certificate provider `{instance}` is of a kind that is not supported");
             continue;
         };
         let watcher = Arc::new(FileWatcher::new(instance.clone(), config.clone(), pair.clone()));

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use mesh_core::error::{Code, Error};
-use mesh_core::identity::{IdentityMaterial, Sans, SpiffeId, TrustMaterial};
-use mesh_core::model::TrustRoots;
+use mesh_core::identity::{Held, IdentityMaterial, Sans, SpiffeId, TrustMaterial};
+use mesh_core::model::{CertificateRef, TrustRoots};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
@@ -45,6 +45,23 @@ impl<C> Cache<C> {
         let built = Arc::new(build()?);
         self.0.store(Some(Arc::new((generation, built.clone()))));
         Ok(built)
+    }
+}
+
+/// The certificate provider that `roots` come from; None: another origin.
+pub(super) fn provider(roots: &TrustRoots) -> Option<&CertificateRef> {
+    if let TrustRoots::Provider(reference) = roots { Some(reference) } else { None }
+}
+
+/// What `current` makes of the newest certificates. Of those that have not come yet the first word is waited for, within the
+/// time that the handshake has: a process that starts has its connections made a moment later, not refused.
+pub(super) async fn settled<T>(held: &Held, current: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    match current() {
+        Err(error) if error.code() == Code::NO_CERTIFICATE => {
+            held.settled().await;
+            current()
+        }
+        other => other,
     }
 }
 

@@ -15,6 +15,8 @@ mod chain;
 mod verify;
 mod refusal;
 mod live;
+#[cfg(feature = "istio-ca")]
+mod request;
 mod client;
 mod channel;
 #[cfg(feature = "server")]
@@ -29,8 +31,11 @@ pub(crate) mod tests;
 
 pub(crate) use channel::ChannelTls;
 pub(crate) use client::{Alpn, ClientTls, Protocol, Secured};
+pub(crate) use crypto::pair_check;
 pub(crate) use files::watch_files;
 pub(crate) use refusal::refusal_of;
+#[cfg(feature = "istio-ca")]
+pub(crate) use request::make_request;
 #[cfg(feature = "server")]
 pub(crate) use signature::TokenSignatures;
 

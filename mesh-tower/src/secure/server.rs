@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
-use mesh_core::identity::{IdentityMaterial, PeerIdentity, Sans};
+use mesh_core::identity::{Held, IdentityMaterial, PeerIdentity, Sans};
 use mesh_core::model::DownstreamTls;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -20,7 +20,7 @@ use super::Secure;
 use super::chain::{Chain, Side};
 use super::crl::{Crl, Lists};
 use super::crypto::{limited, sha256, versions};
-use super::material::{Cache, Generation, Roots, unusable};
+use super::material::{Cache, Generation, Roots, provider, settled, unusable};
 use super::refusal::explain;
 use super::verify::check_client;
 use crate::inbound::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
@@ -36,7 +36,9 @@ impl InboundTls for Secure {
         }
         let crl = policy.checks.crl.as_ref().map(|source| self.0.crls.open(source));
         let (secure, policy) = (self.clone(), policy.clone());
-        Ok(Arc::new(ServerTls(Arc::new(Inner { secure, policy, crl, cache: Cache::default() }))))
+        let roots = policy.client_roots.as_ref().and_then(provider);
+        let held = secure.0.providers.hold(std::iter::once(&policy.identity).chain(roots));
+        Ok(Arc::new(ServerTls(Arc::new(Inner { secure, policy, crl, held, cache: Cache::default() }))))
     }
 
     fn revocations(&self) -> watch::Receiver<u64> {
@@ -51,6 +53,7 @@ struct Inner {
     secure: Secure,
     policy: Arc<DownstreamTls>,
     crl: Option<Crl>,
+    held: Held,
     cache: Cache<Built>,
 }
 
@@ -78,7 +81,7 @@ impl TlsAcceptor for ServerTls {
 
 impl Inner {
     async fn accept(&self, io: BoxStream) -> Result<Accepted, Error> {
-        let built = self.current()?;
+        let built = settled(&self.held, || self.current()).await?;
         let acceptor = tokio_rustls::TlsAcceptor::from(built.config.clone());
         let handshake = explain("the client", async {
             let stream = acceptor.accept(io).await?;
@@ -103,7 +106,7 @@ impl Inner {
     }
 
     fn current(&self) -> Result<Arc<Built>, Error> {
-        let Self { secure, policy, crl, cache } = self;
+        let Self { secure, policy, crl, cache, .. } = self;
         let identity = secure.0.providers.identity(&policy.identity)?;
         let roots = policy.client_roots.as_ref().map(|roots| Roots::current(secure, roots)).transpose()?;
         let lists = crl.as_ref().map(Crl::current).transpose()?;

@@ -57,6 +57,8 @@ impl ControlStream for ScriptedStream {
         self.sent.lock().unwrap().push(describe(&DiscoveryRequest::decode(message).unwrap()));
     }
 
+    fn finish(&mut self) {}
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         self.inbox.poll_recv(cx)
     }

@@ -16,6 +16,7 @@ mod listener;
 mod policies;
 mod rbac;
 mod route;
+mod secret;
 mod table;
 mod tls;
 mod tls_checks;
@@ -29,7 +30,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::{self, Any};
 use prost::Message;
 
-use super::{DecodeResource, Decoded, Decoder, Fault, Registry};
+use super::{DecodeResource, Decoded, Decoder, Fault, Registry, SecretServers};
 use crate::model::Name;
 use crate::resource::TYPE_URL_PREFIX;
 use table::Answer;
@@ -120,9 +121,10 @@ fn join(path: &str, inner: &str) -> String {
     }
 }
 
-/// The decoder of these tests: the standard registry, and one certificate provider.
+/// The decoder of these tests: the standard registry, and one certificate provider, which is an SDS server too.
 fn decoder() -> Decoder {
-    Decoder::new(Arc::new(Registry::standard()), [Name::from("default")])
+    let secrets = SecretServers::new().with_cluster("sds-grpc", "default").with_target("unix:///sds", "default");
+    Decoder::new(Arc::new(Registry::standard()), [Name::from("default")]).with_secret_servers(secrets)
 }
 
 /// The model of a resource that must be taken.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{cluster, endpoints, envelope, filters, listener, policies, rbac, route, tls, tls_checks};
+use super::{cluster, endpoints, envelope, filters, listener, policies, rbac, route, secret, tls, tls_checks};
 
 const TABLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/validation.md"));
 const RULES: u32 = 150;
@@ -47,6 +47,7 @@ const TESTS: &[fn()] = &[
     tls::rules_40_and_117_what_a_transport_socket_is,
     tls::rules_41_to_51_a_servers_tls,
     tls::rules_118_to_122_a_clients_tls,
+    secret::rules_46_and_121_secrets_of_sds,
     tls_checks::rule_146_what_of_tls_may_be_spoken,
     tls::rules_147_to_149_on_both_sides,
     tls_checks::rule_148_what_a_certificate_must_be,

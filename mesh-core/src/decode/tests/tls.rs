@@ -183,7 +183,7 @@ pub(super) fn rules_41_to_51_a_servers_tls() {
             context.require_client_certificate = None;
             *validation(down_common(context)) = CertificateValidationContext::default();
         }),
-        (46, "common_tls_context.validation_context_sds_secret_config", |context| {
+        (46, "common_tls_context.validation_context_sds_secret_config.name", |context| {
             context.require_client_certificate = None;
             down_common(context).validation_context_type =
                 Some(ValidationContextType::ValidationContextSdsSecretConfig(pb::SdsSecretConfig::default()));
@@ -236,7 +236,7 @@ pub(super) fn rules_118_to_122_a_clients_tls() {
             up_common(context).tls_certificate_provider_instance = None;
             up_common(context).tls_certificates.push(pb::TlsCertificate::default());
         }),
-        (121, "common_tls_context.tls_certificate_sds_secret_configs", |context| {
+        (121, "common_tls_context.tls_certificate_sds_secret_configs[0].name", |context| {
             up_common(context).tls_certificate_provider_instance = None;
             up_common(context).tls_certificate_sds_secret_configs.push(pb::SdsSecretConfig::default());
         }),
@@ -405,7 +405,7 @@ fn an_older_instance_must_exist_too() {
             if let Some(ValidationContextType::CombinedValidationContext(combined)) =
                 &mut up_common(context).validation_context_type
             {
-                combined.validation_context_sds_secret_config = Some(pb::SdsSecretConfig::default());
+                combined.validation_context_sds_secret_config = Some(super::secret::named("ROOTCA"));
             }
         }),
     ]);

@@ -12,8 +12,9 @@ use super::service::{self, EndpointSlice, Port, Service};
 use super::tls::TlsPolicy;
 use super::yaml::{self, Document, Located};
 use super::{FileConfig, json::resource};
+use crate::bootstrap::certificates::certificate_providers;
 use crate::bootstrap::json::{Object, Path as At};
-use crate::bootstrap::{CertificateProvider, FileWatcherConfig, parse};
+use crate::bootstrap::{CertificateProvider, FileWatcherConfig};
 use crate::decode::{DecodeResource, Decoded, Fault};
 use crate::error::{Code, Error};
 use crate::model::Name;
@@ -277,9 +278,11 @@ impl Parts {
         }
         document.only(&["certificate_providers"])?;
         self.once("certificate_providers", "", index)?;
-        self.providers = parse::certificate_providers(document)?;
-        for CertificateProvider::FileWatcher(files) in self.providers.values_mut() {
-            resolve(files, folder);
+        self.providers = certificate_providers(document)?;
+        for provider in self.providers.values_mut() {
+            if let CertificateProvider::FileWatcher(files) = provider {
+                resolve(files, folder);
+            }
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::ads::{AGGREGATED_RESOURCES, DELTA_AGGREGATED_RESOURCES, Variant};
+use crate::ads::{AGGREGATED_RESOURCES, DELTA_AGGREGATED_RESOURCES, DELTA_SECRETS, STREAM_SECRETS, Variant};
 use crate::model::Name;
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceKey, TYPE_URL_PREFIX};
 
@@ -83,11 +83,11 @@ impl Responder {
         Self { common: Common { set, nonces: 0, rejections: Vec::new(), tells_missing: true }, side }
     }
 
-    /// The protocol that is spoken over the gRPC method `path`; None if it is no method of ADS.
+    /// The protocol that is spoken over the gRPC method `path`; None if it is neither a method of ADS nor of SDS.
     pub fn variant(path: &str) -> Option<Variant> {
         match path {
-            AGGREGATED_RESOURCES => Some(Variant::StateOfTheWorld),
-            DELTA_AGGREGATED_RESOURCES => Some(Variant::Incremental),
+            AGGREGATED_RESOURCES | STREAM_SECRETS => Some(Variant::StateOfTheWorld),
+            DELTA_AGGREGATED_RESOURCES | DELTA_SECRETS => Some(Variant::Incremental),
             _ => None,
         }
     }

@@ -8,8 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use envoy_types::pb::envoy::config::core::v3::DataSource;
+use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, Secret, TlsCertificate,
+};
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::SpiffeId;
+use mesh_core::resource::{ResourceKey, SECRET};
+use mesh_core::source::responder::EncodedResource;
+use prost::Message;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -160,6 +169,40 @@ impl DevCa {
             issued.map_err(|error| failed(format!("no certificate for `{}` can be issued: {error}", workload.id)))?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
+}
+
+/// The same, as SDS serves it.
+impl DevCa {
+    /// A new key and its certificate for `workload`, as the secret `name`. Served by a [`ControlPlane`](super::ControlPlane),
+    /// anyone who reaches it gets the key.
+    ///
+    /// # Errors
+    ///
+    /// As [`issue`](Self::issue).
+    pub fn secret(&self, name: &str, workload: &Workload) -> Result<EncodedResource, Error> {
+        let (chain, key) = self.issue(workload)?;
+        let certificate = TlsCertificate {
+            certificate_chain: Some(inline(chain)),
+            private_key: Some(inline(key)),
+            ..TlsCertificate::default()
+        };
+        Ok(secret(name, Type::TlsCertificate(certificate)))
+    }
+
+    /// The root's certificate, as the secret `name`.
+    pub fn root_secret(&self, name: &str) -> EncodedResource {
+        let trusted_ca = Some(inline(self.root.clone()));
+        secret(name, Type::ValidationContext(CertificateValidationContext { trusted_ca, ..Default::default() }))
+    }
+}
+
+fn inline(pem: String) -> DataSource {
+    DataSource { specifier: Some(Specifier::InlineString(pem)), ..DataSource::default() }
+}
+
+fn secret(name: &str, content: Type) -> EncodedResource {
+    let secret = Secret { name: name.to_owned(), r#type: Some(content) };
+    EncodedResource::new(ResourceKey::new(SECRET, name), secret.encode_to_vec())
 }
 
 /// The certificate files of one workload: `cert-chain.pem`, `key.pem` (readable by the owner only) and `root-cert.pem`.

@@ -15,11 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::ads::{ControlStream, ControlTransport, Opening, TransportError};
 use mesh_core::bootstrap::{ChannelCredentials, ServerConfig, TlsFiles};
+use mesh_core::identity::CertificateSource;
+use mesh_core::model::Name;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
@@ -45,8 +47,15 @@ pub(crate) fn control_transport() -> Arc<dyn ControlTransport> {
     Arc::new(Http2Transport::default())
 }
 
+/// The same, showing the certificate of `identity` to servers whose credentials are `tls` without a certificate of their own.
+#[cfg(feature = "istio-ca")]
+pub(crate) fn control_transport_as(identity: Arc<dyn CertificateSource>) -> Arc<dyn ControlTransport> {
+    Arc::new(Http2Transport { identity: Some(identity), ..Http2Transport::default() })
+}
+
 #[derive(Default)]
 struct Http2Transport {
+    identity: Option<Arc<dyn CertificateSource>>,
     /// TLS by its files, which are those of a bootstrap's few servers.
     channels: Mutex<Vec<(TlsFiles, Arc<ChannelTls>)>>,
     tokens: Tokens,
@@ -77,7 +86,7 @@ impl Http2Transport {
                 if let Some((_, tls)) = channels.iter().find(|(known, _)| known == files) {
                     return Ok(Some(tls.clone()));
                 }
-                let tls = Arc::new(ChannelTls::new(files));
+                let tls = Arc::new(ChannelTls::new(files, self.identity.clone()));
                 channels.push((files.clone(), tls.clone()));
                 Ok(Some(tls))
             }
@@ -101,7 +110,20 @@ async fn open(
     };
     let uri = Uri::builder().scheme(scheme).authority(to.authority.as_str()).path_and_query(path).build();
     let uri = uri.map_err(|error| TransportError::new(format!("server_uri gives no valid authority: {error}")))?;
-    call(io, uri, token).await
+    let metadata = metadata(&server.initial_metadata)?;
+    call(io, uri, token, metadata).await
+}
+
+/// What the server's configuration has sent with each call, beside what gRPC has.
+fn metadata(pairs: &[(Name, Name)]) -> Result<HeaderMap, TransportError> {
+    let mut metadata = HeaderMap::new();
+    for (name, value) in pairs {
+        let pair = name.parse::<HeaderName>().ok().zip(HeaderValue::from_str(value).ok());
+        let (name, value) =
+            pair.ok_or_else(|| TransportError::new(format!("initial_metadata `{name}` is no header")))?;
+        metadata.append(name, value);
+    }
+    Ok(metadata)
 }
 
 async fn connect(place: &Place) -> Result<BoxStream, TransportError> {
@@ -150,7 +172,12 @@ async fn secure(io: BoxStream, tls: &ChannelTls, host: &str) -> Result<BoxStream
 }
 
 /// Starts the call, without waiting for any answer.
-async fn call(io: BoxStream, uri: Uri, token: Option<HeaderValue>) -> Result<GrpcStream, TransportError> {
+async fn call(
+    io: BoxStream,
+    uri: Uri,
+    token: Option<HeaderValue>,
+    metadata: HeaderMap,
+) -> Result<GrpcStream, TransportError> {
     let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -164,7 +191,7 @@ async fn call(io: BoxStream, uri: Uri, token: Option<HeaderValue>) -> Result<Grp
     tokio::spawn(run(connection, dropped));
     sender.ready().await.map_err(|error| stream::broken("the connection is broken", &error))?;
     let (outbox, outgoing) = outgoing::channel();
-    let response = sender.send_request(request(uri, token, outgoing));
+    let response = sender.send_request(request(uri, token, metadata, outgoing));
     Ok(GrpcStream::new(outbox, Box::pin(response), sender, alive))
 }
 
@@ -182,11 +209,12 @@ async fn run(connection: impl Future<Output = hyper::Result<()>>, dropped: onesh
     }
 }
 
-fn request(uri: Uri, token: Option<HeaderValue>, body: Outgoing) -> Request<Outgoing> {
+fn request(uri: Uri, token: Option<HeaderValue>, metadata: HeaderMap, body: Outgoing) -> Request<Outgoing> {
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = metadata;
     let headers = request.headers_mut();
     headers.insert(TE, HeaderValue::from_static("trailers"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

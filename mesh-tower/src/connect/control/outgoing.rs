@@ -61,13 +61,20 @@ impl Outbox {
     }
 }
 
-impl Drop for Outbox {
-    fn drop(&mut self) {
+impl Outbox {
+    /// Nothing follows what was put.
+    pub(super) fn finish(&self) {
         let mut slot = lock(&self.0);
         slot.ended = true;
         if let Some(reader) = slot.reader.take() {
             reader.wake();
         }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

@@ -131,6 +131,10 @@ impl ControlStream for GrpcStream {
         }
     }
 
+    fn finish(&mut self) {
+        self.outbox.finish();
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
         let message = ready!(self.poll_message(cx));
         if message.is_err() {

@@ -202,7 +202,7 @@ async fn a_refusal_before_any_message_is_told_even_while_we_want_to_send() {
         });
         tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(far), service));
         let uri = format!("http://a.test{AGGREGATED_RESOURCES}").parse().unwrap();
-        let stream = super::call(Box::new(near), uri, None).await.unwrap();
+        let stream = super::call(Box::new(near), uri, None, http::HeaderMap::new()).await.unwrap();
         let mut stream: Box<dyn ControlStream> = Box::new(stream);
         stream.send("first".into());
         // As the driver does: whatever there is to send, the answer is listened to.
@@ -222,7 +222,7 @@ async fn a_refusal_before_any_message_is_told_even_while_we_want_to_send() {
 async fn a_connection_that_breaks_breaks_the_stream() {
     let (near, far) = tokio::io::duplex(1 << 16);
     let uri = format!("http://a.test{AGGREGATED_RESOURCES}").parse().unwrap();
-    let stream = super::call(Box::new(near), uri, None).await.unwrap();
+    let stream = super::call(Box::new(near), uri, None, http::HeaderMap::new()).await.unwrap();
     let mut stream: Box<dyn ControlStream> = Box::new(stream);
     drop(far);
     assert!(failure(&mut stream).await.contains("the call failed"));

@@ -164,7 +164,7 @@ fn a_policy_for_a_port_leaves_the_others_alone() {
 fn paths_of_certificates_start_at_the_files_folder() {
     let yaml = secured(&format!("{{{TARGET}, validation: {{hostname: a, {ROOTS}}}}}"));
     let config = load(&yaml, "/etc/mesh/mesh.yaml").unwrap();
-    let CertificateProvider::FileWatcher(files) = &config.certificate_providers["mesh"];
+    let CertificateProvider::FileWatcher(files) = &config.certificate_providers["mesh"] else { panic!() };
     let identity = files.identity.as_ref().unwrap();
     assert_eq!(identity.certificate_file, Path::new("/etc/mesh/certs/cert.pem"));
     assert_eq!(identity.private_key_file, Path::new("/abs/key.pem"));
