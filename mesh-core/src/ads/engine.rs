@@ -167,6 +167,10 @@ impl Engine {
         let mut entry = Entry::new(authority, self.sequence, now, patience);
         let is_known = |stream: &Stream| stream.phase == Phase::Open && stream.types[kind].ever_asked(&key.name);
         entry.is_again = self.streams.iter().any(is_known);
+        if &*key.name == WILDCARD {
+            // A server need not send everything again to who never took `*` back.
+            self.streams.iter_mut().for_each(|stream| stream.types[kind].take_back_if_asked(WILDCARD));
+        }
         if let Some(left) = self.left[kind].remove(&key.name) {
             entry = entry.resume(left.entry);
             if let Some(server) = left.absent.filter(|server| self.streams[*server].phase == Phase::Open) {
@@ -224,7 +228,8 @@ impl Engine {
     }
 
     fn refuse(&mut self, key: &ResourceKey, why: &str) {
-        let error = Error::new(Code::RESOURCE_REFUSED, format!("{key} cannot be subscribed to: {why}"));
+        let text = format!("{key} cannot be subscribed to: {why} [xDS node id: {}]", self.node_id);
+        let error = Error::new(Code::RESOURCE_REFUSED, text);
         self.told.push_back(ResourceEvent::Unusable { key: key.clone(), error });
     }
 
@@ -301,11 +306,16 @@ impl Engine {
         let owes = std::mem::take(&mut stream.owes_answer);
         let next = at + self.settings.resource_timeout;
         stream.silence = Some(next);
-        let may_say_nothing = |entry: &Entry| entry.held.is_none() || entry.claims(server).is_some();
-        if !owes && self.cache.iter().flat_map(BTreeMap::values).all(may_say_nothing) {
-            self.server_answers(server);
-        } else {
+        // What other servers give says nothing about this one.
+        let must_say = |kind: usize, (name, entry): (&Name, &Entry)| {
+            entry.held.is_some() && entry.claims(server).is_none() && self.asks(server, kind, name, entry)
+        };
+        let owes_more =
+            self.cache.iter().enumerate().any(|(kind, entries)| entries.iter().any(|entry| must_say(kind, entry)));
+        if owes || owes_more {
             self.due.insert((next, Due::Silence(server)));
+        } else {
+            self.server_answers(server);
         }
     }
 
@@ -329,7 +339,11 @@ impl Engine {
         if self.is_overdue_memory(server, key, now) {
             return;
         }
-        let Some(entry) = self.cache[kind].get_mut(&key.name).filter(|entry| entry.is_open()) else { return };
+        let Some(entry) = self.cache[kind].get(&key.name).filter(|entry| entry.is_open()) else { return };
+        if !self.asks(server, kind, &key.name, entry) || self.asks_once_more(server, kind, &key.name) {
+            return;
+        }
+        let Some(entry) = self.cache[kind].get_mut(&key.name) else { return };
         let stream = &self.streams[server];
         let waited = if transient { self.settings.transient_resource_timeout } else { self.settings.resource_timeout };
         // Only an answer that came after the question, and says all there is, says that this one is not there.
@@ -347,6 +361,23 @@ impl Engine {
         let trouble = Trouble { cause: Cause::Missing, reason: what.to_owned(), error, version: String::new() };
         self.told.extend(entry.trouble(key, trouble, false));
         self.events.push_back(Event::Missing { type_url: key.type_url.clone(), name: key.name.clone() });
+    }
+
+    /// A request that dropped a name is not heeded if a response crossed it. So a server may take the name, when it is asked for
+    /// again, for one that it answered long ago: it is taken back and asked for anew, once. What is always told whole is in
+    /// every response, if it is there.
+    fn asks_once_more(&mut self, server: usize, kind: usize, name: &Name) -> bool {
+        let state = &mut self.streams[server].types[kind];
+        if self.types.rows()[kind].full_state || !state.dropped.take(name) {
+            return false;
+        }
+        state.take_back_if_asked(name);
+        state.changed = true;
+        self.sequence += 1;
+        if let Some(entry) = self.cache[kind].get_mut(name) {
+            entry.sequence = self.sequence;
+        }
+        true
     }
 
     pub(super) fn entry(&mut self, key: &ResourceKey) -> Option<&mut Entry> {

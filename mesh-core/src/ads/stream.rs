@@ -102,13 +102,16 @@ pub(super) struct TypeState {
     asked: Option<BTreeMap<Name, u64>>,
     /// The count of subscriptions at the first request on this stream: no response precedes what that named.
     first: u64,
+    /// The names that the next request leaves out, so that the one after asks for them anew: of a name that it takes for
+    /// subscribed to, a server need not say anything more.
+    pub(super) take_back: BTreeSet<Name>,
     /// The names that requests on this stream named once, and then did not. Of state of the world only.
-    dropped: Dropped,
+    pub(super) dropped: Dropped,
 }
 
 /// Names that are asked for no more, as many as may be remembered.
 #[derive(Default)]
-struct Dropped {
+pub(super) struct Dropped {
     names: BTreeSet<Name>,
     /// Whether there were more: then it may be any.
     is_full: bool,
@@ -120,6 +123,11 @@ impl Dropped {
         if !self.is_full {
             self.names.insert(name);
         }
+    }
+
+    /// Whether this name is certainly among them. From now on it is not.
+    pub(super) fn take(&mut self, name: &str) -> bool {
+        self.names.remove(name)
     }
 
     fn contains(&self, name: &str) -> bool {
@@ -167,6 +175,13 @@ impl TypeState {
     pub(super) fn may_precede(&self, entry: &Entry, server: usize) -> bool {
         let is_foreign = entry.held.as_ref().is_some_and(|held| held.server != server);
         entry.is_again || (is_foreign && entry.sequence > self.first)
+    }
+
+    /// Leaves the name out of the next request, if the last one has it.
+    pub(super) fn take_back_if_asked(&mut self, name: &str) {
+        if self.has_asked(name) {
+            self.take_back.insert(name.into());
+        }
     }
 
     /// Whether any request on this stream named it, for whatever subscription: a response to such a one may still come, however
@@ -281,12 +296,8 @@ impl Stream {
         let row = types.rows().get(kind)?;
         let node = (!std::mem::replace(&mut self.node_sent, true)).then(|| node.clone());
         self.writing = Some(Writing { kind, asks: state.changed });
-        // A server need not send everything again to who never took `*` back.
-        let is_anew = wanted.get(&Name::from(WILDCARD)).is_some_and(|all| !state.names(WILDCARD, all.sequence));
-        let is_taken_back = state.changed && is_anew && state.has_asked(WILDCARD);
-        if is_taken_back {
-            wanted.remove(&Name::from(WILDCARD));
-        }
+        let is_taken_back = state.changed && !state.take_back.is_empty();
+        wanted.retain(|name, _| !state.take_back.contains(*name));
         let request = match variant {
             Variant::StateOfTheWorld => state.ask_for_all(row, &wanted, node),
             Variant::Incremental => {
@@ -300,7 +311,12 @@ impl Stream {
                 state.ask_for_changes(row, &wanted, node, || said.filter_map(in_use).collect())
             }
         };
-        state.changed = is_taken_back;
+        if self.writing.as_ref().is_some_and(|writing| writing.asks) {
+            state.take_back.clear();
+            state.changed = is_taken_back;
+            // Another server may be asked for it by now.
+            self.timers.retain(|key, _| key.type_url != row.type_url || state.has_asked(&key.name));
+        }
         Some(request)
     }
 
@@ -319,7 +335,7 @@ impl TypeState {
             }
             let asked = wanted.iter().map(|(name, entry)| ((*name).clone(), entry.sequence)).collect();
             for (name, _) in self.asked.replace(asked).into_iter().flatten() {
-                if !wanted.contains_key(&name) {
+                if !wanted.contains_key(&name) && !self.take_back.contains(&name) {
                     self.dropped.insert(name);
                 }
             }

@@ -35,6 +35,18 @@ fn a71_only_when_all_servers_failed_is_it_told() {
     );
 }
 
+/// What is refused or does not exist is known: only what was never answered is a reason.
+#[test]
+fn a71_what_is_refused_or_does_not_exist_is_no_reason() {
+    let mut it = two().asking(LISTENER, &["refused", "missing"]);
+    it.respond(LISTENER, "1", "n1", &["refused:bad"]);
+    it.wait(16.0);
+    assert_eq!(it.told(), ["refused unusable MESH-113", "missing unusable MESH-112"]);
+    it.lose(A);
+    it.reconnect_fails(A);
+    assert!(!it.actions().contains(&Action::Open(B)));
+}
+
 /// gRPC's interop suite asserts that there is no second channel in this case.
 #[test]
 fn a71_a_dead_server_is_no_reason_while_everything_is_cached() {

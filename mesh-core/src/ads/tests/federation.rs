@@ -133,6 +133,55 @@ fn a47_no_server_is_asked_for_everything_because_another_authority_wants_somethi
     assert_eq!(it.requests(A), ["Listener plain version  nonce ", "Cluster  version  nonce "]);
 }
 
+/// The server is in use for another authority, so that its stream stays when nothing of this one is asked for there any more.
+#[test]
+fn a71_the_timer_of_a_fallback_ends_when_the_preferred_server_is_back() {
+    let [a, b] = ["a", "b"].map(ServerConfig::insecure);
+    let west = crate::bootstrap::Authority { servers: vec![b.clone()], fallback_on_reachability_only: false };
+    let mut it = Dialogue::with(Authorities::from(vec![a, b]).with("west", &west), Settings::default());
+    let west = name("west", LISTENER, "x");
+    it.subscribe(LISTENER, &west);
+    it.connect(B);
+    it.requests(B);
+    it.respond_from(B, &named(LISTENER, "1", &[(&west, "one")]));
+    it.subscribe(LISTENER, "plain");
+    it.lose(A);
+    assert_eq!(it.requests(B), [format!("Listener plain,{west} version 1 nonce n1")]);
+    it.wait(10.0);
+    it.reconnect(A);
+    assert_eq!(it.requests(A), ["Listener plain version  nonce  node"]);
+    it.respond(LISTENER, "1", "n1", &["other:one"]);
+    assert_eq!(it.requests(B), [format!("Listener {west} version 1 nonce n1")]);
+    it.told();
+    it.wait(10.0);
+    assert_eq!(it.told(), [""; 0], "b was asked 20 s ago, and a only 10 s ago");
+    it.wait(6.0);
+    assert_eq!(it.told(), ["plain unusable MESH-112"]);
+}
+
+/// What another server gives says nothing about whether this one can be reached.
+#[test]
+fn a57_a_server_that_has_nothing_to_say_is_reached_whatever_others_have() {
+    let mut it = world();
+    let west = name("west", LISTENER, "x");
+    it.subscribe(LISTENER, &west);
+    it.subscribe(LISTENER, "plain");
+    it.connect(B);
+    it.requests(B);
+    it.respond_from(B, &named(LISTENER, "1", &[(&west, "one")]));
+    it.engine.handle_connected(A, it.now);
+    it.requests(A);
+    it.respond(LISTENER, "1", "n1", &["plain:one"]);
+    it.told();
+    it.lose(B);
+    it.reconnect_fails(B);
+    assert_eq!(it.told(), [format!("{west} ambient MESH-110")]);
+    it.reconnect(B);
+    it.requests(B);
+    it.wait(15.1);
+    assert_eq!(it.told(), [format!("{west} well")]);
+}
+
 #[test]
 fn a71_each_authority_falls_back_by_itself() {
     let mut it = world();

@@ -56,6 +56,29 @@ fn a27_a_late_answer_to_an_old_request_deletes_nothing() {
     assert_eq!(it.told(), ["a lapsing MESH-112"], "what is absent for long is gone");
 }
 
+/// A server does not heed a request whose nonce is old by the time it reads it. So it may never learn that a name was dropped,
+/// and take it for answered when it is asked for again.
+#[test]
+fn a57_a_name_that_the_server_may_take_for_answered_is_taken_back_and_asked_for_anew() {
+    let mut it = Dialogue::new().asking(CLUSTER_LOAD_ASSIGNMENT, &["a", "b"]);
+    it.respond(CLUSTER_LOAD_ASSIGNMENT, "1", "n1", &["a:one", "b:one"]);
+    it.requests(A);
+    it.unsubscribe(CLUSTER_LOAD_ASSIGNMENT, "b");
+    assert_eq!(it.requests(A), ["ClusterLoadAssignment a version 1 nonce n1"]);
+    it.wait(16.0);
+    it.respond(CLUSTER_LOAD_ASSIGNMENT, "2", "n2", &["a:two"]);
+    it.subscribe(CLUSTER_LOAD_ASSIGNMENT, "b");
+    assert_eq!(it.requests(A), ["ClusterLoadAssignment a,b version 2 nonce n2"], "all that it heeds");
+    it.told();
+    it.wait(15.1);
+    assert_eq!(it.told(), [""; 0]);
+    let again = ["ClusterLoadAssignment a version 2 nonce n2", "ClusterLoadAssignment a,b version 2 nonce n2"];
+    assert_eq!(it.requests(A), again);
+    it.wait(15.1);
+    assert_eq!(it.told(), ["b unusable MESH-111"], "once");
+    assert_eq!(it.requests(A), [""; 0]);
+}
+
 /// grpc-go's `TestADS_ACK_NACK_ResourceIsNotRequestedAnymore`.
 #[test]
 fn a27_a_response_that_nobody_wants_any_more_is_acked() {

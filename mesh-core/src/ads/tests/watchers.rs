@@ -14,10 +14,60 @@ pub(super) fn cached(features: ServerFeatures) -> Dialogue {
 #[test]
 fn the_same_bytes_are_not_told_again_but_their_version_counts() {
     let mut it = cached(ServerFeatures::default());
+    it.wait(1.0);
     it.respond(LISTENER, "2", "n2", &["a:one", "b:two"]);
     assert_eq!(it.told(), ["b=two"]);
     assert!(it.engine.resources().all(|status| status.version.as_deref() == Some("2")));
+    assert!(it.engine.resources().all(|status| status.updated == Some(it.now)), "and when it came");
     assert_eq!(it.requests(A), ["Listener a,b version 2 nonce n2"]);
+}
+
+/// In state of the world the version is the response's, and one name is all a resource has.
+#[test]
+fn a47_a_wrapper_gives_neither_version_nor_other_names_in_state_of_the_world() {
+    let mut it = Dialogue::new().asking(CLUSTER, &["a", "alias"]);
+    let wrapper = Resource {
+        name: "a".to_owned(),
+        version: "its own".to_owned(),
+        aliases: vec!["alias".to_owned()],
+        resource: Some(any(CLUSTER, "a:one")),
+        ..Resource::default()
+    };
+    let mut wrapped = response(CLUSTER, "1", "n1", &[]);
+    wrapped.resources = vec![Any {
+        type_url: format!("{TYPE_URL_PREFIX}envoy.service.discovery.v3.Resource"),
+        value: wrapper.encode_to_vec(),
+    }];
+    it.respond_from(A, &wrapped);
+    assert_eq!(it.told(), ["a=one"]);
+    let versions: Vec<_> = it.engine.resources().filter_map(|status| status.version).collect();
+    assert_eq!(versions, ["1"]);
+}
+
+/// gRPC: whose configuration failed can be told from the text of any error.
+#[test]
+fn a57_a88_every_error_names_the_node() {
+    let mut it = Dialogue::new().asking(LISTENER, &["late", "bad", "gone", "reported", "missing"]);
+    it.subscribe("example.Unknown", "x");
+    it.respond(LISTENER, "1", "n1", &["bad:bad", "gone:one"]);
+    let mut errors = response(LISTENER, "2", "n2", &["bad:bad"]);
+    errors.resource_errors = vec![resource_error("reported", 13), resource_error("missing", 5)];
+    it.respond_from(A, &errors);
+    it.wait(16.0);
+    it.lose(A);
+    it.reconnect(A);
+    it.lose(A);
+    let told = it.told_events();
+    let errors: Vec<String> = told
+        .iter()
+        .filter_map(|event| match event {
+            ResourceEvent::Ambient { error, .. } => error.as_ref().map(|error| error.message().to_owned()),
+            ResourceEvent::Unusable { error, .. } => Some(error.message().to_owned()),
+            ResourceEvent::Changed { .. } => None,
+        })
+        .collect();
+    assert!(errors.len() >= 6, "{told:?}");
+    assert!(errors.iter().all(|error| error.ends_with("[xDS node id: node-1]")), "{errors:#?}");
 }
 
 #[test]

@@ -9,19 +9,24 @@ use crate::model::RouteSource;
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceKey};
 use crate::source::responder::{EncodedResource, ResourceSet};
 
-pub(super) const TARGETS: [&str; 2] = ["t0", "t1"];
-const TABLES: [&str; 2] = ["r0", "r1"];
+/// The authority of half of the Listeners and route tables (gRFC A47).
+pub(super) const AUTHORITY: &str = "east";
+pub(super) const TARGETS: [&str; 2] = ["t0", "xdstp://east/envoy.config.listener.v3.Listener/t1"];
+const TABLES: [&str; 2] = ["r0", "xdstp://east/envoy.config.route.v3.RouteConfiguration/r1"];
 const CLUSTERS: [&str; 3] = ["c0", "c1", "c2"];
 pub(super) const BAD: &str = "bad";
 
-/// Resources are text, `name:content`. A Listener's content is its route table, a route table's its clusters, that of endpoints
+/// Stands between name and content.
+pub(super) const MARK: char = '|';
+
+/// Resources are text, `name|content`. A Listener's content is its route table, a route table's its clusters, that of endpoints
 /// a port.
 pub(super) struct Decoder;
 
 impl DecodeResource for Decoder {
     fn decode(&self, type_url: &str, bytes: &[u8]) -> Decoded {
         let text = String::from_utf8_lossy(bytes);
-        let Some((name, content)) = text.split_once(':') else {
+        let Some((name, content)) = text.split_once(MARK) else {
             return Decoded::Err { name: None, faults: vec![Fault::new("", "cannot be decoded")] };
         };
         if content == BAD {
@@ -68,8 +73,9 @@ impl Contents {
     }
 
     fn encode(&mut self) {
-        let encode =
-            |(key, text): (&ResourceKey, &String)| EncodedResource::new(key.clone(), format!("{}:{text}", key.name));
+        let encode = |(key, text): (&ResourceKey, &String)| {
+            EncodedResource::new(key.clone(), format!("{}{MARK}{text}", key.name))
+        };
         self.set = Arc::new(ResourceSet::new(self.now.iter().map(encode)));
     }
 

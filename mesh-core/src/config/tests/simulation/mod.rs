@@ -1,9 +1,9 @@
 //! Engine and graph against servers that do all that servers do, by seed and on virtual time.
 //!
-//! A [`World`] has client targets that come and go, one or two control planes that change, spoil, delete and bring back
-//! resources, die, stall, tear streams, send garbage and push in the wrong order, and between them the real engine, the real
-//! graph and the real answering side, in either protocol. After each step it is checked that nothing is torn, lost or leaked,
-//! and in the end that what is in force is what the control plane has. The seed is in the failure's text.
+//! A [`World`] has client targets that come and go, one or two control planes, in two authorities of names, that change, spoil,
+//! delete and bring back resources, die, stall, tear streams, send garbage and push in the wrong order, and between them the
+//! real engine, the real graph and the real answering side, in either protocol. After each step it is checked that nothing is
+//! torn, lost or leaked, and in the end that what is in force is what the control plane has. The seed is in the failure's text.
 //!
 //! `MESH_SIMULATION_SEEDS` says how many seeds are tried (1,000), `MESH_SIMULATION_SEED` tries that one alone, and
 //! writes down what happened.

@@ -5,16 +5,18 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::contents::{BAD, Contents, Decoder, TARGETS, universe};
+use super::contents::{AUTHORITY, BAD, Contents, Decoder, MARK, TARGETS, universe};
 use super::link::{Door, Link, Stream};
 use super::{Checked, check};
-use crate::ads::{Action, Engine, FallbackScope, ResourceTypes, ServerId, Settings, Variant};
-use crate::bootstrap::{Node, ServerConfig, ServerFeatures};
+use crate::ads::{Action, Authorities, Engine, FallbackScope, ResourceTypes, ServerId, Settings, Variant};
+use crate::bootstrap::{Authority, Node, ServerConfig, ServerFeatures};
 use crate::decode::DecodeResource;
 use crate::error::Code;
 use crate::graph::{Graph, Want};
 use crate::model::{Name, RouteSource};
-use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceEvent, ResourceKey};
+use crate::resource::{
+    CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceEvent, ResourceKey, XdstpName,
+};
 use crate::snapshot::{Children, Snapshot, Update};
 use crate::status::{ResourceStatus, State, UpdateFailure};
 
@@ -30,6 +32,8 @@ pub(super) struct World {
     engine: Engine,
     graph: Graph,
     links: Vec<Link>,
+    /// The servers of names without an authority and of those with one, the preferred one first.
+    lists: [Vec<usize>; 2],
     contents: Contents,
     variant: Variant,
     tells_missing: bool,
@@ -51,6 +55,16 @@ impl World {
         };
         let servers = ["a", "b"].map(|uri| ServerConfig::insecure(uri).with_features(features));
         let servers = servers[..random.usize(1..=2)].to_vec();
+        let own: Vec<usize> = (0..servers.len()).collect();
+        let others = match random.u8(..3) {
+            0 => vec![servers.len() - 1],
+            1 => own.iter().rev().copied().collect(),
+            _ => own.clone(),
+        };
+        let authority = Authority {
+            servers: others.iter().map(|server| servers[*server].clone()).collect(),
+            fallback_on_reachability_only: false,
+        };
         let tells_missing = random.bool();
         let scope = if random.bool() { FallbackScope::Process } else { FallbackScope::Target };
         let settings = Settings { fallback_scope: scope, ..Settings::default() };
@@ -59,7 +73,14 @@ impl World {
         let types = ResourceTypes::standard(&decoder);
         Self {
             links: servers.iter().map(|_| Link::new(variant, tells_missing)).collect(),
-            engine: Engine::new(servers, &Node::default(), types, settings, seed),
+            engine: Engine::new(
+                Authorities::from(servers).with(AUTHORITY, &authority),
+                &Node::default(),
+                types,
+                settings,
+                seed,
+            ),
+            lists: [own, others],
             graph: Graph::new(),
             is_traced: false,
             start: now,
@@ -222,11 +243,26 @@ impl World {
             self.trace(|| format!("server {index} says {:?}", String::from_utf8_lossy(&message)));
             self.engine.handle_message(id, &message, now);
             self.settle()?;
-            check(self.links[index + 1..].iter().all(|lower| lower.stream.is_none() && !lower.is_opening), || {
-                "a fallback stays in use beside the preferred server".to_owned()
-            })?;
+            let is_used = |link: &Link| link.stream.is_some() || link.is_opening;
+            let stays =
+                (0..self.links.len()).find(|lower| is_used(&self.links[*lower]) && self.is_below(*lower, index));
+            check(stays.is_none(), || format!("a fallback, {stays:?}, stays in use beside the preferred server"))?;
         }
         Ok(())
+    }
+
+    /// Whether the server is one to fall back to from the other, wherever it is used.
+    fn is_below(&self, lower: usize, other: usize) -> bool {
+        let place = |list: &Vec<usize>, server| list.iter().position(|known| *known == server);
+        self.lists.iter().all(|list| match (place(list, lower), place(list, other)) {
+            (Some(lower), Some(other)) => lower > other,
+            (place, _) => place.is_none(),
+        })
+    }
+
+    /// The servers of a resource.
+    fn list_of(&self, key: &ResourceKey) -> &[usize] {
+        &self.lists[usize::from(XdstpName::is_meant(&key.name))]
     }
 
     // -- what follows --
@@ -247,9 +283,11 @@ impl World {
         while let Some(action) = self.engine.poll_action() {
             self.act(action)?;
         }
-        if self.wanted.is_empty() {
-            self.links.iter_mut().for_each(|link| link.lost = None);
-        }
+        // A server that was fallen back to may not be needed any more by the time it would be tried again.
+        let needed: BTreeSet<usize> = self.wanted.iter().filter_map(|key| self.list_of(key).first().copied()).collect();
+        self.links.iter_mut().enumerate().filter(|(index, _)| !needed.contains(index)).for_each(|(_, link)| {
+            link.lost = None;
+        });
         let known: BTreeSet<ResourceKey> = self.engine.resources().map(|status| status.key).collect();
         check(known == self.wanted, || format!("the engine has {known:?}, and wanted are {:?}", self.wanted))
     }
@@ -416,7 +454,7 @@ impl World {
             }
             Some(BAD) => check(status.state == State::Nacked, || format!("it is bad, but {}", said())),
             Some(content) => {
-                let is_right = held.as_deref() == Some(&format!("{}:{content}", key.name));
+                let is_right = held.as_deref() == Some(&format!("{}{MARK}{content}", key.name));
                 let away =
                     |failure: &UpdateFailure| failure.error.code() == Code::NO_CONTROL_PLANE && self.owes_an_answer();
                 let is_well = status.state == State::Acked && status.failure.as_ref().is_none_or(away);
@@ -456,12 +494,17 @@ impl World {
     }
 
     fn is_subscribed(&self) -> Checked {
-        if self.wanted.is_empty() {
-            return Ok(());
+        for (index, link) in self.links.iter().enumerate() {
+            let is_its = |key: &&ResourceKey| self.list_of(key).first() == Some(&index);
+            let wanted: BTreeSet<ResourceKey> = self.wanted.iter().filter(is_its).cloned().collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let stream = link.stream.as_ref().ok_or("the preferred server is not in use")?;
+            let subscribed: BTreeSet<ResourceKey> = stream.responder.subscriptions().collect();
+            check(subscribed == wanted, || format!("subscribed is {subscribed:?}, wanted is {wanted:?}"))?;
         }
-        let stream = self.links[0].stream.as_ref().ok_or("the preferred server is not in use")?;
-        let subscribed: BTreeSet<ResourceKey> = stream.responder.subscriptions().collect();
-        check(subscribed == self.wanted, || format!("subscribed is {subscribed:?}, wanted is {:?}", self.wanted))
+        Ok(())
     }
 
     /// Every target goes, and nothing stays.
