@@ -25,6 +25,9 @@ pub struct Snapshot {
     pub routes: Arc<RouteTable>,
     /// Every cluster its routes name, each with its own verdict.
     pub clusters: BTreeMap<Name, Result<Arc<ClusterConfig>, Error>>,
+    /// What is wrong with the Listener or the routes, which are used on all the same: part of gRFC A88's `resolution_note` of
+    /// each cluster that has none of its own.
+    pub note: Option<Error>,
 }
 
 /// A cluster with what its discovery found.
@@ -49,7 +52,8 @@ pub enum Children {
     Endpoints {
         /// The endpoints; empty when there is an error.
         endpoints: Arc<Endpoints>,
-        /// Why there are none, or why the last good ones are in use (gRFC A88's `resolution_note`).
+        /// Why there are none, or what is wrong with them or with the cluster, which are used on all the same (gRFC A88's
+        /// `resolution_note`).
         note: Option<Error>,
         /// Whether the control plane has withdrawn them and they are used on for a grace period only. Other servers may
         /// have their addresses by now: only those that are still connected, or whose identity TLS proves, may be used.

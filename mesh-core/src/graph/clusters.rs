@@ -47,18 +47,19 @@ impl ClusterWalk {
         }
         let key = ResourceKey::new(CLUSTER, name.clone());
         self.needs.insert(key.clone());
-        let cluster = match nodes.find::<Cluster>(&key) {
+        let (cluster, ambient) = match nodes.find::<Cluster>(&key) {
             Found::Pending => return self.pending = true,
             Found::Error(error) => {
                 self.found.insert(name.clone(), Err(error));
                 return;
             }
-            Found::Value(cluster, ..) => cluster,
+            Found::Value(cluster, ambient, _) => (cluster, ambient),
         };
         match &cluster.discovery {
             DiscoveryKind::Aggregate(_) => self.aggregate(name, &cluster, nodes, clusters),
             _ => {
                 if let Some(children) = self.endpoints(&cluster, nodes) {
+                    let children = noted(children, ambient);
                     let load_server = load_server(&cluster, &key, nodes);
                     let config = clusters.build(name, Parts { cluster, children, load_server });
                     self.found.insert(name.clone(), Ok(config));
@@ -159,6 +160,16 @@ impl ClusterWalk {
         }
         path.pop();
         Ok(())
+    }
+}
+
+/// With what is wrong with the cluster, unless its endpoints have something to say themselves.
+fn noted(children: Children, of_cluster: Option<Error>) -> Children {
+    match children {
+        Children::Endpoints { endpoints, note: None, lapsing } => {
+            Children::Endpoints { endpoints, note: of_cluster, lapsing }
+        }
+        other => other,
     }
 }
 

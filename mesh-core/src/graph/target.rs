@@ -93,19 +93,19 @@ impl Target {
 
     fn walk_client(&mut self, name: &Name, nodes: &Nodes, clusters: &mut Clusters, version: u64) -> Walked {
         let mut needs = BTreeSet::new();
-        let (listener, http, routes) = match client_routes(name, nodes, &mut needs) {
+        let parts = match client_routes(name, nodes, &mut needs) {
             Step::Failed(error) => return self.fail(name, needs, error, false),
             Step::Absent(error) => return self.fail(name, needs, error, true),
             Step::Pending => return self.keep_client(name, needs, nodes, clusters, version),
             Step::Done(parts) => parts,
         };
-        let walk = self.walk_clusters(name, &routes, nodes, clusters);
+        let walk = self.walk_clusters(name, &parts.routes, nodes, clusters);
         needs.extend(walk.needs.iter().cloned());
         if walk.pending && !planted(Mistake::Torn) {
             return self.keep_client(name, needs, nodes, clusters, version);
         }
         self.clusters = walk.found.keys().cloned().collect();
-        let update = self.publish_client(name, listener, http, routes, walk.found, version);
+        let update = self.publish_client(name, parts, walk.found, version);
         Walked { needs, update }
     }
 
@@ -177,28 +177,30 @@ impl Target {
             return Walked { needs, update: None };
         }
         let (listener, http, routes) = (old.listener.clone(), old.http.clone(), old.routes.clone());
-        let update = self.publish_client(name, listener, http, routes, walk.found, version);
+        let parts = ClientParts { listener, http, routes, note: old.note.clone() };
+        let update = self.publish_client(name, parts, walk.found, version);
         Walked { needs, update }
     }
 
     fn publish_client(
         &mut self,
         name: &Name,
-        listener: Arc<Listener>,
-        http: Arc<HttpConnection>,
-        routes: Arc<RouteTable>,
+        parts: ClientParts,
         found: BTreeMap<Name, Verdict>,
         version: u64,
     ) -> Option<Update> {
         self.failed = None;
+        let ClientParts { listener, http, routes, note } = parts;
         if let Some(Published::Client(old)) = &self.published
             && Arc::ptr_eq(&old.listener, &listener)
             && Arc::ptr_eq(&old.routes, &routes)
             && same_verdicts(&old.clusters, &found)
+            && same_error(old.note.as_ref(), note.as_ref())
         {
             return None;
         }
-        let snapshot = Arc::new(Snapshot { version, target: name.clone(), listener, http, routes, clusters: found });
+        let (target, clusters) = (name.clone(), found);
+        let snapshot = Arc::new(Snapshot { version, target, listener, http, routes, clusters, note });
         self.published = Some(Published::Client(snapshot.clone()));
         Some(Update::Client(snapshot))
     }
@@ -258,15 +260,22 @@ impl Target {
     }
 }
 
-type ClientParts = (Arc<Listener>, Arc<HttpConnection>, Arc<RouteTable>);
+/// What a client's walk over Listener and routes found.
+struct ClientParts {
+    listener: Arc<Listener>,
+    http: Arc<HttpConnection>,
+    routes: Arc<RouteTable>,
+    /// What is wrong with either.
+    note: Option<Error>,
+}
 
 fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) -> Step<ClientParts> {
     let key = ResourceKey::new(LISTENER, name.clone());
     needs.insert(key.clone());
-    let listener = match nodes.find::<Listener>(&key) {
+    let (listener, of_listener) = match nodes.find::<Listener>(&key) {
         Found::Pending => return Step::Pending,
         Found::Error(error) => return no_listener(error),
-        Found::Value(listener, ..) => listener,
+        Found::Value(listener, ambient, _) => (listener, ambient),
     };
     let ListenerKind::Client(http) = &listener.kind else {
         return Step::Failed(Error::new(
@@ -275,19 +284,19 @@ fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) 
         ));
     };
     let http = http.clone();
-    let routes = match &http.routes {
-        RouteSource::Inline(routes) => routes.clone(),
+    let (routes, of_routes) = match &http.routes {
+        RouteSource::Inline(routes) => (routes.clone(), None),
         RouteSource::Rds(table) => {
             let key = ResourceKey::new(ROUTE_CONFIGURATION, table.clone());
             needs.insert(key.clone());
             match nodes.find::<RouteTable>(&key) {
                 Found::Pending => return Step::Pending,
                 Found::Error(error) => return Step::Failed(error),
-                Found::Value(routes, ..) => routes,
+                Found::Value(routes, ambient, _) => (routes, ambient),
             }
         }
     };
-    Step::Done((listener, http, routes))
+    Step::Done(ClientParts { listener, http, routes, note: of_listener.or(of_routes) })
 }
 
 fn server_listener(

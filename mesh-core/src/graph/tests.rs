@@ -383,6 +383,38 @@ fn ambient_trouble_keeps_what_is_in_force_and_says_so_a88() {
     assert!(matches!(&config.children, Children::Endpoints { note: Some(_), lapsing: false, .. }));
 }
 
+/// Errors of Listener and routes are everyone's, those of a cluster its own.
+#[test]
+fn a88_trouble_with_what_is_used_on_is_noted_where_it_belongs() {
+    let mut story = Story::of("svc");
+    story.says(LISTENER, "svc", listener("svc", RouteSource::Rds("t".into())));
+    story.says(ROUTE_CONFIGURATION, "t", routes(&["a", "b"]));
+    for name in ["a", "b"] {
+        story.says(CLUSTER, name, eds(name));
+        story.says(CLUSTER_LOAD_ASSIGNMENT, name, endpoints(1));
+    }
+    let notes = |story: &mut Story, type_url: &str, name: &str, text: Option<&str>| {
+        let error = text.map(|text| Error::new(Code::RESOURCE_REFUSED, text));
+        let key = ResourceKey::new(type_url, name);
+        story.graph.handle_event(ResourceEvent::Ambient { key, error, lapsing: false }, story.now);
+        story.settle();
+        let snapshot = story.latest.clone().expect("published");
+        let of = |name: &str| match &snapshot.clusters[name].as_ref().expect("ok").children {
+            Children::Endpoints { note, .. } => note.as_ref().map(|note| note.message().to_owned()),
+            Children::Leaves(_) => None,
+        };
+        [snapshot.note.as_ref().map(|note| note.message().to_owned()), of("a"), of("b")].map(Option::unwrap_or_default)
+    };
+    assert_eq!(notes(&mut story, ROUTE_CONFIGURATION, "t", Some("routes")), ["routes", "", ""]);
+    assert_eq!(notes(&mut story, CLUSTER, "a", Some("cluster")), ["routes", "cluster", ""]);
+    assert_eq!(notes(&mut story, CLUSTER_LOAD_ASSIGNMENT, "a", Some("set")), ["routes", "set", ""]);
+    assert_eq!(notes(&mut story, LISTENER, "svc", Some("listener")), ["listener", "set", ""]);
+    for (type_url, name) in [(LISTENER, "svc"), (ROUTE_CONFIGURATION, "t"), (CLUSTER_LOAD_ASSIGNMENT, "a")] {
+        notes(&mut story, type_url, name, None);
+    }
+    assert_eq!(notes(&mut story, CLUSTER, "a", None), ["", "", ""], "and goes with its end");
+}
+
 #[test]
 fn endpoints_in_their_grace_are_in_force_and_marked_until_they_are_told_again() {
     let mut story = Story::running();

@@ -12,6 +12,7 @@ use super::index::RouteIndex;
 use super::matcher::parse_number;
 use crate::balance::mix;
 use crate::model::{Action, ClusterChoice, Forward, Name, Route, VirtualHost, WeightedClusters};
+use crate::resource::canonical_name;
 
 /// What becomes of a request.
 #[derive(Debug, Clone)]
@@ -133,7 +134,7 @@ fn choose_cluster(
     match &forward.cluster {
         ClusterChoice::Cluster(name) => Ok(ChosenCluster { name: name.clone(), weighted: None }),
         ClusterChoice::Header(header) => match facts.headers.get(header).and_then(|value| value.to_str().ok()) {
-            Some(name) if !name.is_empty() => Ok(ChosenCluster { name: name.into(), weighted: None }),
+            Some(name) if !name.is_empty() => Ok(ChosenCluster { name: canonical_name(name), weighted: None }),
             _ => Err(NoDecision::NoClusterHeader { route: route.clone(), header: header.clone() }),
         },
         ClusterChoice::Weighted(weighted) => {

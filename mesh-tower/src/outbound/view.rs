@@ -70,6 +70,11 @@ impl TargetView {
         self.snapshot.version
     }
 
+    /// What is wrong with its Listener or routes, which are used all the same.
+    pub(crate) fn note(&self) -> Option<&Error> {
+        self.snapshot.note.as_ref()
+    }
+
     /// The handle of a cluster; None: no route names it.
     pub(crate) fn cluster(&self, name: &str) -> Option<Result<Arc<ClusterHandle>, Error>> {
         self.clusters.get(name).cloned()

@@ -14,6 +14,7 @@ use crate::decode::endpoints::Rules;
 use crate::decode::envelope::{check_source, expect};
 use crate::decode::value::{port, socket};
 use crate::model::{DiscoveryKind, DnsHost, Endpoints};
+use crate::resource::canonical_name;
 
 impl Decoder {
     pub(super) fn discovery(&self, value: &pb::Cluster, at: &At<'_>) -> Option<DiscoveryKind> {
@@ -134,5 +135,5 @@ fn aggregate(value: &CustomClusterType, at: &At<'_>) -> Option<DiscoveryKind> {
             at.item("clusters", index).fault("is empty");
         }
     }
-    Some(DiscoveryKind::Aggregate(config.clusters.iter().map(|name| name.as_str().into()).collect()))
+    Some(DiscoveryKind::Aggregate(config.clusters.iter().map(|name| canonical_name(name.as_str())).collect()))
 }

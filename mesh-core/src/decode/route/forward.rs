@@ -11,6 +11,7 @@ use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::value::{header_name, metadata, short_duration};
 use crate::model::{Action, ClusterChoice, Forward, HostRewrite, Metadata, RouteMatch};
+use crate::resource::canonical_name;
 
 /// Forwarding to a cluster.
 pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &RouteMatch, at: &At<'_>) -> Action {
@@ -66,7 +67,7 @@ fn cluster(decoder: &Decoder, value: &pb::RouteAction, at: &At<'_>) -> Choice {
             if name.is_empty() {
                 at.field("cluster").fault("is empty");
             }
-            Choice::Known(ClusterChoice::Cluster(name.as_str().into()))
+            Choice::Known(ClusterChoice::Cluster(canonical_name(name.as_str())))
         }
         // Rule 69 is a "gRPC can't".
         Some(ClusterSpecifier::ClusterHeader(name)) => {

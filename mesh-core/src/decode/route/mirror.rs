@@ -6,6 +6,7 @@ use pb::route_action::RequestMirrorPolicy;
 use crate::decode::at::At;
 use crate::decode::value::{header_name, runtime_fraction};
 use crate::model::{ClusterChoice, Fraction, Mirror};
+use crate::resource::canonical_name;
 
 /// The mirrors of one level.
 pub(super) fn mirrors(values: &[RequestMirrorPolicy], at: &At<'_>) -> Vec<Mirror> {
@@ -20,7 +21,7 @@ fn mirror(value: &RequestMirrorPolicy, at: &At<'_>) -> Option<Mirror> {
         ("host_rewrite_literal", !value.host_rewrite_literal.is_empty()),
     ]);
     let cluster = match (value.cluster.is_empty(), value.cluster_header.is_empty()) {
-        (false, true) => ClusterChoice::Cluster(value.cluster.as_str().into()),
+        (false, true) => ClusterChoice::Cluster(canonical_name(value.cluster.as_str())),
         (true, false) => ClusterChoice::Header(header_name(&value.cluster_header, &at.field("cluster_header"))?),
         _ => {
             at.fault("must have either cluster or cluster_header");

@@ -9,6 +9,7 @@ use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::value::header_name;
 use crate::model::{HostRewrite, WeightedCluster, WeightedClusters};
+use crate::resource::canonical_name;
 
 /// Clusters by weight. The error names what is not known here, so that the route's requests fail with it.
 pub(super) fn weighted(
@@ -63,7 +64,7 @@ fn cluster(decoder: &Decoder, value: &ClusterWeight, at: &At<'_>) -> WeightedClu
         }
     });
     WeightedCluster {
-        name: value.name.as_str().into(),
+        name: canonical_name(value.name.as_str()),
         weight: value.weight.map_or(0, |weight| weight.value),
         headers: mutation::mutations(
             &value.request_headers_to_add,

@@ -203,6 +203,9 @@ fn discovery_becomes_what_it_says() {
     assert!(matches!(kind(strict), DiscoveryKind::StrictDns(found) if found == [host("a", 1), host("b", 2)]));
     let DiscoveryKind::Aggregate(names) = kind(aggregate(&["a", "b"])) else { panic!("no aggregate") };
     assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["a", "b"]);
+    // gRFC A47: a name that is spelled in another way is the same one.
+    let DiscoveryKind::Aggregate(names) = kind(aggregate(&["xdstp://a/t/x?b=2&a=1"])) else { panic!("no aggregate") };
+    assert_eq!(&*names[0], "xdstp://a/t/x?a=1&b=2");
     // STATIC is what a cluster is that says nothing.
     let nothing = pb::Cluster { cluster_discovery_type: None, ..with_type(DiscoveryType::Static, None) };
     assert!(matches!(kind(nothing), DiscoveryKind::Static(endpoints) if endpoints.is_empty()));

@@ -164,6 +164,15 @@ fn a_cluster_can_come_from_a_header() {
     }
 }
 
+/// The order of context parameters means nothing: it is the cluster that the routes may name already.
+#[test]
+fn a47_a_cluster_from_a_header_is_known_by_its_one_spelling() {
+    let choice = ClusterChoice::Header(HeaderName::from_static("x-c"));
+    let index = index(vec![route("h", any_path(), Action::Forward(Box::new(forward(choice))))]);
+    let request = Request::get("/").with("x-c", "xdstp://a/envoy.config.cluster.v3.Cluster/x?b=2&a=1");
+    assert_eq!(taken(&index, &request, 0), "xdstp://a/envoy.config.cluster.v3.Cluster/x?a=1&b=2");
+}
+
 #[test]
 fn one_number_serves_all_fractions_in_http_and_each_has_its_own_in_grpc() {
     let half = |name| {

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use mesh_core::error::Error;
 use mesh_core::model::{ClusterChoice, Mirror as Policy, Name};
 use mesh_core::policy::limit::BreakerGuard;
+use mesh_core::resource::canonical_name;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -99,7 +100,7 @@ where
 fn destination(policy: &Policy, routed: &Routed) -> Option<Arc<ClusterHandle>> {
     let name: Name = match &policy.cluster {
         ClusterChoice::Cluster(name) => name.clone(),
-        ClusterChoice::Header(header) => routed.request.headers().get(header)?.to_str().ok()?.into(),
+        ClusterChoice::Header(header) => canonical_name(routed.request.headers().get(header)?.to_str().ok()?),
         _ => return None,
     };
     routed.view.cluster(&name)?.ok()

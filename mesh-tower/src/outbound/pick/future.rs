@@ -160,29 +160,34 @@ fn picked(view: &LaneView, index: usize, mut attempt: Attempt) -> Picked {
 fn nobody(view: &LaneView, attempt: &Attempt) -> Error {
     let cluster = attempt.cluster.name();
     let config = attempt.cluster.state().config();
+    // gRFC A88: what is wrong with the configuration may be why the endpoints are.
+    let note = note(&config).or(attempt.view.note());
     let error = if view.candidates.is_empty() {
-        let why = note(&config).map(|note| format!(": {}", note.message())).unwrap_or_default();
+        let why = note.map(|note| format!(": {}", note.message())).unwrap_or_default();
         Error::new(Code::NO_ENDPOINTS, format!("cluster `{cluster}` has no endpoints{why}"))
     } else {
-        no_connection(cluster, view)
+        let beside = note.map(|note| format!("; besides, {}", note.message())).unwrap_or_default();
+        no_connection(cluster, view, &beside)
     };
     error.with_config_version(attempt.view.version())
 }
 
 /// TLS that fails is another fault than a network that does, and has its own code.
-fn no_connection(cluster: &str, view: &LaneView) -> Error {
+fn no_connection(cluster: &str, view: &LaneView, beside: &str) -> Error {
     let count = view.candidates.len();
     match view.last_error() {
         Some(last) if last.kind() == mesh_core::error::Kind::Security => {
-            Error::new(last.code(), format!("cluster `{cluster}`: {}", last.message())).with_source(last)
+            Error::new(last.code(), format!("cluster `{cluster}`: {}{beside}", last.message())).with_source(last)
         }
         Some(last) => {
+            let last_words = last.message();
             let text =
-                format!("none of the {count} endpoints of cluster `{cluster}` can be reached: {}", last.message());
+                format!("none of the {count} endpoints of cluster `{cluster}` can be reached: {last_words}{beside}");
             Error::new(Code::NO_CONNECTION, text).with_source(last)
         }
         None => {
-            Error::new(Code::NO_CONNECTION, format!("none of the {count} endpoints of cluster `{cluster}` is usable"))
+            let text = format!("none of the {count} endpoints of cluster `{cluster}` is usable{beside}");
+            Error::new(Code::NO_CONNECTION, text)
         }
     }
 }

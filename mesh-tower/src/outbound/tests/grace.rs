@@ -153,6 +153,28 @@ async fn a_deleted_listener_or_cluster_goes_on() {
     }
 }
 
+/// What is wrong with the configuration may be why its endpoints are.
+#[tokio::test]
+async fn a88_a_request_that_reaches_nobody_says_what_is_wrong_with_the_configuration() {
+    let listener = || listener("a:80", &routes(&to("one")));
+    for gone in ["Listener `a:80`: ", "Cluster `one`: ", "ClusterLoadAssignment `one`: "] {
+        let backend = Backend::start("one").await;
+        let mut world = World::of(&[backend.address], None).await;
+        let all = [listener(), eds("one"), assignment("one", &[backend.address])];
+        let kind = |resource: &Value| resource["@type"].as_str().unwrap().rsplit('.').next().unwrap().to_owned();
+        let left: Vec<Value> = all.into_iter().filter(|one| !gone.starts_with(&format!("{} ", kind(one)))).collect();
+        assert_eq!(left.len(), 2);
+        world.says(&left).await;
+        backend.stop().await;
+        // The first ones may still find the connection's end.
+        let mut errors = Vec::new();
+        for _ in 0..100 {
+            errors.push(world.get().await.expect_err("nobody is there").message().to_owned());
+        }
+        assert!(errors.last().is_some_and(|error| error.contains(gone)), "{gone}: {errors:?}");
+    }
+}
+
 #[tokio::test]
 async fn without_grace_requests_fail_with_the_reason() {
     let backend = Backend::start("one").await;

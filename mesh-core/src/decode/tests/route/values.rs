@@ -46,6 +46,30 @@ fn a_plain_route_has_every_default() {
     assert!(forward.retry.is_none() && forward.hedge.is_none() && forward.hash.is_empty());
 }
 
+/// Two spellings are one cluster, whose connections and limits are counted once.
+#[test]
+fn a47_clusters_are_known_by_their_one_spelling() {
+    const WRITTEN: &str = "xdstp://a/envoy.config.cluster.v3.Cluster/x?b=2&a=1";
+    const KNOWN: &str = "xdstp://a/envoy.config.cluster.v3.Cluster/x?a=1&b=2";
+    let tables: [Arc<RouteTable>; 3] = [
+        route_action().value(|action| action.cluster_specifier = Some(ClusterSpecifier::Cluster(WRITTEN.to_owned()))),
+        weighted_clusters().value(|weighted| {
+            weighted.clusters[0].name = WRITTEN.to_owned();
+            weighted.clusters[1].name = KNOWN.to_owned();
+        }),
+        route_action().value(|action| {
+            let mirror =
+                |name: &str| pb::route_action::RequestMirrorPolicy { cluster: name.to_owned(), ..Default::default() };
+            action.cluster_specifier = Some(ClusterSpecifier::Cluster(KNOWN.to_owned()));
+            action.request_mirror_policies = vec![mirror(WRITTEN)];
+        }),
+    ];
+    for table in tables {
+        let names = table.clusters_of(&table.virtual_hosts[0]);
+        assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), [KNOWN]);
+    }
+}
+
 #[test]
 fn domains_become_what_they_are_without_case() {
     let table: Arc<RouteTable> = table().value(|table| {
