@@ -19,6 +19,8 @@ const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfigurati
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+const WRR: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.\
+                   ClientSideWeightedRoundRobin";
 const PROTOCOL: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const PREVIOUS_HOSTS: &str = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 
@@ -29,6 +31,8 @@ pub struct Policies {
     pub mtls: bool,
     /// The retry policy that istiod gives every route.
     pub retry: bool,
+    /// Load is reported to the control plane, with metrics of the servers' own reports, and servers are weighed by those.
+    pub load: bool,
 }
 
 /// The Listener whose routes are the table `routes`.
@@ -87,6 +91,12 @@ pub fn cluster(name: &str, endpoints: &[SocketAddr], policies: Policies) -> Resu
     });
     if policies.mtls {
         cluster["transport_socket"] = mtls();
+    }
+    if policies.load {
+        cluster["lrs_server"] = json!({"self": {}});
+        cluster["lrs_report_endpoint_metrics"] = json!(["cpu_utilization", "named_metrics.*"]);
+        let by_load = json!({"name": "by-load", "typed_config": {"@type": WRR, "blackout_period": "0s"}});
+        cluster["load_balancing_policy"] = json!({"policies": [{"typed_extension_config": by_load}]});
     }
     let endpoint = |address: &SocketAddr| {
         json!({"endpoint": {"address": {"socket_address": {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh_core::load::{LOAD_REPORT, Load};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
@@ -84,38 +85,60 @@ pub fn grpc(certificates: Option<&Path>) -> Result<Listening, Error> {
 ///
 /// No address is free.
 pub fn http2(name: &'static str) -> Result<Listening, Error> {
+    http2_under(name, None)
+}
+
+/// The same, and says with each response what load it is under, if it is under any.
+///
+/// # Errors
+///
+/// As [`http2`].
+pub fn http2_under(name: &'static str, load: Option<&Load>) -> Result<Listening, Error> {
+    let says = load.map(Load::to_header);
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let seen = Arc::new(Seen::default());
-    tokio::spawn(accept(listener, name, seen.clone()));
+    tokio::spawn(accept(listener, Answer { name, says }, seen.clone()));
     Ok(Listening { address, seen })
 }
 
-async fn accept(listener: TcpListener, name: &'static str, seen: Arc<Seen>) {
+/// What a server answers.
+#[derive(Debug, Clone)]
+struct Answer {
+    name: &'static str,
+    /// Of its load.
+    says: Option<HeaderValue>,
+}
+
+async fn accept(listener: TcpListener, with: Answer, seen: Arc<Seen>) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, name, seen.clone()));
+        tokio::spawn(serve(stream, with.clone(), seen.clone()));
     }
 }
 
-async fn serve(stream: TcpStream, name: &'static str, seen: Arc<Seen>) {
+async fn serve(stream: TcpStream, with: Answer, seen: Arc<Seen>) {
     // Without it the numbers would be of Nagle's algorithm; a stream that cannot have it is measured as it is.
     let _ = stream.set_nodelay(true);
-    let answer = service_fn(move |request| answer(request, name, seen.clone()));
+    let answer = service_fn(move |request| answer(request, with.clone(), seen.clone()));
     // A client that goes away ends its connection, and that is all.
     let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
 }
 
 async fn answer(
     request: Request<Incoming>,
-    name: &'static str,
+    with: Answer,
     seen: Arc<Seen>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     seen.note(is_traced(request.headers()));
     // What cannot be read is as good as read: the answer is the same.
     let _ = request.into_body().collect().await;
-    Ok(Response::new(Full::new(Bytes::from_static(name.as_bytes()))))
+    let mut response = Response::new(Full::new(Bytes::from_static(with.name.as_bytes())));
+    if let Some(says) = with.says {
+        response.headers_mut().insert(LOAD_REPORT, says);
+    }
+    Ok(response)
 }
 
 fn is_traced(headers: &HeaderMap) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mesh_core::bootstrap::Bootstrap;
+use mesh_core::load::Load;
 use mesh_core::source::responder::EncodedResource;
 use mesh_grpc::Mesh;
 use mesh_grpc::control::{ControlPlane, DevBootstrap, DevCa, DevCertificates, Workload};
@@ -61,6 +62,16 @@ impl World {
     pub fn http2(&self, name: &'static str) -> Result<Listening, Error> {
         let _elsewhere = self.elsewhere.enter();
         server::http2(name)
+    }
+
+    /// The same, and says with each response what load it is under.
+    ///
+    /// # Errors
+    ///
+    /// As [`server::http2`].
+    pub fn http2_under(&self, name: &'static str, load: &Load) -> Result<Listening, Error> {
+        let _elsewhere = self.elsewhere.enter();
+        server::http2_under(name, Some(load))
     }
 
     /// The control plane.

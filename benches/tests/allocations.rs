@@ -12,7 +12,9 @@ use mesh_benches::config::{AUTHORITY, Policies};
 use mesh_benches::server::Listening;
 use mesh_benches::telemetry::Telemetry;
 use mesh_benches::world::World;
+use mesh_core::load::Load;
 use mesh_grpc::MeshChannel;
+use mesh_grpc::control::What;
 use tokio::runtime::{Builder, Runtime};
 
 const WARM_UP: usize = 1000;
@@ -21,9 +23,10 @@ const COUNTED: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
 const COUNTER: &str = "mesh.client.requests";
 const IN_FLIGHT: [usize; 2] = [1, 64];
 
-const PLAIN: Policies = Policies { mtls: false, retry: false };
-const MTLS: Policies = Policies { mtls: true, retry: false };
-const MTLS_AND_RETRY: Policies = Policies { mtls: true, retry: true };
+const PLAIN: Policies = Policies { mtls: false, retry: false, load: false };
+const MTLS: Policies = Policies { mtls: true, retry: false, load: false };
+const LOAD: Policies = Policies { mtls: false, retry: false, load: true };
+const MTLS_AND_RETRY: Policies = Policies { mtls: true, retry: true, load: false };
 
 fn telemetry() -> &'static Telemetry {
     static TELEMETRY: OnceLock<Telemetry> = OnceLock::new();
@@ -101,4 +104,23 @@ fn of_a_plain_http2_request() -> Result<(), Error> {
     let mesh = runtime.block_on(async { world.mesh() })?;
     compare("plain HTTP/2", 8.0, &runtime, &bare, &MeshHttp(mesh.http()))?;
     assert_observed(&server, before)
+}
+
+/// What is counted, read of the servers' own reports and made of it, over the same requests of a mesh that does none of it.
+#[test]
+fn of_reporting_load_and_weighing_by_it() -> Result<(), Error> {
+    let (without, with) = (World::new()?, World::new()?);
+    let named_metrics = [("queue".to_owned(), 2.0), ("threads".to_owned(), 8.0)].into();
+    let load = Load { cpu_utilization: 0.5, requests_per_second: 100.0, named_metrics, ..Load::default() };
+    let server = without.http2_under("greeter", &load)?;
+    without.send_to(&server, PLAIN)?;
+    with.send_to(&server, LOAD)?;
+    let runtime = client()?;
+    let plain = MeshHttp(runtime.block_on(async { without.mesh() })?.http());
+    let loaded = MeshHttp(runtime.block_on(async { with.mesh() })?.http());
+    compare("reporting load and weighing by it, over plain HTTP/2 through the mesh", 0.05, &runtime, &plain, &loaded)?;
+    let told = with.control().log().iter().any(|event| matches!(event.what, What::Load(_)));
+    let asked = with.control().streams().iter().any(|stream| stream.variant.is_none());
+    assert!(asked || told, "the control plane hears of the load");
+    Ok(())
 }

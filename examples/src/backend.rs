@@ -15,8 +15,10 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::PeerIdentity;
+use mesh_core::load::Load;
+use mesh_grpc::OrcaService;
 use mesh_tower::Mesh;
-use mesh_tower::inbound::{PeerInfo, serve};
+use mesh_tower::inbound::{InboundOptions, PeerInfo, ServerLoad, serve};
 use tokio::io::AsyncReadExt;
 
 use crate::signal;
@@ -29,6 +31,8 @@ pub const SEEN_CERTIFICATE: HeaderName = HeaderName::from_static("x-seen-certifi
 
 /// An empty message in gRPC's frame.
 const EMPTY: &[u8] = &[0; 5];
+/// How often its load is told on a stream.
+const REPORTS: Duration = Duration::from_secs(1);
 /// How long requests under way may take when the program is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -41,11 +45,39 @@ pub struct Options {
     pub name: String,
     /// Whether it takes gRPC too: `grpc.health.v1.Health`, and any other method with an empty message.
     pub grpc: bool,
+    /// How busy it says that it is, and how it says so.
+    pub busy: Option<(f64, Saying)>,
     /// How long it takes to answer.
     pub delay: Duration,
     /// Whether another program started it: it prints `listening on ADDR` before there is a configuration that lets it serve,
     /// and ends when its stdin does, so that it does not outlive that program.
     pub is_child: bool,
+}
+
+/// How a backend says what load it is under (ORCA, gRFC A51).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Saying {
+    /// With each response.
+    Responses,
+    /// On a stream of its own.
+    Stream,
+}
+
+impl Options {
+    /// How its mesh serves.
+    pub fn server_options(&self) -> InboundOptions {
+        let mut options = InboundOptions::default();
+        options.load_reports = self.load(Saying::Responses);
+        options
+    }
+
+    /// What it says of its load in this way.
+    fn load(&self, saying: Saying) -> Option<ServerLoad> {
+        let (application_utilization, _) = self.busy.filter(|(_, way)| *way == saying)?;
+        let load = ServerLoad::new();
+        load.set(Load { requests_per_second: 100.0, application_utilization, ..Load::default() });
+        Some(load)
+    }
 }
 
 /// Serves under the configuration of `mesh` until SIGINT or SIGTERM. Prints `serving on ADDR` when it does.
@@ -104,6 +136,10 @@ pub fn app(options: &Options) -> Router {
     if grpc {
         let (_, health) = tonic_health::server::health_reporter();
         app = app.route_service("/grpc.health.v1.Health/{method}", health);
+    }
+    if let Some(load) = options.load(Saying::Stream) {
+        let orca = OrcaService::new(load).min_interval(REPORTS);
+        app = app.route_service("/xds.service.orca.v3.OpenRcaService/{method}", orca);
     }
     app.layer(axum::middleware::from_fn(move |request: Request, next: axum::middleware::Next| {
         let header = header.clone();

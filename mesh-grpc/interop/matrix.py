@@ -111,13 +111,13 @@ def our_log_has_no_nack(place):
     expect("NACK" not in log, f"refused: {log}")
 
 
-def our_control_plane(place, resources):
+def our_control_plane(place, resources, name="control-plane"):
     """Our control plane serving a file; its address, and how to change the file."""
     at = free_address()
-    file = place.write("mesh.yaml", document(resources))
-    peer = place.ours("control-plane", "control-plane", file, "--listen", at)
+    file = place.write(f"{name}.yaml", document(resources))
+    peer = place.ours(name, "control-plane", file, "--listen", at)
     listening(at, peer)
-    return at, lambda resources: place.write("mesh.yaml", document(resources))
+    return at, lambda resources: place.write(f"{name}.yaml", document(resources))
 
 
 def greeters(addresses, weights):
@@ -284,6 +284,103 @@ def our_client_follows_go_control_plane_incrementally(place):
     no_nack(again)
 
 
+@case
+def our_client_weighs_go_servers_by_the_load_that_they_report(place):
+    """gRFCs A51 and A58: in responses, and on a stream of its own."""
+    for weigh in ("responses", "stream"):
+        servers = [
+            place.go(f"{weigh}-{name}", "server", "-load", load, "-saying", weigh).address()
+            for name, load in (("busy", "0.9"), ("idle", "0.1"))
+        ]
+        control = place.go(f"control-plane-{weigh}", "control-plane")
+        bootstrap = place.bootstrap(control.address())
+        cluster = {"name": "a", "backends": servers, "weigh": weigh}
+        put(control, {"version": "1", "targets": [{"name": TARGET, "clusters": [cluster]}]})
+        endpoints = nothing_lost(probe(place, f"probe-{weigh}", bootstrap, 6).output(60))
+        busy, idle = (endpoints.get(address, 0) for address in servers)
+        # 1 to 9, once there are weights; 1 to 1 until then.
+        expect(busy and idle > 4 * busy, f"{weigh}: {endpoints}")
+        no_nack(control)
+
+
+@case
+def our_client_takes_a_go_server_without_reports_as_it_is(place):
+    """gRFC A51: UNIMPLEMENTED is no failure. Nobody has a weight, and all get the same."""
+    servers = [place.go(name, "server").address() for name in "ab"]
+    control = place.go("control-plane", "control-plane")
+    bootstrap = place.bootstrap(control.address())
+    cluster = {"name": "a", "backends": servers, "weigh": "stream"}
+    put(control, {"version": "1", "targets": [{"name": TARGET, "clusters": [cluster]}]})
+    client = probe(place, "probe", bootstrap, 3)
+    endpoints = nothing_lost(client.output(60))
+    a, b = (endpoints.get(address, 0) for address in servers)
+    # But for the first calls, when one may be connected earlier.
+    expect(abs(a - b) <= 30, f"{endpoints}")
+    said = [line for line in client.log.read_text().splitlines() if "UNIMPLEMENTED" in line]
+    expect(len(said) == 2, f"not once for each server: {said}")
+
+
+def total(reports, *path):
+    """The sum of a number over reports; a path through a list goes through all of it."""
+    if not path:
+        return reports
+    if isinstance(reports, list):
+        return sum(total(report, *path) for report in reports)
+    return total(reports.get(path[0], 0) or 0, *path[1:])
+
+
+@case
+def our_client_reports_its_load_to_a_go_server(place):
+    """LRS: every request and every drop is told once, where it belongs (gRFCs A27, A64, A85)."""
+    here = place.go("here", "server", "-load", "0.5", "-saying", "responses", "-fail", "4").address()
+    elsewhere = place.go("elsewhere", "server").address()
+    control = place.go("control-plane", "control-plane")
+    bootstrap = place.bootstrap(control.address())
+    wanted = ["application_utilization", "named_metrics.*"]
+    cluster = {"name": "a", "backends": [here], "elsewhere": [elsewhere], "drop": 20, "load": wanted}
+    put(control, {"version": "1", "targets": [{"name": TARGET, "clusters": [cluster]}]})
+    # It stays for longer than the interval of the reports, which is a second.
+    client = probe(place, "probe", bootstrap, 4, "--linger", "4")
+    came = client.output(60)
+    heard = control.all_heard()
+    [hello] = [line for line in heard if "reporter" in line]
+    expect((hello["reporter"], hello["early"]) == ("interop", 0), f"{hello}")
+    expect("envoy.lrs.supports_send_all_clusters" in hello["features"], f"{hello}")
+    reports = [line for line in heard if line.get("load") == "a"]
+    expect(len(reports) >= 4 and all(0.9 < report["seconds"] < 10 for report in reports), f"{reports}")
+    drops, failed = came["errors"].get("MESH-404", 0), came["errors"].get("GRPC-13", 0)
+    expect(came["sent"] > 300 and drops > 20 and failed > 20, f"{came}")
+    told = [total(reports, "dropped"), total(reports, "categories", "shed")]
+    expect(told == [drops, drops], f"drops {told}: {came}")
+    of = lambda region: [one for report in reports for one in report["localities"] or [] if one["region"] == region]
+    for region, address, errors in (("here", here, failed), ("elsewhere", elsewhere, 0)):
+        told = {name: total(of(region), name) for name in ("issued", "successful", "errors")}
+        sent = came["endpoints"][address]
+        expect(told == {"issued": sent, "successful": sent - errors, "errors": errors}, f"{region} {told}: {came}")
+    metrics = [(total(of("here"), "metrics", name, "count"), total(of("here"), "metrics", name, "total")) for name in
+               ("application_utilization", "named_metrics.queue")]
+    sent = came["endpoints"][here]
+    expect(metrics == [(sent, 0.5 * sent), (sent, 2.0 * sent)], f"{metrics} of {sent}")
+    expect(not any(one["metrics"] for one in of("elsewhere")), f"{of('elsewhere')}")
+    expect(reports[-1]["localities"] is None or not total(reports[-1:], "localities", "inProgress"), f"{reports[-1]}")
+    no_nack(control)
+
+
+@case
+def our_client_reports_only_what_a_go_server_asks_for(place):
+    """LRS: `clusters` without `send_all_clusters`."""
+    a, b = (place.go(name, "server").address() for name in "ab")
+    control = place.go("control-plane", "control-plane", "-load-of", "b")
+    bootstrap = place.bootstrap(control.address())
+    clusters = [{"name": name, "backends": [at], "load": []} for name, at in (("a", a), ("b", b))]
+    put(control, {"version": "1", "targets": [{"name": TARGET, "clusters": clusters}]})
+    client = probe(place, "probe", bootstrap, 3, "--linger", "3")
+    endpoints = nothing_lost(client.output(60))
+    reports = [line for line in control.all_heard() if "load" in line]
+    expect({report["load"] for report in reports} == {"b"}, f"{reports}")
+    expect(total(reports, "localities", "issued") == endpoints[b], f"{reports}: {endpoints}")
+
+
 def c_core_server(place):
     """A C-core server with certificates from files."""
     place.certificates("client", "server")
@@ -372,6 +469,24 @@ def their_clients_take_our_control_plane_and_call_our_servers_over_mtls(place):
     plain = place.go("plain", "client", "-target", v1)
     expect(plain.ask("1")["ok"] == 0, "our server took a plaintext call")
     our_log_has_no_nack(place)
+
+
+@case
+def their_clients_weigh_our_servers_by_the_load_that_they_report(place):
+    """gRFCs A51 and A58: in trailers, and by our service of reports out of band."""
+    place.certificates("client", "server")
+    for weigh in ("responses", "stream"):
+        addresses = {name: free_address() for name in ("busy", "idle")}
+        cluster = backends("a", list(addresses.values()), spiffe("server"), weigh=weigh)
+        listeners = [server_listener(address, is_tls=True) for address in addresses.values()]
+        at, _ = our_control_plane(place, [*target(TARGET, cluster), *listeners], f"control-plane-{weigh}")
+        for (name, address), load in zip(addresses.items(), ("0.9", "0.1"), strict=True):
+            command = ["backend", "--listen", address, "--name", name, "--grpc", "--load", load, "--saying", weigh]
+            listening(address, place.ours(f"{weigh}-{name}", *command, bootstrap=place.bootstrap(at, "server")))
+        go, c_core = their_clients(place, at)
+        for client, idle in ((go, addresses["idle"]), (c_core, "idle")):
+            follows = lambda came: 85 <= (came.get("peers") or came.get("names")).get(idle, 0) <= 95
+            until(lambda: client.ask("100"), follows, f"{client.name} does not weigh by {weigh}")
 
 
 @case

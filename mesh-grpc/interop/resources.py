@@ -6,6 +6,7 @@ JSON is YAML, so no YAML writer is needed. Names of fields are protobuf's own.
 import json
 
 TYPE = "type.googleapis.com/envoy"
+POLICIES = f"{TYPE}.extensions.load_balancing_policies"
 ADS = {"ads": {}, "resource_api_version": "V3"}
 ROUTER = {"name": "router", "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"}}
 
@@ -15,9 +16,12 @@ def document(resources):
     return "".join(f"---\n{json.dumps(resource, indent=1)}\n" for resource in resources)
 
 
-def backends(name, addresses, identity=None, weight=100):
-    """A cluster of servers with this SPIFFE identity, plaintext without one. To be given to `target`."""
-    return {"name": name, "addresses": addresses, "identity": identity, "weight": weight}
+def backends(name, addresses, identity=None, weight=100, weigh=None):
+    """A cluster of servers with this SPIFFE identity, plaintext without one. To be given to `target`.
+
+    `weigh` is how they report the load that they are weighed by: in `responses`, or on a `stream`.
+    """
+    return {"name": name, "addresses": addresses, "identity": identity, "weight": weight, "weigh": weigh}
 
 
 def target(name, *clusters):
@@ -108,7 +112,25 @@ def _cluster(cluster):
     }
     if cluster["identity"]:
         made["transport_socket"] = _tls("Upstream", _common(cluster["identity"]))
+    if cluster["weigh"]:
+        made["load_balancing_policy"] = _by_load(cluster["weigh"])
     return made
+
+
+def _by_load(weigh):
+    """Weights as soon as servers have said something for a tenth of a second."""
+    child = {
+        "@type": f"{POLICIES}.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+        "enable_oob_load_report": weigh == "stream",
+        "oob_reporting_period": "1s",
+        "blackout_period": "0.1s",
+        "weight_update_period": "0.1s",
+    }
+    return _policy({"@type": f"{POLICIES}.wrr_locality.v3.WrrLocality", "endpoint_picking_policy": _policy(child)})
+
+
+def _policy(config):
+    return {"policies": [{"typed_extension_config": {"name": "policy", "typed_config": config}}]}
 
 
 def _endpoints(cluster):

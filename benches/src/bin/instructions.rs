@@ -18,7 +18,7 @@ use mesh_grpc::{Bootstrap, Mesh, MeshChannel};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-const POLICIES: Policies = Policies { mtls: true, retry: false };
+const POLICIES: Policies = Policies { mtls: true, retry: false, load: false };
 
 fn main() -> Result<(), Error> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use mesh_examples::backend::{self, Options};
+use mesh_examples::backend::{self, Options, Saying};
 use mesh_examples::log_to_stderr;
 use mesh_tower::Mesh;
 
@@ -28,6 +28,12 @@ struct Arguments {
     /// Serve the admin services here.
     #[arg(long)]
     admin: Option<SocketAddr>,
+    /// How busy to say that it is, from 0 to 1 and beyond, with 100 requests a second.
+    #[arg(long, requires = "saying")]
+    load: Option<f64>,
+    /// How to say it.
+    #[arg(long, value_enum, requires = "load")]
+    saying: Option<Saying>,
     /// How many milliseconds an answer takes.
     #[arg(long, default_value_t = 0)]
     delay: u64,
@@ -41,10 +47,11 @@ fn word(text: &str) -> Result<String, String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     log_to_stderr("info");
-    let Arguments { listen, name, grpc, admin, delay } = Arguments::parse();
-    let options = Options { listen, name, grpc, delay: Duration::from_millis(delay), is_child: false };
+    let Arguments { listen, name, grpc, admin, load, saying, delay } = Arguments::parse();
+    let busy = load.zip(saying);
+    let options = Options { listen, name, grpc, busy, delay: Duration::from_millis(delay), is_child: false };
     let served = async {
-        let mesh = Mesh::from_env()?;
+        let mesh = Mesh::builder().server_options(options.server_options()).build()?;
         mesh_examples::admin::serve(&mesh, admin).await?;
         backend::run(&mesh, options).await
     };

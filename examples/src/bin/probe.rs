@@ -43,6 +43,9 @@ struct Arguments {
     /// After so many seconds a request is lost.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
+    /// For how many seconds to stay when all is sent, so that load reports are told to the end.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
+    linger: u64,
     /// Serve the admin services here.
     #[arg(long)]
     admin: Option<SocketAddr>,
@@ -80,6 +83,7 @@ async fn run(arguments: &Arguments) -> Result<Tally, Error> {
     let duration = Duration::from_secs(arguments.seconds);
     let in_flight = usize::try_from(arguments.in_flight).unwrap_or(usize::MAX);
     let tally = load::run(call, Pace { rps: arguments.rps, duration, in_flight }).await;
+    tokio::time::sleep(Duration::from_secs(arguments.linger)).await;
     mesh.shutdown(Duration::from_secs(1)).await;
     Ok(tally)
 }

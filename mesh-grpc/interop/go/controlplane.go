@@ -12,6 +12,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 	xds "github.com/envoyproxy/go-control-plane/pkg/server/v3"
@@ -37,6 +38,14 @@ type cluster struct {
 	Weight   uint32   `json:"weight"`
 	Backends []string `json:"backends"`
 	TLS      *tls     `json:"tls"`
+	// Elsewhere are more backends, in a locality of their own.
+	Elsewhere []string `json:"elsewhere"`
+	// Weigh is "responses" or "stream": how backends report the load that they are weighed by. Without it nobody weighs them.
+	Weigh string `json:"weigh"`
+	// Drop is the percentage of requests to drop, under the category "shed".
+	Drop uint32 `json:"drop"`
+	// Load has requests reported, with these metrics of the backends' own reports.
+	Load []string `json:"load"`
 }
 
 // listen is an address that a server listens on.
@@ -60,6 +69,7 @@ func (everyNode) ID(*core.Node) string { return "everyone" }
 func controlPlane(args []string) error {
 	flags := flag.NewFlagSet("control-plane", flag.ExitOnError)
 	address := flags.String("listen", "127.0.0.1:0", "address")
+	only := flags.String("load-of", "", "the one cluster whose load to ask for; all without")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -71,6 +81,7 @@ func controlPlane(args []string) error {
 	snapshots := cache.NewSnapshotCache(false, everyNode{}, log.NewDefaultLogger())
 	running := grpc.NewServer()
 	discovery.RegisterAggregatedDiscoveryServiceServer(running, xds.NewServer(context.Background(), snapshots, hearing()))
+	loadstats.RegisterLoadReportingServiceServer(running, loadReports{only: *only})
 	failed := make(chan error, 1)
 	go func() { failed <- running.Serve(listener) }()
 	say(map[string]string{"listening": listener.Addr().String()})

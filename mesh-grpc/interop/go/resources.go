@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -12,13 +13,17 @@ import (
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	wrr "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/client_side_weighted_round_robin/v3"
+	wrrlocality "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typepb "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -88,26 +93,64 @@ func (c cluster) cluster() *clusterpb.Cluster {
 		EdsClusterConfig:     &clusterpb.Cluster_EdsClusterConfig{EdsConfig: source},
 		LbPolicy:             clusterpb.Cluster_ROUND_ROBIN,
 	}
+	if c.Weigh != "" {
+		made.LoadBalancingPolicy = c.policy()
+	}
+	if c.Load != nil {
+		made.LrsServer = &core.ConfigSource{ConfigSourceSpecifier: &core.ConfigSource_Self{Self: &core.SelfConfigSource{}}}
+		made.LrsReportEndpointMetrics = c.Load
+	}
 	if c.TLS != nil {
 		made.TransportSocket = socket(&tlspb.UpstreamTlsContext{CommonTlsContext: c.TLS.common()})
 	}
 	return made
 }
 
+// policy weighs backends by their load, as soon as they have said something for a tenth of a second.
+func (c cluster) policy() *clusterpb.LoadBalancingPolicy {
+	often := durationpb.New(100 * time.Millisecond)
+	child := &wrr.ClientSideWeightedRoundRobin{
+		EnableOobLoadReport: wrapperspb.Bool(c.Weigh == "stream"),
+		OobReportingPeriod:  durationpb.New(time.Second),
+		BlackoutPeriod:      often,
+		WeightUpdatePeriod:  often,
+	}
+	return policyOf(&wrrlocality.WrrLocality{EndpointPickingPolicy: policyOf(child)})
+}
+
+func policyOf(config proto.Message) *clusterpb.LoadBalancingPolicy {
+	extension := &core.TypedExtensionConfig{Name: "policy", TypedConfig: packed(config)}
+	policies := []*clusterpb.LoadBalancingPolicy_Policy{{TypedExtensionConfig: extension}}
+	return &clusterpb.LoadBalancingPolicy{Policies: policies}
+}
+
 func (c cluster) endpoints() (*endpoint.ClusterLoadAssignment, error) {
-	local := &endpoint.LocalityLbEndpoints{
-		Locality:            &core.Locality{Region: "here"},
-		LoadBalancingWeight: wrapperspb.UInt32(1),
-	}
-	for _, backend := range c.Backends {
-		address, err := socketAddress(backend)
-		if err != nil {
-			return nil, err
+	made := &endpoint.ClusterLoadAssignment{ClusterName: c.Name}
+	for region, backends := range map[string][]string{"here": c.Backends, "elsewhere": c.Elsewhere} {
+		if len(backends) == 0 {
+			continue
 		}
-		host := &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: address}}
-		local.LbEndpoints = append(local.LbEndpoints, &endpoint.LbEndpoint{HostIdentifier: host})
+		local := &endpoint.LocalityLbEndpoints{
+			Locality:            &core.Locality{Region: region},
+			LoadBalancingWeight: wrapperspb.UInt32(1),
+		}
+		for _, backend := range backends {
+			address, err := socketAddress(backend)
+			if err != nil {
+				return nil, err
+			}
+			host := &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: address}}
+			local.LbEndpoints = append(local.LbEndpoints, &endpoint.LbEndpoint{HostIdentifier: host})
+		}
+		made.Endpoints = append(made.Endpoints, local)
 	}
-	return &endpoint.ClusterLoadAssignment{ClusterName: c.Name, Endpoints: []*endpoint.LocalityLbEndpoints{local}}, nil
+	if c.Drop > 0 {
+		share := &typepb.FractionalPercent{Numerator: c.Drop}
+		drop := &endpoint.ClusterLoadAssignment_Policy_DropOverload{Category: "shed", DropPercentage: share}
+		drops := []*endpoint.ClusterLoadAssignment_Policy_DropOverload{drop}
+		made.Policy = &endpoint.ClusterLoadAssignment_Policy{DropOverloads: drops}
+	}
+	return made, nil
 }
 
 func (l listen) listener() (*listenerpb.Listener, error) {

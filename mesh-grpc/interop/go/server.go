@@ -1,16 +1,21 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	xdscreds "google.golang.org/grpc/credentials/xds"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/orca"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/xds"
 )
 
@@ -21,11 +26,14 @@ type serving interface {
 	Stop()
 }
 
-// server serves grpc.health.v1.Health, plain, or as the Listener of its address says.
+// server serves grpc.health.v1.Health, plain, or as the Listener of its address says, and tells how busy it is (gRFC A51).
 func server(args []string) error {
 	flags := flag.NewFlagSet("server", flag.ExitOnError)
 	listen := flags.String("listen", "127.0.0.1:0", "address")
 	useXDS := flags.Bool("xds", false, "take certificates and rules from the control plane of the bootstrap")
+	load := flags.Float64("load", 0, "how busy to say that it is, with 100 requests a second")
+	saying := flags.String("saying", "", "how to say it: in `responses`, or on a stream of its own")
+	fail := flags.Int64("fail", 0, "fail one of so many calls")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -33,9 +41,24 @@ func server(args []string) error {
 	if err != nil {
 		return err
 	}
-	running, err := newServer(*useXDS)
+	busy := orca.NewServerMetricsRecorder()
+	busy.SetApplicationUtilization(*load)
+	busy.SetQPS(100)
+	var options []grpc.ServerOption
+	if *saying == "responses" {
+		options = append(options, orca.CallMetricsServerOption(busy), grpc.ChainUnaryInterceptor(queueing))
+	}
+	if *fail > 0 {
+		options = append(options, grpc.ChainUnaryInterceptor(failing(*fail)))
+	}
+	running, err := newServer(*useXDS, options...)
 	if err != nil {
 		return err
+	}
+	if *saying == "stream" {
+		if err := orca.Register(running, orca.ServiceOptions{ServerMetricsProvider: busy}); err != nil {
+			return err
+		}
 	}
 	healthpb.RegisterHealthServer(running, health.NewServer())
 	say(map[string]string{"listening": listener.Addr().String()})
@@ -46,9 +69,26 @@ func server(args []string) error {
 	return running.Serve(listener)
 }
 
-func newServer(useXDS bool) (serving, error) {
+// queueing says with each response how many requests wait.
+func queueing(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	orca.CallMetricsRecorderFromContext(ctx).SetNamedMetric("queue", 2)
+	return handle(ctx, request)
+}
+
+// failing fails one of so many calls.
+func failing(every int64) grpc.UnaryServerInterceptor {
+	var calls atomic.Int64
+	return func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+		if calls.Add(1)%every == 0 {
+			return nil, status.Error(codes.Internal, "it was told to fail")
+		}
+		return handle(ctx, request)
+	}
+}
+
+func newServer(useXDS bool, options ...grpc.ServerOption) (serving, error) {
 	if !useXDS {
-		return grpc.NewServer(), nil
+		return grpc.NewServer(options...), nil
 	}
 	creds, err := xdscreds.NewServerCredentials(xdscreds.ServerOptions{FallbackCreds: insecure.NewCredentials()})
 	if err != nil {
@@ -61,5 +101,5 @@ func newServer(useXDS bool) (serving, error) {
 		}
 		say(map[string]string{"serving": change.Mode.String(), "why": why})
 	})
-	return xds.NewGRPCServer(grpc.Creds(creds), told)
+	return xds.NewGRPCServer(append(options, grpc.Creds(creds), told)...)
 }

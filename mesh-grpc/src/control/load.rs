@@ -14,7 +14,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::faults::Mode;
+use super::faults::{Mode, State};
 use super::grpc::Outgoing;
 use super::log::{Event, What};
 use super::plane::Shared;
@@ -78,11 +78,20 @@ impl Listening {
     /// Listens until the stream ends, and says why it did.
     async fn listen(&mut self, requests: &mut Streaming<Bytes>) -> String {
         let mut mode = self.shared.faults.subscribe();
+        // What is asked for, which is said once.
+        let mut answer: Option<Bytes> = None;
         loop {
-            if mode.borrow_and_update().mode == Mode::Refuse {
+            let State { mode: now, delay } = *mode.borrow_and_update();
+            if now == Mode::Refuse {
                 let status = Status::unavailable("the control plane refuses, on purpose");
                 let _ = self.outgoing.send(Outgoing::End(status)).await;
                 return "refused".to_owned();
+            }
+            if let Some(answer) = answer.take_if(|_| now == Mode::Answer) {
+                tokio::time::sleep(delay).await;
+                if self.outgoing.send(Outgoing::Message(answer)).await.is_err() {
+                    return "the client is gone".to_owned();
+                }
             }
             let message = tokio::select! {
                 () = self.outgoing.closed() => return "the client is gone".to_owned(),
@@ -91,12 +100,7 @@ impl Listening {
                 message = requests.message() => message,
             };
             match message {
-                Ok(Some(request)) => {
-                    let Some(answer) = self.hear(&request) else { continue };
-                    if self.outgoing.send(Outgoing::Message(answer)).await.is_err() {
-                        return "the client is gone".to_owned();
-                    }
-                }
+                Ok(Some(request)) => answer = self.hear(&request).or(answer),
                 Ok(None) => {
                     let _ = self.outgoing.send(Outgoing::End(Status::ok(""))).await;
                     return "the client ended the stream".to_owned();

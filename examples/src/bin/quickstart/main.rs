@@ -76,7 +76,7 @@ async fn main() -> ExitCode {
 
 async fn serve(listen: SocketAddr, name: String) -> Result<(), Failure> {
     let mesh = Mesh::from_env()?;
-    Ok(backend::run(&mesh, Options { listen, name, grpc: true, delay: WORK, is_child: true }).await?)
+    Ok(backend::run(&mesh, Options { listen, name, grpc: true, busy: None, delay: WORK, is_child: true }).await?)
 }
 
 async fn show() -> Result<(), Failure> {

@@ -142,6 +142,49 @@ async fn the_next_message_is_read_when_the_last_one_is_settled() {
     assert_eq!(transport.sent.lock().unwrap()[1..], ["Listener a version 1 nonce 1"]);
 }
 
+/// grpc-go's `TestADSFlowControl_ResourceErrors` and `TestADSFlowControl_ResourceDoesNotExist`.
+#[tokio::test(start_paused = true)]
+async fn an_error_and_a_deletion_are_settled_before_the_next_message_is_read() {
+    let cases: [(&[&str], &str, &str); 2] = [
+        (&["a:bad"], "a ambient MESH-113", "Listener a version 1 nonce 2 NACK"),
+        (&[], "a lapsing MESH-112", "Listener a version 2 nonce 2"),
+    ];
+    for (content, told, answer) in cases {
+        let (server, fate) = stream();
+        let (mut driver, transport) = drive(vec![fate]);
+        subscribe(&mut driver, "a");
+        push(&server, "1", "a:one");
+        assert_eq!(next(&mut driver).await, "a=one");
+        server.send(Ok(response(LISTENER, "2", "2", content).encode_to_vec().into())).unwrap();
+        push(&server, "3", "a:three");
+        assert_eq!(next(&mut driver).await, told);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..10 {
+            assert!(driver.poll_event(&mut cx).is_pending(), "nothing more while the reader is at work");
+        }
+        assert_eq!(transport.sent.lock().unwrap().len(), 2, "and neither ACK nor NACK");
+        assert_eq!(next(&mut driver).await, "a=three");
+        assert_eq!(transport.sent.lock().unwrap()[2..], [answer]);
+    }
+}
+
+/// What is known is told at once, whatever the reader is at work on: nothing is read for it.
+#[tokio::test(start_paused = true)]
+async fn what_is_cached_is_told_without_waiting_for_a_message() {
+    let (server, fate) = stream();
+    let (mut driver, _transport) = drive(vec![fate]);
+    subscribe(&mut driver, "a");
+    push(&server, "1", "a:one");
+    push(&server, "2", "a:two");
+    assert_eq!(next(&mut driver).await, "a=one");
+    subscribe(&mut driver, "a");
+    driver.unsubscribe(&ResourceKey::new(LISTENER, "a"));
+    subscribe(&mut driver, "a");
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let Poll::Ready(event) = driver.poll_event(&mut cx) else { panic!("it is known") };
+    assert_eq!(tell(&event), "a=one");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_refuses_is_tried_again() {
     let (server, fate) = stream();

@@ -51,6 +51,11 @@ fn endpoints(addresses: &[SocketAddr], drops: &Value) -> EncodedResource {
 async fn both(cluster: Value, endpoints: EncodedResource) -> (ControlPlane, Mesh) {
     let mut resources = encode(&[listener("greeter", &json!([forward("blue")])), cluster]);
     resources.push(endpoints);
+    serving(resources).await
+}
+
+/// The same, of these resources.
+async fn serving(resources: Vec<EncodedResource>) -> (ControlPlane, Mesh) {
     let builder = ControlPlane::builder().resources(resources).load_interval(Duration::from_secs(1));
     let control = builder.listen("127.0.0.1:0").await.unwrap();
     let bootstrap = Bootstrap::from_json(&control.bootstrap("ours").to_json()).unwrap();
@@ -181,6 +186,99 @@ async fn the_stream_ends_with_the_mesh_and_after_a_control_plane_that_was_away_t
     mesh.shutdown(Duration::from_secs(1)).await;
     timeout(PATIENCE, async {
         while !control.streams().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// As on ADS streams: what is stalled hears everything, answers nothing, and then answers what it was asked.
+#[tokio::test]
+async fn a_control_plane_that_stalls_asks_for_no_load_either() {
+    let backend = Backend::start().await;
+    let (control, mesh) = both(cluster(&json!({})), endpoints(&[backend.address], &json!([]))).await;
+    let mut client = health(&mesh);
+    let mut first = ask("");
+    first.extensions_mut().insert(crate::WaitForReady);
+    timeout(PATIENCE, client.check(first)).await.unwrap().unwrap();
+    loads(&control, |sum| sum.localities.iter().any(|at| at.succeeded == 1)).await;
+    control.faults().stall();
+    control.faults().vanish().await;
+    let before = control.log().len();
+    control.faults().come_back().await.unwrap();
+    // Both streams are there, and their first requests are heard.
+    timeout(PATIENCE, async {
+        while control.streams().iter().filter(|stream| &*stream.node == "ours").count() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    client.check(ask("")).await.unwrap();
+    // Longer than the interval of reports, had it been asked for.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let told = control.log().split_off(before);
+    assert!(!told.iter().any(|event| matches!(event.what, What::Load(_))), "{told:?}");
+    control.faults().resume();
+    loads(&control, |sum| sum.localities.iter().any(|at| at.succeeded == 2)).await;
+}
+
+/// gRFC A37: what an aggregate cluster sends is the leaf's, and so is what is dropped there.
+#[tokio::test]
+async fn a37_the_load_of_an_aggregate_is_that_of_the_leaf_that_was_used() {
+    let backend = Backend::start().await;
+    let aggregate = json!({
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "name": "all",
+        "lrs_server": {"self": {}},
+        "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+            "clusters": ["blue"]}},
+    });
+    let routes = listener("greeter", &json!([forward("all")]));
+    let mut resources = encode(&[routes, aggregate, cluster(&json!({}))]);
+    resources.push(endpoints(&[backend.address], &json!([])));
+    let (control, mesh) = serving(resources).await;
+    let mut first = ask("");
+    first.extensions_mut().insert(crate::WaitForReady);
+    timeout(PATIENCE, health(&mesh).check(first)).await.unwrap().unwrap();
+    let said = loads(&control, |sum| sum.localities.iter().any(|at| at.succeeded == 1)).await;
+    assert_eq!((&*said.cluster, &*said.service), ("blue", "blue.eds"));
+    let of_all = control.log().into_iter().any(|event| matches!(event.what, What::Load(of) if &*of.cluster == "all"));
+    assert!(!of_all, "the aggregate itself sends nothing");
+}
+
+/// The stream to a control plane that is told nothing more closes behind the last report, which arrives.
+#[tokio::test]
+async fn what_was_counted_is_told_when_the_last_cluster_is_reported_no_more() {
+    let backend = Backend::start().await;
+    let mut resources = encode(&[listener("greeter", &json!([forward("blue")])), cluster(&json!({}))]);
+    resources.push(endpoints(&[backend.address], &json!([])));
+    // Its time never comes.
+    let builder = ControlPlane::builder().resources(resources).load_interval(Duration::from_secs(3600));
+    let control = builder.listen("127.0.0.1:0").await.unwrap();
+    let bootstrap = Bootstrap::from_json(&control.bootstrap("ours").to_json()).unwrap();
+    let mesh = Mesh::builder().bootstrap(bootstrap).build().unwrap();
+    let mut client = health(&mesh);
+    let reports_load = || control.streams().iter().any(|stream| stream.variant.is_none() && &*stream.node == "ours");
+    for number in 0..100 {
+        let mut request = ask("");
+        request.extensions_mut().insert(crate::WaitForReady);
+        timeout(PATIENCE, client.check(request)).await.unwrap().unwrap();
+        if number >= 50 && reports_load() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let calls = backend.calls() as u64;
+    let unreported = cluster(&json!({"lrs_server": null}));
+    let mut resources = encode(&[listener("greeter", &json!([forward("blue")])), unreported]);
+    resources.push(endpoints(&[backend.address], &json!([])));
+    control.set(resources);
+    loads(&control, |sum| sum.localities.iter().any(|at| counts(at) == [calls, 0, calls, 0])).await;
+    timeout(PATIENCE, async {
+        while control.streams().iter().any(|stream| stream.variant.is_none()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
