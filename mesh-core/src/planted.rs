@@ -10,6 +10,12 @@ pub(crate) enum Mistake {
     OldNonce,
     /// Timers run on when their stream is gone.
     TimerWithoutStream,
+    /// A timer runs on when another server is asked instead.
+    TimerOfAnother,
+    /// Silence of a server is no answer while anything is in use, wherever it came from.
+    SilenceUnheard,
+    /// A name is not asked for anew that the server may take for answered.
+    NeverAskedAnew,
     /// The version of a refused response is said to be in use.
     VersionAfterNack,
     /// A response that was refused in part is refused as a whole.

@@ -308,7 +308,8 @@ impl Engine {
         stream.silence = Some(next);
         // What other servers give says nothing about this one.
         let must_say = |kind: usize, (name, entry): (&Name, &Entry)| {
-            entry.held.is_some() && entry.claims(server).is_none() && self.asks(server, kind, name, entry)
+            let is_its = self.asks(server, kind, name, entry) || planted(Mistake::SilenceUnheard);
+            entry.held.is_some() && entry.claims(server).is_none() && is_its
         };
         let owes_more =
             self.cache.iter().enumerate().any(|(kind, entries)| entries.iter().any(|entry| must_say(kind, entry)));
@@ -340,7 +341,8 @@ impl Engine {
             return;
         }
         let Some(entry) = self.cache[kind].get(&key.name).filter(|entry| entry.is_open()) else { return };
-        if !self.asks(server, kind, &key.name, entry) || self.asks_once_more(server, kind, &key.name) {
+        let is_asked = self.asks(server, kind, &key.name, entry) || planted(Mistake::TimerOfAnother);
+        if !is_asked || self.asks_once_more(server, kind, &key.name) {
             return;
         }
         let Some(entry) = self.cache[kind].get_mut(&key.name) else { return };
@@ -368,7 +370,8 @@ impl Engine {
     /// every response, if it is there.
     fn asks_once_more(&mut self, server: usize, kind: usize, name: &Name) -> bool {
         let state = &mut self.streams[server].types[kind];
-        if self.types.rows()[kind].full_state || !state.dropped.take(name) {
+        let is_kept = planted(Mistake::NeverAskedAnew);
+        if self.types.rows()[kind].full_state || is_kept || !state.dropped.take(name) {
             return false;
         }
         state.take_back_if_asked(name);

@@ -89,6 +89,9 @@ finds! {
     finds_a_lost_resubscription: LostResubscription says "but";
     finds_a_nonce_of_another_stream: OldNonce says "nonce";
     finds_a_timer_that_runs_without_a_stream: TimerWithoutStream says "timer";
+    finds_a_timer_of_a_server_that_is_not_asked: TimerOfAnother says "timer";
+    finds_silence_that_is_not_heard: SilenceUnheard says "but";
+    finds_a_name_that_is_never_asked_for_anew: NeverAskedAnew says "but";
     finds_a_version_kept_after_a_nack: VersionAfterNack says "version";
     finds_good_resources_refused_with_bad_ones: WholeNack says "but";
     finds_waits_that_do_not_start_over: BackoffNotReset says "waited";
