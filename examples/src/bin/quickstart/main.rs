@@ -1,9 +1,10 @@
 //! The mesh in a minute: `cargo run --release --bin quickstart`.
 //!
 //! It starts a control plane on a copy of `examples/mesh.yaml`, two versions of a server as processes, and clients under
-//! steady load, HTTP and gRPC, all over mTLS. While they run it shifts traffic by editing the file, rotates the certificates,
-//! kills a server and brings it back, and stops the control plane and starts it again. It exits with 1 if a request was lost
-//! or a version's share is not what the file says. It needs no argument, no network and no privilege.
+//! steady load, HTTP and gRPC, all over mTLS. While they run it tries what the servers' policy denies, shifts traffic by editing
+//! the file, rotates the certificates, kills a server and brings it back, and stops the control plane and starts it again. It
+//! exits with 1 if a request was lost, a version's share is not what the file says, or a call was not denied for the reason
+//! that the file gives. It needs no argument, no network and no privilege.
 
 mod crowd;
 mod table;
@@ -13,18 +14,26 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Parser;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use mesh_core::error::Code;
 use mesh_examples::backend::{self, Options};
 use mesh_examples::load::{Call, Outcome};
 use mesh_examples::{Failure, log_to_stderr};
 use mesh_tower::Mesh;
+use mesh_tower::outbound::HttpClient;
+use mesh_tower::reply::ERROR_HEADER;
 
 use crowd::Crowd;
 use table::{Table, share};
-use town::{Server, Town, patient};
+use town::{Audited, Server, Town, patient};
 
 /// Whom clients call.
 const TARGET: &str = "http://greeter:8080/hello";
+/// The rule of `authorization.yaml` that denies.
+const RULE: &str = "nobody-deletes";
 /// The servers, each with the place of its port in the file.
 const SERVERS: [(&str, &str); 4] =
     [("v1-a", "port: 9101"), ("v1-b", "port: 9102"), ("v2-a", "port: 9201"), ("v2-b", "port: 9202")];
@@ -96,7 +105,8 @@ async fn show() -> Result<(), Failure> {
     town.routes_taken().await?;
 
     let crowd = Crowd::gather(&[http.clone(), grpc], CLIENTS);
-    let mut show = Show { town, crowd, table: Table::new(), http, servers, wrong: Vec::new() };
+    let client = mesh.http();
+    let mut show = Show { town, crowd, table: Table::new(), client, http, servers, denied: 0, wrong: Vec::new() };
     let played = show.play().await;
     show.crowd.go_home().await;
     mesh.shutdown(Duration::from_secs(1)).await;
@@ -109,8 +119,10 @@ struct Show {
     town: Town,
     crowd: Crowd,
     table: Table,
+    client: HttpClient,
     http: Call,
     servers: Vec<Server>,
+    denied: u64,
     wrong: Vec<String>,
 }
 
@@ -118,6 +130,7 @@ impl Show {
     async fn play(&mut self) -> Result<(), Failure> {
         let before = self.certificate_seen_by("v1").await?;
         self.watch("all traffic to v1", [100, 0], 3).await;
+        self.try_what_is_denied().await?;
         for weights in [[90, 10], [50, 50]] {
             self.shift(weights).await?;
             self.watch(&format!("the file says {}/{}", weights[0], weights[1]), weights, 4).await;
@@ -140,6 +153,28 @@ impl Show {
         self.town.routes_taken().await?;
         tokio::time::sleep(SETTLE).await;
         self.watch("it is back, and says 0/100", [0, 100], 3).await;
+        Ok(())
+    }
+
+    /// One call that the servers' policy denies. Its client is told a code, and the server's audit log has the rule.
+    async fn try_what_is_denied(&mut self) -> Result<(), Failure> {
+        let response = self.client.send(Request::delete(TARGET).body(Full::<Bytes>::default())?).await?;
+        let (status, endpoint) = (response.status(), response.body().endpoint_address());
+        let code =
+            response.headers().get(ERROR_HEADER).and_then(|code| code.to_str().ok()).unwrap_or("no code").to_owned();
+        let server = self.servers.iter_mut().find(|server| Some(server.address) == endpoint);
+        let server = server.ok_or_else(|| format!("DELETE was answered with {status} by {endpoint:?}"))?;
+        if (status, code.as_str()) != (StatusCode::FORBIDDEN, &Code::ACCESS_DENIED.to_string()) {
+            self.wrong.push(format!("DELETE was answered with {status} and {code}"));
+            return Ok(());
+        }
+        let Audited { principal, rule } = server.audited().await?;
+        if rule != RULE {
+            self.wrong.push(format!("DELETE was denied by the rule `{rule}`"));
+        }
+        self.denied += 1;
+        self.table.line(&format!("DELETE is denied: {status}, {code}"));
+        self.table.line(&format!("  {} denies it to {principal} by the rule `{rule}`", server.name));
         Ok(())
     }
 
@@ -191,7 +226,7 @@ impl Show {
         if total.lost > 0 {
             self.wrong.push(format!("requests were lost: {:?}", total.errors));
         }
-        self.table.line(&format!("sent {}, lost {}", total.sent, total.lost));
+        self.table.line(&format!("sent {}, lost {}; denied, as it must be: {}", total.sent, total.lost, self.denied));
         if self.wrong.is_empty() { Ok(()) } else { Err(self.wrong.join("; ").into()) }
     }
 }

@@ -15,6 +15,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// The file that all begins with.
 const MESH: &str = include_str!("../../../mesh.yaml");
+/// What a server takes, and what it denies; with its port in the place of [`PORT`].
+const AUTHORIZATION: &str = include_str!("../../../authorization.yaml");
+const PORT: &str = "PORT";
 /// Who the client is, and the `node.id` of its bootstrap.
 const CLIENT: &str = "quickstart";
 /// How often certificates are read again: a rotation is to be seen now.
@@ -89,6 +92,7 @@ impl Town {
         }
         for (placeholder, port) in &self.ports {
             text = text.replace(placeholder, &format!("port: {port}"));
+            text += &format!("---\n{}", AUTHORIZATION.replace(PORT, &port.to_string()));
         }
         std::fs::write(self.folder.0.join("mesh.yaml"), text)?;
         Ok(())
@@ -123,9 +127,15 @@ impl Town {
     }
 }
 
+/// Whom a server denied something, and by which rule.
+pub(crate) struct Audited {
+    pub(crate) principal: String,
+    pub(crate) rule: String,
+}
+
 /// A server in a process of its own.
 pub(crate) struct Server {
-    name: &'static str,
+    pub(crate) name: &'static str,
     bootstrap: PathBuf,
     pub(crate) address: SocketAddr,
     child: Child,
@@ -151,6 +161,14 @@ impl Server {
     /// Waits until it serves: it has its configuration.
     pub(crate) async fn serving(&mut self) -> Result<(), Failure> {
         self.says("serving on ").await.map(drop)
+    }
+
+    /// The next line of its audit log (gRFC A59).
+    pub(crate) async fn audited(&mut self) -> Result<Audited, Failure> {
+        let line = self.says("").await?;
+        let said = serde_json::from_str::<serde_json::Value>(&line)?;
+        let field = |name: &str| said["grpc_audit_log"][name].as_str().unwrap_or_default().to_owned();
+        Ok(Audited { principal: field("principal"), rule: field("matched_rule") })
     }
 
     async fn says(&mut self, what: &str) -> Result<String, Failure> {
