@@ -15,6 +15,7 @@ import time
 import traceback
 
 import scripted
+import security
 from peers import Failure, Place, expect, free_address, listening, spiffe
 from resources import backends, document, kinds, server_listener, target
 
@@ -530,6 +531,33 @@ def their_tools_read_our_admin_ports(place):
     [xds] = read["csds"]["clients"]
     expect([one["type"] for one in xds["resources"]] == ["Listener"], f"{xds}")
     nothing_lost(client.output(60))
+
+
+# ---- security ----
+
+
+@case
+def security_their_clients_call_our_servers(place):
+    """{plaintext, TLS, mTLS} x {allowed, denied} x STRICT: go, C-core and Envoy as clients."""
+    security.their_clients(place, our_control_plane, security.STRICT)
+
+
+@case
+def security_our_client_calls_go_servers(place):
+    """The same, go as server."""
+    security.our_client(place, our_control_plane, security.go_servers, security.STRICT)
+
+
+@case
+def security_our_client_calls_c_core_servers(place):
+    """The same, C-core as server."""
+    security.our_client(place, our_control_plane, security.c_core_servers, security.STRICT)
+
+
+@case
+def security_our_client_calls_envoy_servers(place):
+    """The same, Envoy as server, and PERMISSIVE."""
+    security.our_client(place, our_control_plane, security.envoy_servers, security.BOTH)
 
 
 # ---- the run ----

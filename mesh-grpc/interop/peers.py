@@ -167,6 +167,21 @@ class Place:
         """Starts a program of ours."""
         return self.spawn(name, self.tools.release / program, *arguments, **more)
 
+    def envoy(self, name, static):
+        """Starts Envoy on a static configuration: loopback only, and nothing shared with another Envoy."""
+        admin = free_address()
+        host, port = admin.rsplit(":", 1)
+        address = {"socket_address": {"address": host, "port_value": int(port)}}
+        made = {"node": {"id": name, "cluster": "interop"}, "admin": {"address": address}, "static_resources": static}
+        file = self.write(f"{name}.json", json.dumps(made, indent=1))
+        flags = ["--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "--log-level", "warning"]
+        peer = self.spawn(name, pathlib.Path(self.tools.python).parent / "envoy", "-c", file, *flags)
+        listening(admin, peer)
+        for listener in static["listeners"]:
+            at = listener["address"]["socket_address"]
+            listening(f"{at['address']}:{at['port_value']}", peer)
+        return peer
+
     def write(self, name, text):
         """Writes a file in one step, as a control plane that watches it should see it."""
         path, half = self.folder / name, self.folder / f".{name}.half"

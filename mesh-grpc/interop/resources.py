@@ -16,12 +16,14 @@ def document(resources):
     return "".join(f"---\n{json.dumps(resource, indent=1)}\n" for resource in resources)
 
 
-def backends(name, addresses, identity=None, weight=100, weigh=None):
+def backends(name, addresses, identity=None, weight=100, weigh=None, shows=True):
     """A cluster of servers with this SPIFFE identity, plaintext without one. To be given to `target`.
 
-    `weigh` is how they report the load that they are weighed by: in `responses`, or on a `stream`.
+    `weigh` is how they report the load that they are weighed by: in `responses`, or on a `stream`. The client shows a certificate
+    of its own, unless `shows` is false.
     """
-    return {"name": name, "addresses": addresses, "identity": identity, "weight": weight, "weigh": weigh}
+    made = {"name": name, "addresses": addresses, "identity": identity, "weight": weight}
+    return {**made, "weigh": weigh, "shows": shows}
 
 
 def target(name, *clusters):
@@ -86,19 +88,37 @@ def _tls_policy(service, identity):
     return _kind("gateway.networking.k8s.io/v1", "BackendTLSPolicy", service, spec=spec)
 
 
-def server_listener(address, is_tls):
-    """What a server that listens on `address` needs. With TLS it asks every client for a certificate."""
+def rbac(principal):
+    """The filter that allows this principal, and nobody else."""
+    policy = {"permissions": [{"any": True}], "principals": [principal]}
+    rules = {"action": "ALLOW", "policies": {"only": policy}}
+    return {"name": "rbac", "typed_config": {"@type": f"{TYPE}.extensions.filters.http.rbac.v3.RBAC", "rules": rules}}
+
+
+def server_listener(address, is_tls, asks=True, filters=(), permissive=False):
+    """What a server that listens on `address` needs. With TLS it asks every client for a certificate, unless told not to.
+
+    Permissive, it takes plaintext on the same port, told apart by the client's first bytes.
+    """
     route = {"match": {"prefix": ""}, "non_forwarding_action": {}}
     routes = {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}
-    connection = {"@type": _manager(), "route_config": routes, "http_filters": [ROUTER]}
+    connection = {"@type": _manager(), "route_config": routes, "http_filters": [*filters, ROUTER]}
     chain = {"name": "all", "filters": [{"name": "http", "typed_config": connection}]}
     if is_tls:
-        chain["transport_socket"] = _tls("Downstream", _common(), require_client_certificate=True)
+        chain["transport_socket"] = _tls("Downstream", _common() if asks else _shown(), require_client_certificate=asks)
+    chains, inspectors = [chain], []
+    if permissive:
+        plain = {key: value for key, value in chain.items() if key != "transport_socket"}
+        matched = lambda chain, protocol: {**chain, "name": protocol, "filter_chain_match": {"transport_protocol": protocol}}
+        chains = [matched(chain, "tls"), matched(plain, "raw_buffer")]
+        kind = f"{TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+        inspectors = [{"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": kind}}]
     return {
         "@type": f"{TYPE}.config.listener.v3.Listener",
         "name": f"grpc/server?xds.resource.listening_address={address}",
         "address": _address(address),
-        "filter_chains": [chain],
+        "filter_chains": chains,
+        **({"listener_filters": inspectors} if inspectors else {}),
     }
 
 
@@ -111,7 +131,7 @@ def _cluster(cluster):
         "lb_policy": "ROUND_ROBIN",
     }
     if cluster["identity"]:
-        made["transport_socket"] = _tls("Upstream", _common(cluster["identity"]))
+        made["transport_socket"] = _tls("Upstream", _common(cluster["identity"], cluster["shows"]))
     if cluster["weigh"]:
         made["load_balancing_policy"] = _by_load(cluster["weigh"])
     return made
@@ -143,12 +163,18 @@ def _endpoints(cluster):
     }
 
 
-def _common(identity=None):
-    provider = {"instance_name": "default"}
-    validation = {"ca_certificate_provider_instance": provider}
+PROVIDER = {"instance_name": "default"}
+
+
+def _shown():
+    return {"tls_certificate_provider_instance": PROVIDER}
+
+
+def _common(identity=None, shows=True):
+    validation = {"ca_certificate_provider_instance": PROVIDER}
     if identity:
         validation["match_subject_alt_names"] = [{"exact": identity}]
-    return {"tls_certificate_provider_instance": provider, "validation_context": validation}
+    return {**(_shown() if shows else {}), "validation_context": validation}
 
 
 def _tls(side, common, **more):

@@ -27,7 +27,8 @@ type counts struct {
 	Errors map[string]int `json:"errors"`
 }
 
-// client calls grpc.health.v1.Health/Check as often as each line of stdin says, and says what came of it.
+// client calls grpc.health.v1.Health/Check as often as each line of stdin says, and says what came of it. A line may name
+// another target after the number.
 func client(args []string) error {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	target := flags.String("target", "", "what to dial")
@@ -41,18 +42,26 @@ func client(args []string) error {
 	if err != nil {
 		return err
 	}
-	channel, err := grpc.NewClient(*target, grpc.WithTransportCredentials(creds))
-	if err != nil {
-		return err
-	}
-	defer channel.Close()
-	stub := health.NewHealthClient(channel)
+	channels := map[string]*grpc.ClientConn{}
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		calls, err := strconv.Atoi(strings.TrimSpace(lines.Text()))
+		number, of, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
+		calls, err := strconv.Atoi(number)
 		if err != nil {
 			return fmt.Errorf("stdin: %w", err)
 		}
+		if of == "" {
+			of = *target
+		}
+		channel, ok := channels[of]
+		if !ok {
+			if channel, err = grpc.NewClient(of, grpc.WithTransportCredentials(creds)); err != nil {
+				return err
+			}
+			defer channel.Close()
+			channels[of] = channel
+		}
+		stub := health.NewHealthClient(channel)
 		came := counts{Peers: map[string]int{}, Errors: map[string]int{}}
 		for range calls {
 			came.call(stub, *timeout, grpc.WaitForReady(*wait))
