@@ -29,6 +29,7 @@ mod tests;
 
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
 pub use authenticate::JwtAuthnFilterType;
+pub(crate) use authorize::written as audit_written;
 pub use authorize::{DynamicMetadata, RbacFilterType};
 pub(crate) use config::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
 pub use facts::RequestFacts;

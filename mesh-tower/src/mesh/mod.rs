@@ -123,6 +123,8 @@ impl Mesh {
         let _ = tokio::time::timeout(deadline, done).await;
         self.0.config.shutdown();
         let _ = tokio::time::timeout(FAREWELL, self.0.config.stopped()).await;
+        #[cfg(feature = "server")]
+        let _ = tokio::time::timeout(FAREWELL, crate::inbound::audit_written()).await;
     }
 }
 

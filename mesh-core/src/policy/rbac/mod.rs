@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::identity::PeerIdentity;
-use crate::model::{Metadata, MetadataMatch, MetadataSource, Name, StringMatch};
+use crate::model::{Metadata, MetadataMatch, MetadataSource, StringMatch};
 use crate::model::{Permission, Principal, RbacAction, RbacPolicy, RbacRules};
 use crate::route::RequestFacts;
 
@@ -33,15 +33,15 @@ pub struct RbacFacts<'a> {
 }
 
 /// What a set of rules says to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RbacVerdict {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RbacVerdict<'r> {
     /// Whether it may pass.
     pub allowed: bool,
-    /// The first policy that matched, if one did.
-    pub policy: Option<Name>,
+    /// The name of the first policy that matched, if one did.
+    pub policy: Option<&'r str>,
 }
 
-impl RbacVerdict {
+impl RbacVerdict<'_> {
     /// The verdict as a line of the audit log, in JSON (gRFC A59's standard output logger): `filter` is the RBAC filter's name,
     /// `method` the path of the request, `principal` who sent it.
     pub fn audit_line(&self, filter: &str, method: &str, principal: Option<&str>) -> String {
@@ -49,7 +49,7 @@ impl RbacVerdict {
             "rpc_method": method,
             "principal": principal.unwrap_or_default(),
             "policy_name": filter,
-            "matched_rule": self.policy.as_deref().unwrap_or_default(),
+            "matched_rule": self.policy.unwrap_or_default(),
             "authorized": self.allowed,
         });
         serde_json::json!({"grpc_audit_log": event}).to_string()
@@ -58,14 +58,14 @@ impl RbacVerdict {
 
 impl RbacRules {
     /// What these rules say to a request.
-    pub fn judge(&self, facts: &RbacFacts<'_>) -> RbacVerdict {
+    pub fn judge(&self, facts: &RbacFacts<'_>) -> RbacVerdict<'_> {
         let policy = self.policies.iter().find(|policy| policy.is_match(facts));
         let allowed = match self.action {
             RbacAction::Allow => policy.is_some(),
             RbacAction::Deny => policy.is_none(),
             RbacAction::Log => true,
         };
-        RbacVerdict { allowed, policy: policy.map(|policy| policy.name.clone()) }
+        RbacVerdict { allowed, policy: policy.map(|policy| &*policy.name) }
     }
 }
 

@@ -75,7 +75,7 @@ fn policy(name: &str, permission: Permission, principal: Principal) -> RbacPolic
 fn judge(action: RbacAction, policies: Vec<RbacPolicy>) -> (bool, Option<String>) {
     let rules = RbacRules { action, policies, audit: Audit::default() };
     let verdict = Asked::default().judge(|facts| rules.judge(facts));
-    (verdict.allowed, verdict.policy.map(|name| name.to_string()))
+    (verdict.allowed, verdict.policy.map(str::to_owned))
 }
 
 /// gRFC A41.
@@ -187,7 +187,7 @@ fn a_verified_certificate_is_more_than_tls() {
 /// gRFC A59.
 #[test]
 fn an_audit_line_says_who_did_what_and_why_it_was_judged_so() {
-    let denied = RbacVerdict { allowed: false, policy: Some("no-admin".into()) };
+    let denied = RbacVerdict { allowed: false, policy: Some("no-admin") };
     let line = denied.audit_line("envoy.filters.http.rbac", "/pkg.Service/Method", Some("spiffe://td/\"a\""));
     assert!(!line.contains('\n'));
     let expected = serde_json::json!({"grpc_audit_log": {

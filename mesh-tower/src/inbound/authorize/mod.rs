@@ -1,6 +1,7 @@
 //! RBAC (gRFC A41): lets a request through, or answers that it is not allowed. The decision is mesh-core's.
 
-use std::io::Write as _;
+mod audit;
+
 use std::sync::{Arc, LazyLock};
 
 use http::{HeaderValue, StatusCode, request};
@@ -14,6 +15,7 @@ use super::RequestFacts;
 use super::identify::PeerInfo;
 use crate::filter::{Filter, FilterFacts, FilterType, Verdict, config_of};
 use crate::reply::{ERROR_HEADER, Reply};
+pub(crate) use audit::written;
 
 /// What Envoy says to the client. Which policy denied it is for the server's log.
 const MESSAGE: &str = "RBAC: access denied";
@@ -93,21 +95,20 @@ fn denial() -> Reply {
 }
 
 /// Whoever denies much must not fill the log: it is for debugging, and the audit log is for the record.
-fn tell(what: &str, request: &request::Parts, peer: &PeerInfo, verdict: &RbacVerdict) {
-    let policy = verdict.policy.as_deref().unwrap_or("none");
+fn tell(what: &str, request: &request::Parts, peer: &PeerInfo, verdict: &RbacVerdict<'_>) {
+    let policy = verdict.policy.unwrap_or("none");
     let (method, path) = (&request.method, request.uri.path());
     tracing::debug!(target: "mesh", "{}: {method} {path} of {peer:?} is {what} (policy that matched: {policy})", Code::ACCESS_DENIED);
 }
 
 impl Authorization {
-    /// gRFC A59: a line of JSON on standard output.
-    fn audit(&self, rules: &RbacRules, request: &request::Parts, peer: &PeerInfo, verdict: &RbacVerdict) {
+    /// gRFC A59: a line of JSON on standard output, written by a thread of its own.
+    fn audit(&self, rules: &RbacRules, request: &request::Parts, peer: &PeerInfo, verdict: &RbacVerdict<'_>) {
         let wanted = if verdict.allowed { rules.audit.admissions } else { rules.audit.denials };
         if wanted {
             let principal = peer.identity().and_then(PeerIdentity::spiffe_id).map(ToString::to_string);
             let line = verdict.audit_line(&self.name, request.uri.path(), principal.as_deref());
-            // Nobody can be told that the log itself is closed.
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
+            audit::log().write(line);
         }
     }
 }

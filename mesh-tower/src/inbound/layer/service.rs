@@ -101,7 +101,7 @@ impl<S> InboundService<S> {
         let routes = connection.chain.routes();
         // Before the peer's own address is written into the header.
         let client = client_address(&routes.http().origin, &parts.headers, peer.remote_addr().ip());
-        normalize(parts, routes.http(), &peer)?;
+        normalize(parts, routes.http(), &peer, client)?;
         let found = routes.find(parts, &peer, fastrand::u64(..))?;
         let facts = RequestFacts {
             grpc: is_grpc(&parts.headers),

@@ -11,6 +11,8 @@ mod client_cert;
 mod authority;
 mod path;
 
+use std::net::IpAddr;
+
 use http::request;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::HttpConnection;
@@ -19,19 +21,22 @@ use super::identify::PeerInfo;
 pub(crate) use authority::authority_of;
 pub(crate) use head::Limits;
 pub(crate) use hop::Asked;
+use origin::Origin;
 pub(crate) use refusal::Refusal;
 
-/// Brings a request into shape, or says what the client is answered in the application's place.
+/// Brings a request into shape, or says what the client is answered in the application's place. `client` is its address as far
+/// as headers that tell of it are believed.
 pub(crate) fn normalize(
     request: &mut request::Parts,
     http: &HttpConnection,
     peer: &PeerInfo,
+    client: IpAddr,
 ) -> Result<(), Box<Refusal>> {
     let options = peer.connection().slot.options();
     head::check(request, http, Limits::of(&options.limits, http))?;
     // Before anything is written: a client can have headers taken out that it names, and not ours.
     hop::normalize(request, &[&http.upgrades, &options.upgrades])?;
-    origin::normalize(request, http, peer.remote_addr(), peer.is_tls())?;
+    origin::normalize(request, http, Origin { peer: peer.remote_addr().ip(), client, secure: peer.is_tls() })?;
     client_cert::normalize(&mut request.headers, http.client_cert, peer.client());
     authority::normalize(request, http, peer.local_addr().port())?;
     path::normalize(request, http)

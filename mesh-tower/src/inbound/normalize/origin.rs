@@ -1,11 +1,10 @@
 //! Where a request comes from, as its headers may and may not say: Envoy's sanitizing of `x-forwarded-*` and `x-envoy-*`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 use mesh_core::error::Error;
 use mesh_core::model::{HttpConnection, OriginTrust, Underscores};
-use mesh_core::policy::origin::client_address;
 use mesh_core::policy::steering;
 
 use super::bad;
@@ -33,13 +32,19 @@ const NOT_AT_THE_EDGE: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-original-host"),
 ];
 
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    /// The other end of the connection.
+    pub(super) peer: IpAddr,
+    /// The client, as far as headers that tell of it are believed.
+    pub(super) client: IpAddr,
+    /// Whether the connection is under TLS.
+    pub(super) secure: bool,
+}
+
 /// Leaves of a request's headers what its client may say.
-pub(super) fn normalize(
-    request: &mut request::Parts,
-    http: &HttpConnection,
-    client: SocketAddr,
-    secure: bool,
-) -> Result<(), Error> {
+pub(super) fn normalize(request: &mut request::Parts, http: &HttpConnection, from: Origin) -> Result<(), Error> {
     underscores(&mut request.headers, http.underscores)?;
     // A mark that somebody else has put there proves nothing.
     request.extensions.remove::<InternalCaller>();
@@ -50,17 +55,17 @@ pub(super) fn normalize(
     }
     headers.remove(INTERNAL);
     join(headers, None);
-    if http.origin.is_internal(client.ip(), headers.contains_key(FORWARDED_FOR)) {
+    if http.origin.is_internal(from.peer, headers.contains_key(FORWARDED_FOR)) {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
         request.extensions.insert(InternalCaller);
     } else {
-        sanitize(headers, &http.origin, client.ip());
+        sanitize(headers, &http.origin, from.client);
     }
     if http.origin.use_remote_address {
-        let scheme = HeaderValue::from_static(if secure { "https" } else { "http" });
+        let scheme = HeaderValue::from_static(if from.secure { "https" } else { "http" });
         request.headers.insert(FORWARDED_PROTO, scheme);
         if !http.origin.skip_xff_append {
-            join(&mut request.headers, Some(address_of(client.ip())));
+            join(&mut request.headers, Some(address_of(from.peer)));
         }
     }
     Ok(())
@@ -72,8 +77,7 @@ fn sanitize(headers: &mut HeaderMap, origin: &OriginTrust, client: IpAddr) {
     NOT_FROM_OUTSIDE.iter().for_each(|name| drop(headers.remove(name)));
     if origin.use_remote_address {
         NOT_AT_THE_EDGE.iter().for_each(|name| drop(headers.remove(name)));
-        let address = client_address(origin, headers, client);
-        if let Ok(address) = HeaderValue::try_from(address.to_string()) {
+        if let Ok(address) = HeaderValue::try_from(client.to_string()) {
             headers.insert(EXTERNAL_ADDRESS, address);
         }
     }
@@ -123,7 +127,7 @@ mod tests {
     use super::*;
     use crate::inbound::testing::http_connection;
 
-    const CLIENT: &str = "10.1.2.3:999";
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
 
     fn run(http: &HttpConnection, headers: &[(&'static str, &'static str)]) -> Result<request::Parts, Error> {
         let mut builder = http::Request::builder();
@@ -131,7 +135,7 @@ mod tests {
             builder = builder.header(*name, *value);
         }
         let (mut parts, ()) = builder.body(()).unwrap().into_parts();
-        normalize(&mut parts, http, CLIENT.parse().unwrap(), false).map(|()| parts)
+        normalize(&mut parts, http, Origin { peer: CLIENT, client: CLIENT, secure: false }).map(|()| parts)
     }
 
     fn lines(http: &HttpConnection, headers: &[(&'static str, &'static str)]) -> Vec<String> {
