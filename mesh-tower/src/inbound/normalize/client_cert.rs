@@ -15,14 +15,30 @@ const HEADER: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 pub(super) fn normalize(headers: &mut HeaderMap, rule: ForwardClientCert, client: &TlsClient) {
     use ForwardClientCertMode as Mode;
     match (rule.mode, &client.identity) {
-        (Mode::AlwaysForwardOnly, _) | (Mode::ForwardOnly, Some(_)) => {}
+        (Mode::AlwaysForwardOnly, _) | (Mode::ForwardOnly, Some(_)) => {
+            // Several are one list, and whoever reads only the first would miss the nearer hops.
+            if headers.get_all(HEADER).iter().nth(1).is_some() {
+                put(headers, &said(headers));
+            }
+        }
         (Mode::Sanitize, _) | (_, None) => drop(headers.remove(HEADER)),
         (Mode::SanitizeSet, Some(identity)) => write(headers, Vec::new(), identity, client, rule.details),
         (Mode::AppendForward, Some(identity)) => {
-            let said =
-                headers.get_all(HEADER).into_iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b","[..]);
-            write(headers, said, identity, client, rule.details);
+            write(headers, said(headers), identity, client, rule.details);
         }
+    }
+}
+
+/// What the client said, as one list.
+fn said(headers: &HeaderMap) -> Vec<u8> {
+    headers.get_all(HEADER).into_iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b","[..])
+}
+
+fn put(headers: &mut HeaderMap, value: &[u8]) {
+    match HeaderValue::from_bytes(value) {
+        Ok(value) if !value.is_empty() => drop(headers.insert(HEADER, value)),
+        // Names of a verified certificate are ASCII, so this is nobody's; but nothing is better than what is not ours.
+        _ => drop(headers.remove(HEADER)),
     }
 }
 
@@ -38,11 +54,7 @@ fn write(
         said.push(b',');
     }
     said.extend(own.as_bytes());
-    match HeaderValue::from_bytes(&said) {
-        Ok(value) if !value.is_empty() => drop(headers.insert(HEADER, value)),
-        // Names of a verified certificate are ASCII, so this is nobody's; but nothing is better than what is not ours.
-        _ => drop(headers.remove(HEADER)),
-    }
+    put(headers, &said);
 }
 
 /// Ours, in Envoy's order.
@@ -128,13 +140,14 @@ mod tests {
         const LIE: &str = "URI=spiffe://evil";
         let (known, nobody) = (client(), TlsClient::default());
         let own = format!("By={SERVER};Hash=00ff;URI={CLIENT}");
-        let both = format!("{LIE},Hash=1,{own}");
+        let list = format!("{LIE},Hash=1");
+        let both = format!("{list},{own}");
         for (mode, with, without) in [
             (Mode::Sanitize, vec![], vec![]),
-            (Mode::ForwardOnly, vec![LIE, "Hash=1"], vec![]),
+            (Mode::ForwardOnly, vec![list.as_str()], vec![]),
             (Mode::AppendForward, vec![both.as_str()], vec![]),
             (Mode::SanitizeSet, vec![own.as_str()], vec![]),
-            (Mode::AlwaysForwardOnly, vec![LIE, "Hash=1"], vec![LIE, "Hash=1"]),
+            (Mode::AlwaysForwardOnly, vec![list.as_str()], vec![list.as_str()]),
         ] {
             assert_eq!(run(mode, &known, &[LIE, "Hash=1"]), with, "{mode:?}");
             assert_eq!(run(mode, &nobody, &[LIE, "Hash=1"]), without, "{mode:?}");
