@@ -77,6 +77,10 @@ impl EndpointFactory for Connections {
     fn proves_tls(&self) -> bool {
         true
     }
+
+    fn owns_connections(&self) -> bool {
+        true
+    }
 }
 
 /// Makes connections to one endpoint.

@@ -85,6 +85,10 @@ pub trait EndpointFactory: Send + Sync + fmt::Debug {
 
     /// Whether TLS that the mesh demands is made and proven by it. If not, clusters that demand TLS are refused.
     fn proves_tls(&self) -> bool;
+
+    /// Whether the connections are its own, so that the mesh may have streams of its own on them (gRFC A51), which are made on
+    /// the configuration thread. The application's services are for the application's requests.
+    fn owns_connections(&self) -> bool;
 }
 
 /// Everything a way to an endpoint is made from.

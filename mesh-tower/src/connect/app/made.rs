@@ -73,6 +73,10 @@ impl EndpointFactory for MadeEndpoints {
     fn proves_tls(&self) -> bool {
         false
     }
+
+    fn owns_connections(&self) -> bool {
+        false
+    }
 }
 
 /// Makes the service of one endpoint.

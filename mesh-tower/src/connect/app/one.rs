@@ -56,6 +56,10 @@ impl EndpointFactory for ServiceEndpoints {
     fn proves_tls(&self) -> bool {
         false
     }
+
+    fn owns_connections(&self) -> bool {
+        false
+    }
 }
 
 struct ServiceEndpoint {

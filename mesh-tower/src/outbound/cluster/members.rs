@@ -88,7 +88,7 @@ impl Members {
         let before = lane.load();
         let picker = balance::build(&*config.cluster.policy, &self.candidates, before.picker(), limits.seed);
         self.due = picker.refresh(now());
-        self.hear(lane, config, limits);
+        self.hear(out_of_band(lane, config, factory), config, limits);
         LaneView::new(picker, self.candidates.clone(), self.ways.clone())
     }
 
@@ -100,9 +100,8 @@ impl Members {
         self.due
     }
 
-    /// Has the members that are connected report their load, if the policy asks for that.
-    fn hear(&mut self, lane: &Lane, config: &ClusterConfig, limits: Limits) {
-        let period = out_of_band(lane, config);
+    /// Has the members that are connected report their load every `period`, or no longer.
+    fn hear(&mut self, period: Option<Duration>, config: &ClusterConfig, limits: Limits) {
         if period.is_some() || self.report {
             self.known.values_mut().for_each(|known| known.hear(period, &config.cluster, limits.seed));
         }
@@ -196,7 +195,7 @@ impl Members {
         }
         let (locality, observer) = (&endpoints.localities[place.locality], &next.observers[place.locality]);
         let learner = cluster.policy.observer(&kept.state);
-        let observer = if out_of_band(making.lane, making.config).is_some() {
+        let observer = if out_of_band(making.lane, making.config, making.factory).is_some() {
             kept.learner = learner;
             observer.clone()
         } else {
@@ -232,10 +231,11 @@ fn is_withdrawn(config: &ClusterConfig) -> bool {
     matches!(config.children, Children::Endpoints { lapsing: true, .. }) && !proven
 }
 
-/// How often endpoints report their load on a stream of their own. There is none in HTTP/1.1, whose endpoints have to make do
-/// with what they say in responses.
-fn out_of_band(lane: &Lane, config: &ClusterConfig) -> Option<Duration> {
-    config.cluster.policy.out_of_band().filter(|_| lane.protocol() != WireProtocol::Http1)
+/// How often endpoints report their load on a stream of their own. There is none in HTTP/1.1, nor over the application's own
+/// services; those endpoints have to make do with what they say in responses.
+fn out_of_band(lane: &Lane, config: &ClusterConfig, factory: &dyn EndpointFactory) -> Option<Duration> {
+    let streams = lane.protocol() != WireProtocol::Http1 && factory.owns_connections();
+    config.cluster.policy.out_of_band().filter(|_| streams)
 }
 
 impl Known {

@@ -1,7 +1,7 @@
 //! Which endpoints requests may be sent to, without any connection.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ struct Factory {
     calls: Arc<Mutex<Vec<u16>>>,
     /// How many calls there were.
     made: Arc<AtomicUsize>,
+    /// Whether connections are somebody else's.
+    foreign: AtomicBool,
 }
 
 impl EndpointFactory for Factory {
@@ -38,6 +40,10 @@ impl EndpointFactory for Factory {
 
     fn proves_tls(&self) -> bool {
         true
+    }
+
+    fn owns_connections(&self) -> bool {
+        !self.foreign.load(Ordering::Relaxed)
     }
 }
 
@@ -315,18 +321,20 @@ async fn a51_a_stream_of_reports_is_made_anew_only_when_it_must_be() {
     assert_eq!(made, [1, 2, 3]);
 }
 
-/// There is no stream in HTTP/1.1: what responses say makes the weights.
+/// There is no stream in HTTP/1.1, and none of ours over the application's services: what responses say makes the weights.
 #[tokio::test(start_paused = true)]
-async fn a58_endpoints_that_speak_http1_are_weighed_by_their_responses() {
-    for http2 in [false, true] {
+async fn a58_endpoints_that_can_have_no_stream_are_weighed_by_their_responses() {
+    for (http2, foreign) in [(false, false), (true, false), (true, true)] {
         let mut world = World::new(None);
+        world.factory.foreign.store(foreign, Ordering::Relaxed);
+        let streams = http2 && !foreign;
         (world.policy, world.http2) = (out_of_band(10), http2);
         world.says(&[1], false);
         world.connected(1, true);
-        assert_eq!(asked(&world).await, if http2 { vec![1] } else { vec![] });
+        assert_eq!(asked(&world).await, if streams { vec![1] } else { vec![] });
         let view = world.handle.as_ref().unwrap().state().lane(http2, http2).load();
         let heard = view.candidates[0].observer.as_ref().is_some_and(|observer| observer.wants_reports());
-        assert_eq!(heard, !http2);
+        assert_eq!(heard, !streams);
     }
 }
 
