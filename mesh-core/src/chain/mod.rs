@@ -27,11 +27,33 @@ pub struct ChainIndex {
 
 /// What chain selection knows of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct ConnectionFacts {
+pub struct ConnectionFacts<'a> {
     /// The address that the client connected to.
     pub destination: SocketAddr,
     /// The client's address.
     pub source: SocketAddr,
+    /// What its first bytes say; [`FirstBytes::unseen`] where nobody looks.
+    pub first: &'a FirstBytes,
+}
+
+/// What the first bytes of a connection say, where the Listener has them looked at (`listener_filters`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FirstBytes {
+    /// Whether they begin TLS.
+    pub tls: bool,
+    /// The server name of a ClientHello, in lower case.
+    pub server_name: Option<String>,
+    /// The protocols of a ClientHello, the preferred first; without TLS `http/1.0`, `http/1.1` or `h2c`, if it is HTTP and that
+    /// is looked at.
+    pub protocols: Vec<String>,
+}
+
+impl FirstBytes {
+    /// Nobody has looked: it is taken for plaintext, of no known protocol.
+    pub fn unseen() -> &'static Self {
+        static UNSEEN: FirstBytes = FirstBytes { tls: false, server_name: None, protocols: Vec::new() };
+        &UNSEEN
+    }
 }
 
 /// Why no chain takes a connection: it must be closed without sending a byte.
@@ -60,7 +82,7 @@ impl ChainIndex {
         let wildcard = bound.to_canonical().is_unspecified();
         let mut tree = Tree::default();
         for (number, chain) in listener.chains.iter().enumerate() {
-            if can_match(&chain.matches) {
+            if can_match(&chain.matches, listener.inspection.is_some()) {
                 tree.insert(&chain.matches, number, wildcard);
             }
         }
@@ -83,11 +105,12 @@ impl ChainIndex {
     /// # Errors
     ///
     /// [`NoChain`]: the connection must be closed without sending a byte.
-    pub fn select(&self, facts: &ConnectionFacts) -> Result<usize, NoChain> {
+    pub fn select(&self, facts: &ConnectionFacts<'_>) -> Result<usize, NoChain> {
         let destination = facts.destination.ip().to_canonical();
         let source = facts.source.ip().to_canonical();
         let local = source == destination || source.is_loopback();
-        match self.tree.find(self.wildcard.then_some(destination), local, source, facts.source.port()) {
+        let destination = self.wildcard.then_some(destination);
+        match self.tree.find(destination, facts.first, local, source, facts.source.port()) {
             Some(Leaf::One(number)) => Ok(*number),
             Some(Leaf::Several) => Err(NoChain::Ambiguous),
             None => self.default.ok_or(NoChain::NoMatch),
@@ -95,13 +118,17 @@ impl ChainIndex {
     }
 }
 
-/// Chains that ask for what this server cannot know before TLS never match (gRFC A36).
-fn can_match(matches: &ChainMatch) -> bool {
+/// Chains that ask for what this server does not know never match: without an inspection of the first bytes that is all that a
+/// ClientHello says (gRFC A36).
+fn can_match(matches: &ChainMatch, inspected: bool) -> bool {
+    let seen = matches.server_names.is_empty() && matches.application_protocols.is_empty();
+    let transport = matches.transport_protocol.as_str();
     matches.destination_port.is_none()
-        && matches.server_names.is_empty()
-        && matches.application_protocols.is_empty()
-        && matches!(matches.transport_protocol.as_str(), "" | RAW_BUFFER)
+        && (inspected || seen)
+        && (matches!(transport, "" | RAW_BUFFER) || (inspected && transport == TLS))
 }
 
-/// The `transport_protocol` of a connection that nobody has looked into.
+/// The `transport_protocol` of a connection that is not TLS, or that nobody has looked into.
 const RAW_BUFFER: &str = "raw_buffer";
+/// The `transport_protocol` of TLS.
+const TLS: &str = "tls";

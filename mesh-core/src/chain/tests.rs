@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{ChainIndex, ConnectionFacts, NoChain};
+use super::{ChainIndex, ConnectionFacts, FirstBytes, NoChain};
 use crate::model::listener::EscapedSlashes;
-use crate::model::{ChainMatch, FilterChain, HttpConnection, RouteSource, ServerListener, SourceType};
+use crate::model::{ChainMatch, FilterChain, HttpConnection, Inspection, RouteSource, ServerListener, SourceType};
 
 const WILDCARD: &str = "0.0.0.0";
 
@@ -51,13 +51,30 @@ fn chain(name: &str, spec: &str) -> Arc<FilterChain> {
 }
 
 fn select(bound: &str, chains: &[(&str, &str)], default: bool, from: &str, to: &str) -> Result<String, NoChain> {
+    choose(bound, chains, default, from, to, None)
+}
+
+const INSPECTION: Inspection =
+    Inspection { tls: true, http: true, timeout: std::time::Duration::ZERO, max_client_hello: 1 };
+
+/// The same, where the first bytes are looked at.
+fn choose(
+    bound: &str,
+    chains: &[(&str, &str)],
+    default: bool,
+    from: &str,
+    to: &str,
+    first: Option<&FirstBytes>,
+) -> Result<String, NoChain> {
     let listener = ServerListener {
         address: SocketAddr::new(bound.parse().unwrap(), 80),
         chains: chains.iter().map(|(name, spec)| chain(name, spec)).collect(),
         default_chain: default.then(|| chain("default", "")),
+        inspection: first.map(|_| INSPECTION),
     };
     let index = ChainIndex::new(&listener, bound.parse::<IpAddr>().unwrap());
-    let facts = ConnectionFacts { source: from.parse().unwrap(), destination: to.parse().unwrap() };
+    let first = first.unwrap_or(FirstBytes::unseen());
+    let facts = ConnectionFacts { source: from.parse().unwrap(), destination: to.parse().unwrap(), first };
     index.select(&facts).map(|number| index.chains()[number].name.to_string())
 }
 
@@ -201,4 +218,49 @@ fn destinations_do_not_count_on_a_specific_address() {
 fn a_chain_may_repeat_itself() {
     let chains = [("twice", "src=10.0.0.0/8,10.1.2.3/8 ports=7,7")];
     assert_eq!(select(WILDCARD, &chains, false, "10.9.0.9:7", "10.0.0.1:80").as_deref(), Ok("twice"));
+}
+
+/// Istio's chains of a port that takes the mesh's mTLS, an application's own TLS and plaintext.
+const PERMISSIVE: &[(&str, &str)] = &[
+    ("mesh", "tp=tls alpn=istio"),
+    ("mesh-tcp", "tp=tls alpn=istio-peer-exchange"),
+    ("own", "tp=tls"),
+    ("own-name", "tp=tls sni=app.test"),
+    ("own-domain", "tp=tls sni=*.app.test"),
+    ("own-subdomain", "tp=tls sni=*.b.App.test"),
+    ("h2c", "tp=raw_buffer alpn=h2c"),
+    ("plain", "tp=raw_buffer"),
+];
+
+/// Envoy's stages of `server_names`, `transport_protocol` and `application_protocols`, which gRPC has not.
+#[test]
+fn what_the_client_says_first_chooses_its_chain() {
+    for (tls, name, protocols, expected) in [
+        (true, None, &["istio-http/1.1", "istio", "http/1.1"][..], "mesh"),
+        (true, None, &["istio-peer-exchange", "istio"], "mesh-tcp"),
+        (true, None, &["istio", "istio-peer-exchange"], "mesh"),
+        (true, None, &["h2"], "own"),
+        (true, None, &[], "own"),
+        (true, Some("app.test"), &["h2"], "own-name"),
+        (true, Some("a.app.test"), &[], "own-domain"),
+        (true, Some("x.a.app.test"), &[], "own-domain"),
+        (true, Some("x.b.app.test"), &[], "own-subdomain"),
+        // The name comes before the protocol, and there is no way back.
+        (true, Some("app.test"), &["istio"], "own-name"),
+        (true, Some("other.test"), &["istio"], "mesh"),
+        (true, Some("xapp.test"), &[], "own"),
+        (false, None, &["h2c"], "h2c"),
+        (false, None, &["http/1.1"], "plain"),
+        (false, None, &[], "plain"),
+    ] {
+        let protocols = protocols.iter().map(|&name| name.to_owned()).collect();
+        let first = FirstBytes { tls, server_name: name.map(str::to_owned), protocols };
+        let chosen = choose(WILDCARD, PERMISSIVE, false, "10.0.0.1:1", "10.0.0.2:80", Some(&first));
+        assert_eq!(chosen.as_deref(), Ok(expected), "{first:?}");
+    }
+    let strict = &PERMISSIVE[..2];
+    for first in [FirstBytes::default(), FirstBytes { tls: true, ..FirstBytes::default() }] {
+        let chosen = choose(WILDCARD, strict, false, "10.0.0.1:1", "10.0.0.2:80", Some(&first));
+        assert_eq!(chosen, Err(NoChain::NoMatch), "{first:?}");
+    }
 }

@@ -1,26 +1,44 @@
-//! The stages of chain selection, as nested maps: destination, transport, kind of source, source, source port.
+//! The stages of chain selection, as nested maps: destination, server name, transport, application protocol, kind of source,
+//! source, source port.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::RAW_BUFFER;
 use super::prefix::PrefixMap;
+use super::{FirstBytes, RAW_BUFFER, TLS};
 use crate::model::{ChainMatch, SourceType};
 
 /// The first stage: the destination's address.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    destinations: PrefixMap<Transports>,
+    destinations: PrefixMap<Names>,
 }
 
-/// The second stage: chains that say `raw_buffer` hide those that say nothing.
+/// The second stage: the server name, whole or as a suffix, the longest first; lower case.
+#[derive(Debug, Default)]
+struct Names {
+    exact: BTreeMap<String, Transports>,
+    /// `.example.com` of `*.example.com`.
+    suffixes: BTreeMap<String, Transports>,
+    unspecified: Option<Transports>,
+}
+
+/// The third stage: chains that say what the transport is hide those that say nothing.
 #[derive(Debug, Default)]
 struct Transports {
-    raw_buffer: Option<Sources>,
+    raw_buffer: Option<Protocols>,
+    tls: Option<Protocols>,
+    unspecified: Option<Protocols>,
+}
+
+/// The fourth stage: the first of the client's protocols that a chain names.
+#[derive(Debug, Default)]
+struct Protocols {
+    exact: BTreeMap<String, Sources>,
     unspecified: Option<Sources>,
 }
 
-/// The third stage: where the client is. What is specific hides what is not, for good.
+/// The fifth stage: where the client is. What is specific hides what is not, for good.
 #[derive(Debug, Default)]
 struct Sources {
     any: Option<PrefixMap<Ports>>,
@@ -49,42 +67,94 @@ impl Tree {
     pub(super) fn insert(&mut self, matches: &ChainMatch, number: usize, by_destination: bool) {
         let destinations: &[_] = if by_destination { &matches.destination } else { &[] };
         for destination in or_unspecified(destinations) {
-            let sources = self.destinations.entry(destination).entry(&matches.transport_protocol);
-            let by_source = sources.entry(matches.source_type);
-            for source in or_unspecified(&matches.source) {
-                by_source.entry(source).insert(&matches.source_ports, number);
+            let names = self.destinations.entry(destination.copied());
+            for name in or_unspecified(&matches.server_names) {
+                let protocols = names.entry(name).entry(&matches.transport_protocol);
+                for protocol in or_unspecified(&matches.application_protocols) {
+                    let by_source = protocols.entry(protocol).entry(matches.source_type);
+                    for source in or_unspecified(&matches.source) {
+                        by_source.entry(source.copied()).insert(&matches.source_ports, number);
+                    }
+                }
             }
         }
     }
 
     /// Call once every chain is in.
     pub(super) fn finish(&mut self) {
-        self.destinations.finish(|transports| {
-            for sources in [&mut transports.raw_buffer, &mut transports.unspecified].into_iter().flatten() {
-                for ranges in [&mut sources.any, &mut sources.local, &mut sources.external].into_iter().flatten() {
-                    ranges.finish(|_| {});
-                }
-            }
+        self.destinations.finish(|names| {
+            let names = names.exact.values_mut().chain(names.suffixes.values_mut()).chain(&mut names.unspecified);
+            let transports = names.flat_map(|it| [&mut it.raw_buffer, &mut it.tls, &mut it.unspecified]).flatten();
+            let protocols = transports.flat_map(|it| it.exact.values_mut().chain(&mut it.unspecified));
+            let sources = protocols.flat_map(|it| [&mut it.any, &mut it.local, &mut it.external]).flatten();
+            sources.for_each(|ranges| ranges.finish(|_| {}));
         });
     }
 
     /// What takes a connection; `destination` is None where destinations are not looked at.
-    pub(super) fn find(&self, destination: Option<IpAddr>, local: bool, source: IpAddr, port: u16) -> Option<&Leaf> {
-        let transports = match destination {
+    pub(super) fn find(
+        &self,
+        destination: Option<IpAddr>,
+        first: &FirstBytes,
+        local: bool,
+        source: IpAddr,
+        port: u16,
+    ) -> Option<&Leaf> {
+        let names = match destination {
             Some(destination) => self.destinations.find(destination),
             None => self.destinations.unspecified(),
         }?;
-        let sources = transports.raw_buffer.as_ref().or(transports.unspecified.as_ref())?;
+        let sources = names.find(first.server_name.as_deref())?.find(first.tls)?.find(&first.protocols)?;
         let specific = if local { &sources.local } else { &sources.external };
         let ports = specific.as_ref().or(sources.any.as_ref())?.find(source)?;
         ports.exact.get(&port).or(ports.unspecified.as_ref())
     }
 }
 
+impl Names {
+    fn entry(&mut self, name: Option<&String>) -> &mut Transports {
+        let Some(name) = name.map(|name| name.to_ascii_lowercase()) else {
+            return self.unspecified.get_or_insert_default();
+        };
+        match name.strip_prefix('*') {
+            Some(suffix) => self.suffixes.entry(suffix.to_owned()).or_default(),
+            None => self.exact.entry(name).or_default(),
+        }
+    }
+
+    fn find(&self, name: Option<&str>) -> Option<&Transports> {
+        let exact = name.and_then(|name| self.exact.get(name));
+        let dots = name.into_iter().flat_map(|name| name.match_indices('.').map(move |(at, _)| &name[at..]));
+        exact.or_else(|| dots.into_iter().find_map(|suffix| self.suffixes.get(suffix))).or(self.unspecified.as_ref())
+    }
+}
+
 impl Transports {
-    fn entry(&mut self, transport: &str) -> &mut Sources {
-        let slot = if transport == RAW_BUFFER { &mut self.raw_buffer } else { &mut self.unspecified };
+    fn entry(&mut self, transport: &str) -> &mut Protocols {
+        let slot = match transport {
+            RAW_BUFFER => &mut self.raw_buffer,
+            TLS => &mut self.tls,
+            _ => &mut self.unspecified,
+        };
         slot.get_or_insert_default()
+    }
+
+    fn find(&self, tls: bool) -> Option<&Protocols> {
+        let specific = if tls { &self.tls } else { &self.raw_buffer };
+        specific.as_ref().or(self.unspecified.as_ref())
+    }
+}
+
+impl Protocols {
+    fn entry(&mut self, protocol: Option<&String>) -> &mut Sources {
+        match protocol {
+            Some(protocol) => self.exact.entry(protocol.clone()).or_default(),
+            None => self.unspecified.get_or_insert_default(),
+        }
+    }
+
+    fn find(&self, offered: &[String]) -> Option<&Sources> {
+        offered.iter().find_map(|protocol| self.exact.get(protocol)).or(self.unspecified.as_ref())
     }
 }
 
@@ -123,7 +193,7 @@ impl Leaf {
 }
 
 /// The items, or one None where there are none.
-fn or_unspecified<T: Copy>(items: &[T]) -> impl Iterator<Item = Option<T>> {
+fn or_unspecified<T>(items: &[T]) -> impl Iterator<Item = Option<&T>> {
     let none = items.is_empty().then_some(None);
-    items.iter().copied().map(Some).chain(none)
+    items.iter().map(Some).chain(none)
 }

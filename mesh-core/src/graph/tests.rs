@@ -551,7 +551,12 @@ fn a_cluster_that_a_request_names_is_added_to_the_snapshot() {
 #[test]
 fn a_client_listener_is_not_one_for_servers_and_the_reverse() {
     let mut story = Story::of("svc");
-    let server = ServerListener { address: ([0, 0, 0, 0], 80).into(), chains: Vec::new(), default_chain: None };
+    let server = ServerListener {
+        address: ([0, 0, 0, 0], 80).into(),
+        chains: Vec::new(),
+        default_chain: None,
+        inspection: None,
+    };
     let value: ResourceValue =
         Arc::new(Listener { name: "svc".into(), kind: ListenerKind::Server(Arc::new(server)), buffer_limit: None });
     story.says(LISTENER, "svc", value);

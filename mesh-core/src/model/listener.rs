@@ -218,6 +218,24 @@ pub struct ServerListener {
     pub chains: Vec<Arc<FilterChain>>,
     /// Used when no chain matches; without one, the connection is closed.
     pub default_chain: Option<Arc<FilterChain>>,
+    /// What is looked at in the first bytes of a connection before its chain is chosen; None: nothing, and chains that ask for
+    /// it never match (gRFC A36).
+    pub inspection: Option<Inspection>,
+}
+
+/// `listener_filters`: Envoy's `tls_inspector` and `http_inspector`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspection {
+    /// Whether TLS is told from plaintext, and what a ClientHello says is known.
+    pub tls: bool,
+    /// Whether HTTP's versions are told from each other in plaintext.
+    pub http: bool,
+    /// `listener_filters_timeout`: how long a client has for its first bytes, 15 s by default; zero is no limit of its own. The
+    /// server's limit for handshakes holds in any case. Then the connection is closed, whatever
+    /// `continue_on_listener_filters_timeout` says: every client here has to speak first.
+    pub timeout: Duration,
+    /// `max_client_hello_size`: 16 KiB by default, and at most.
+    pub max_client_hello: usize,
 }
 
 /// `config.listener.v3.FilterChain`.

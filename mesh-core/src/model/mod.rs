@@ -28,7 +28,8 @@ pub use header::{AppendAction, HeaderAppend, HeaderMutations, HeaderStep, Header
 pub use jwt::{ClaimHeader, JwksSource, JwtAuthn, JwtProvider, JwtRequirement, JwtRule, RemoteJwks, TokenHeader};
 pub use listener::{
     ChainMatch, Cidr, ClientCertDetails, FilterChain, ForwardClientCert, ForwardClientCertMode, HeadRules,
-    HttpConnection, Listener, ListenerKind, OriginTrust, RouteSource, ServerListener, SourceType, Underscores,
+    HttpConnection, Inspection, Listener, ListenerKind, OriginTrust, RouteSource, ServerListener, SourceType,
+    Underscores,
 };
 pub use load::{EndpointMetric, LoadPolicy};
 pub use matcher::{

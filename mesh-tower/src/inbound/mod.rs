@@ -1,7 +1,7 @@
 //! A request's way, inbound, in the order it is walked:
 //!
 //! ```text
-//! accept -> match chain -> secure -> identify -> normalize -> route -> filters -> handler
+//! accept -> sniff -> match chain -> secure -> identify -> normalize -> route -> filters -> handler
 //! ```
 //!
 //! What is in force on an address lives in its [`InboundSlot`]. [`serve()`] is the server that owns its connections;
@@ -11,6 +11,7 @@ mod slot;
 mod options;
 mod config;
 mod accept;
+mod sniff;
 mod identify;
 mod normalize;
 mod route;
@@ -31,7 +32,7 @@ pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
 pub use authenticate::JwtAuthnFilterType;
 pub(crate) use authorize::written as audit_written;
 pub use authorize::{DynamicMetadata, RbacFilterType};
-pub(crate) use config::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
+pub(crate) use config::{Accepted, BoxedAccept, HelloReader, InboundTls, TlsAcceptor, TlsClient};
 pub use facts::RequestFacts;
 pub use identify::PeerInfo;
 pub use layer::{InboundFuture, InboundLayer, InboundService};

@@ -8,8 +8,8 @@ use mesh_core::error::Error;
 use mesh_core::model::listener::EscapedSlashes;
 use mesh_core::model::{
     Action, ChainMatch, Domain, DownstreamTls, FilterChain, ForwardClientCert, HeadRules, HeaderMutations,
-    HttpConnection, HttpFilter, Listener, ListenerKind, PathMatch, Route, RouteMatch, RouteSource, RouteTable,
-    ServerListener, VirtualHost,
+    HttpConnection, HttpFilter, Inspection, Listener, ListenerKind, PathMatch, Route, RouteMatch, RouteSource,
+    RouteTable, ServerListener, VirtualHost,
 };
 use mesh_core::snapshot::ServerSnapshot;
 
@@ -103,6 +103,9 @@ pub(crate) struct Config {
     pub(crate) filters: Vec<HttpFilter>,
     pub(crate) tls: Option<Arc<DownstreamTls>>,
     pub(crate) matches: ChainMatch,
+    /// Chains beside the one that the other fields describe, for the same requests.
+    pub(crate) more: Vec<(ChainMatch, Option<Arc<DownstreamTls>>)>,
+    pub(crate) inspection: Option<Inspection>,
     pub(crate) client_cert: ForwardClientCert,
     pub(crate) upgrades: Vec<Box<str>>,
     pub(crate) head: HeadRules,
@@ -116,6 +119,8 @@ impl Config {
             filters: Vec::new(),
             tls: None,
             matches: ChainMatch::default(),
+            more: Vec::new(),
+            inspection: None,
             client_cert: ForwardClientCert::default(),
             upgrades: Vec::new(),
             head: HeadRules::default(),
@@ -125,10 +130,12 @@ impl Config {
 
     pub(crate) fn build(self, version: u64) -> Arc<ServerSnapshot> {
         let base = http_connection();
-        let Self { filters, client_cert, upgrades, head, .. } = self;
+        let Self { filters, client_cert, upgrades, head, matches, tls, more, address, inspection, .. } = self;
         let http = Arc::new(HttpConnection { filters, client_cert, upgrades, head, ..base });
-        let chain = Arc::new(FilterChain { name: "chain".into(), matches: self.matches, tls: self.tls, http });
-        let server = Arc::new(ServerListener { address: self.address, chains: vec![chain], default_chain: None });
+        let chains = std::iter::once((matches, tls))
+            .chain(more)
+            .map(|(matches, tls)| Arc::new(FilterChain { name: "chain".into(), matches, tls, http: http.clone() }));
+        let server = Arc::new(ServerListener { address, chains: chains.collect(), default_chain: None, inspection });
         let listener =
             Listener { name: "listener".into(), kind: ListenerKind::Server(server.clone()), buffer_limit: None };
         Arc::new(ServerSnapshot {

@@ -20,6 +20,8 @@ mod request;
 mod client;
 mod channel;
 #[cfg(feature = "server")]
+mod hello;
+#[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
 mod signature;

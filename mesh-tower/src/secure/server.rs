@@ -11,19 +11,22 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{Acceptor, ClientHello};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, HandshakeKind, ServerConfig, ServerConnection, SignatureScheme,
 };
 use tokio::sync::watch;
+use tokio_rustls::LazyConfigAcceptor;
 
 use super::Secure;
 use super::chain::{Chain, Side};
 use super::crl::{Crl, Lists};
 use super::crypto::{limited, sha256, versions};
+use super::hello;
 use super::material::{Cache, Generation, Roots, provider, settled, unusable};
 use super::refusal::explain;
 use super::verify::check_client;
-use crate::inbound::{Accepted, BoxedAccept, InboundTls, TlsAcceptor, TlsClient};
+use crate::inbound::{Accepted, BoxedAccept, HelloReader, InboundTls, TlsAcceptor, TlsClient};
 use crate::io::BoxStream;
 
 impl InboundTls for Secure {
@@ -39,6 +42,10 @@ impl InboundTls for Secure {
         let roots = policy.client_roots.as_ref().and_then(provider);
         let held = secure.0.providers.hold(std::iter::once(&policy.identity).chain(roots));
         Ok(Arc::new(ServerTls(Arc::new(Inner { secure, policy, crl, held, cache: Cache::default() }))))
+    }
+
+    fn hello_reader(&self) -> HelloReader {
+        hello::reader()
     }
 
     fn revocations(&self) -> watch::Receiver<u64> {
@@ -60,6 +67,8 @@ struct Inner {
 /// What one generation of identity and roots makes of a policy.
 struct Built {
     config: Arc<ServerConfig>,
+    /// The same, without ALPN.
+    silent: Arc<ServerConfig>,
     /// The URIs of the certificate that is shown.
     uris: Arc<[String]>,
     verifier: Option<Arc<ClientVerifier>>,
@@ -82,9 +91,10 @@ impl TlsAcceptor for ServerTls {
 impl Inner {
     async fn accept(&self, io: BoxStream) -> Result<Accepted, Error> {
         let built = settled(&self.held, || self.current()).await?;
-        let acceptor = tokio_rustls::TlsAcceptor::from(built.config.clone());
         let handshake = explain("the client", async {
-            let stream = acceptor.accept(io).await?;
+            let start = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+            let config = built.config_for(&start.client_hello()).clone();
+            let stream = start.into_stream(config).await?;
             built.verify_resumed(stream.get_ref().1)?;
             Ok(stream)
         });
@@ -139,7 +149,9 @@ impl Inner {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let uris =
             identity.chain.first().and_then(|leaf| Sans::read(leaf).ok()).map_or_else(Vec::new, |sans| sans.uris);
-        Ok(Built { config: Arc::new(config), uris: uris.into(), verifier })
+        let mut silent = config.clone();
+        silent.alpn_protocols.clear();
+        Ok(Built { config: Arc::new(config), silent: Arc::new(silent), uris: uris.into(), verifier })
     }
 
     fn verifier(
@@ -155,6 +167,14 @@ impl Inner {
 }
 
 impl Built {
+    /// With a client that offers nothing of ours no protocol is agreed on, as in Envoy, and its first bytes will tell: Istio's
+    /// clients may offer names of the mesh only. rustls alone would end the handshake.
+    fn config_for(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
+        let ours = &self.config.alpn_protocols;
+        let agrees = hello.alpn().is_none_or(|mut offered| offered.any(|name| ours.iter().any(|own| own == name)));
+        if agrees { &self.config } else { &self.silent }
+    }
+
     /// The SHA-256 of a certificate, in hexadecimal; empty if the cryptography in use has none.
     fn hash(&self, certificate: &CertificateDer<'_>) -> String {
         let mut hex = String::new();

@@ -232,6 +232,11 @@ pub(crate) fn exactly(kind: SanKind, name: &str) -> SanMatch {
     SanMatch { kind: Some(kind), matcher: StringMatch { pattern: Pattern::Exact(name.to_owned()), ignore_case: false } }
 }
 
+/// The cryptography that tests make their own ends with.
+pub(crate) fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
+    super::crypto::provider().unwrap()
+}
+
 /// The number of the certificate that `source` shows.
 pub(crate) fn serial(source: &StaticSource) -> Vec<u8> {
     let identity = CertificateSource::identity(source).unwrap();

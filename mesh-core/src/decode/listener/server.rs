@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3 as pb;
+use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use pb::filter::ConfigType;
+use pb::listener_filter::ConfigType as ListenerFilterConfig;
 
 use super::chain::{chain_match, check_unique};
 use crate::decode::at::At;
-use crate::decode::envelope::expect;
-use crate::decode::value::ip_and_port;
+use crate::decode::envelope::{bare, decode, expect};
+use crate::decode::value::{duration, ip_and_port};
 use crate::decode::{Decoder, Side};
-use crate::model::{FilterChain, HttpConnection, ServerListener};
+use crate::model::{FilterChain, HttpConnection, Inspection, ServerListener};
 
 impl Decoder {
     /// Decodes the server half of a Listener.
@@ -39,6 +42,7 @@ impl Decoder {
             address: address?,
             chains: chains.into_iter().map(Arc::new).collect(),
             default_chain: default_chain.map(Arc::new),
+            inspection: inspection(value, at),
         })
     }
 
@@ -81,11 +85,55 @@ impl Decoder {
     }
 }
 
+/// Rule 29: filters that only look at the first bytes are done; another may decide who gets in.
+fn inspection(value: &pb::Listener, at: &At<'_>) -> Option<Inspection> {
+    const TLS: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+    const HTTP: &str = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
+    let default = Inspection { tls: false, http: false, timeout: DEFAULT_TIMEOUT, max_client_hello: MOST_HELLO };
+    let mut inspection = (!value.listener_filters.is_empty()).then_some(default)?;
+    for (index, filter) in value.listener_filters.iter().enumerate() {
+        let at = at.item("listener_filters", index);
+        if filter.filter_disabled.is_some() {
+            at.field("filter_disabled").fault("is not supported");
+        }
+        let at = at.field("typed_config");
+        let Some(ListenerFilterConfig::TypedConfig(any)) = &filter.config_type else {
+            at.fault("is missing");
+            continue;
+        };
+        match bare(&any.type_url) {
+            TLS => {
+                inspection.tls = true;
+                let most = decode::<TlsInspector>(&any.value, &at).and_then(|filter| filter.max_client_hello_size);
+                if let Some(most) = most.and_then(|most| usize::try_from(most.value).ok()) {
+                    inspection.max_client_hello = most.min(MOST_HELLO);
+                }
+            }
+            HTTP => inspection.http = true,
+            other => at.fault(format!("is a `{other}`, which is not known here and may decide who gets in")),
+        }
+    }
+    let timeout = value.listener_filters_timeout.as_ref();
+    inspection.timeout = duration(timeout, &at.field("listener_filters_timeout")).unwrap_or(DEFAULT_TIMEOUT);
+    for (index, chain) in value.filter_chains.iter().enumerate() {
+        let names = chain.filter_chain_match.iter().flat_map(|matches| &matches.server_names);
+        for name in names.filter(|name| name.strip_prefix("*.").unwrap_or(name).contains('*')) {
+            at.item("filter_chains", index)
+                .field("filter_chain_match")
+                .field("server_names")
+                .fault(format!("has `{name}`: a star may only stand for the first labels"));
+        }
+    }
+    Some(inspection)
+}
+
+/// Envoy's default of `listener_filters_timeout`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest ClientHello: what fits into one record, and Envoy's default.
+const MOST_HELLO: usize = 16 * 1024;
+
 /// What would change which connections are taken, and from whom: rules 29 and 30.
 fn check_listener(value: &pb::Listener, at: &At<'_>) {
-    if !value.listener_filters.is_empty() {
-        at.field("listener_filters").fault("must be empty");
-    }
     if value.use_original_dst.is_some_and(|value| value.value) {
         at.field("use_original_dst").fault("must not be true");
     }

@@ -234,11 +234,54 @@ fn upgrade(name: &str, enabled: Option<bool>) -> UpgradeConfig {
     UpgradeConfig { upgrade_type: name.to_owned(), filters: Vec::new(), enabled }
 }
 
+fn inspector(folder: &str, message: &str) -> pb::ListenerFilter {
+    let folder = if message == "OriginalDst" { folder.to_owned() } else { format!("{folder}_inspector") };
+    let type_url = format!("{TYPE_URL_PREFIX}envoy.extensions.filters.listener.{folder}.v3.{message}");
+    let config = pb::listener_filter::ConfigType::TypedConfig(Any { type_url, ..Default::default() });
+    pb::ListenerFilter { name: folder, config_type: Some(config), ..Default::default() }
+}
+
+/// What is looked at, for how long, and how much of it: Envoy's defaults, and ours where they are lower.
+#[test]
+fn an_inspection_is_bounded() {
+    let read = |change: fn(&mut pb::Listener)| {
+        let listener: Arc<crate::model::Listener> = server_listener().value(change);
+        let crate::model::ListenerKind::Server(server) = &listener.kind else { panic!("{listener:?}") };
+        server.inspection
+    };
+    assert_eq!(read(|_| {}), None);
+    let both = read(|listener| {
+        listener.listener_filters = vec![inspector("http", "HttpInspector"), inspector("tls", "TlsInspector")];
+    });
+    let timeout = std::time::Duration::from_secs(15);
+    assert_eq!(both, Some(crate::model::Inspection { tls: true, http: true, timeout, max_client_hello: 16384 }));
+    let other = read(|listener| {
+        listener.listener_filters = vec![inspector("http", "HttpInspector")];
+        listener.listener_filters_timeout = seconds(2);
+    });
+    assert_eq!(other.map(|it| (it.tls, it.timeout.as_secs())), Some((false, 2)));
+}
+
 /// gRFC A36.
 #[test]
 pub(super) fn rules_29_to_36_of_a_servers_listener() {
     server_listener().refuses(&[
-        (29, "listener_filters", |listener| listener.listener_filters.push(pb::ListenerFilter::default())),
+        (29, "listener_filters[0].typed_config", |listener| {
+            listener.listener_filters.push(pb::ListenerFilter::default());
+        }),
+        (29, "listener_filters[1].typed_config", |listener| {
+            listener.listener_filters =
+                vec![inspector("tls", "TlsInspector"), inspector("original_dst", "OriginalDst")];
+        }),
+        (29, "listener_filters[0].filter_disabled", |listener| {
+            let filter_disabled = Some(Default::default());
+            let filter = pb::ListenerFilter { filter_disabled, ..inspector("tls", "TlsInspector") };
+            listener.listener_filters = vec![filter];
+        }),
+        (29, "filter_chains[0].filter_chain_match.server_names", |listener| {
+            listener.listener_filters = vec![inspector("tls", "TlsInspector")];
+            first_match(listener).server_names = vec!["*.a.test".to_owned(), "a*.test".to_owned()];
+        }),
         (30, "use_original_dst", |listener| listener.use_original_dst = bool_value(true)),
         (31, "address", |listener| listener.address = None),
         (31, "address", |listener| listener.address = Some(core::Address { address: None })),
@@ -286,6 +329,10 @@ pub(super) fn rules_29_to_36_of_a_servers_listener() {
         (36, "http_filters", |manager| manager.http_filters.clear()),
     ]);
     server_listener().takes(&[
+        (29, "what looks at the first bytes", |listener| {
+            listener.listener_filters = vec![inspector("tls", "TlsInspector"), inspector("http", "HttpInspector")];
+            first_match(listener).server_names = vec!["*.a.test".to_owned()];
+        }),
         (30, "false is the default", |listener| listener.use_original_dst = bool_value(false)),
         (31, "port 0 is any port", |listener| listener.address = Some(socket("::", 0))),
         (32, "the default chain is enough", |listener| {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use arbitrary::{Result, Unstructured};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use mesh_core::balance::{self, Candidate, CandidateState, Pick, PickInput, PolicyConfig, RoundRobinConfig};
-use mesh_core::chain::{ChainIndex, ConnectionFacts};
+use mesh_core::chain::{ChainIndex, ConnectionFacts, FirstBytes};
 use mesh_core::decode::{DecodeResource, Decoded, Decoder, Registry};
 use mesh_core::model::{Action, Cluster, Endpoints, Forward, Listener, ListenerKind, Name, RouteSource, RouteTable};
 use mesh_core::policy::deadline;
@@ -248,7 +248,9 @@ fn use_listener(listener: &Listener, request: &[u8]) {
         let index = ChainIndex::new(server, bound);
         for port in [0, 1, 80, 65535] {
             let client = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), port));
-            let facts = ConnectionFacts { destination: server.address, source: client };
+            let first =
+                FirstBytes { tls: true, server_name: Some("a.test".to_owned()), protocols: vec!["h2".to_owned()] };
+            let facts = ConnectionFacts { destination: server.address, source: client, first: &first };
             if let Ok(chain) = index.select(&facts) {
                 assert!(chain < index.chains().len());
             }

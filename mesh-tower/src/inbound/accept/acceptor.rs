@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mesh_core::chain::ConnectionFacts;
+use mesh_core::chain::{ConnectionFacts, FirstBytes};
 use mesh_core::error::{Code, Error};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{Addresses, InboundIo, InboundListener};
-use crate::inbound::config::{Accepted, ChainState};
+use crate::inbound::config::{Accepted, ChainState, Generation};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::slot::{Current, InboundSlot};
+use crate::inbound::sniff::sniff;
 use crate::io::BoxStream;
 
 /// How long the loop rests when accepting fails, for instance because there are too many open files.
@@ -62,25 +63,44 @@ impl Acceptor {
         io: impl InboundIo,
         addresses: Addresses,
     ) -> Result<(BoxStream, PeerInfo), Error> {
-        let (chain, drain) = match &**self.slot.current() {
-            Current::Serving(generation) => {
-                generation.select(&ConnectionFacts { destination: addresses.local, source: addresses.peer })?
-            }
+        let generation = match &**self.slot.current() {
+            Current::Serving(generation) => generation.clone(),
             Current::NotServing(why) => return Err(why.clone()),
         };
-        let Accepted { io, client } = self.handshake(Box::new(io), &chain).await?;
-        let peer = PeerInfo::new(addresses, client, chain, self.slot.clone(), drain);
+        let deadline = Instant::now() + self.slot.options().limits.handshake_timeout;
+        let (io, first) = self.sniff(Box::new(io), &generation, deadline).await?;
+        let seen = first.as_ref().unwrap_or(FirstBytes::unseen());
+        let facts = ConnectionFacts { destination: addresses.local, source: addresses.peer, first: seen };
+        let (chain, drain) = generation.select(&facts)?;
+        let Accepted { io, client } = self.handshake(io, &chain, deadline).await?;
+        let peer = PeerInfo::new(addresses, client, first, chain, self.slot.clone(), drain);
         // It may have been revoked during the handshake, before it was listed.
         peer.connection().judge(&self.slot.current());
         Ok((io, peer))
     }
 
-    async fn handshake(&self, io: BoxStream, chain: &Arc<ChainState>) -> Result<Accepted, Error> {
+    /// Looks at the first bytes, if the Listener asks for it.
+    async fn sniff(
+        &self,
+        io: BoxStream,
+        generation: &Generation,
+        deadline: Instant,
+    ) -> Result<(BoxStream, Option<FirstBytes>), Error> {
+        let Some(inspection) = generation.inspection() else { return Ok((io, None)) };
+        let limit = Some(inspection.timeout).filter(|limit| !limit.is_zero());
+        let deadline = limit.map_or(deadline, |limit| deadline.min(Instant::now() + limit));
+        match timeout_at(deadline, sniff(io, inspection, &self.slot.options().tls)).await {
+            Ok(done) => done.map(|(io, first)| (io, Some(first))),
+            Err(_) => Err(Error::new(Code::HANDSHAKE, "the client did not say in time what it speaks")),
+        }
+    }
+
+    async fn handshake(&self, io: BoxStream, chain: &Arc<ChainState>, deadline: Instant) -> Result<Accepted, Error> {
         let Some(tls) = chain.tls.clone()? else { return Ok(Accepted::anonymous(io)) };
-        let limit = self.slot.options().limits.handshake_timeout;
-        match timeout(limit, tls.accept(io)).await {
+        match timeout_at(deadline, tls.accept(io)).await {
             Ok(done) => done,
             Err(_) => {
+                let limit = self.slot.options().limits.handshake_timeout;
                 Err(Error::new(Code::HANDSHAKE, format!("the client did not finish its handshake within {limit:?}")))
             }
         }

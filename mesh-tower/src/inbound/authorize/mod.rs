@@ -77,7 +77,7 @@ fn asked<'a>(request: &'a request::Parts, facts: &'a RequestFacts) -> RbacFacts<
         request: facts.request(request),
         tls: peer.is_tls(),
         peer: peer.identity(),
-        server_name: peer.server_name(),
+        server_name: peer.inspected_name(),
         source: peer.remote_addr().ip(),
         client: facts.client,
         destination: peer.local_addr(),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use mesh_core::chain::{ChainIndex, ConnectionFacts};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{FilterChain, RouteSource, ServerListener};
+use mesh_core::model::{FilterChain, Inspection, RouteSource, ServerListener};
 use mesh_core::snapshot::ServerSnapshot;
 use tokio::sync::watch;
 
@@ -18,7 +18,7 @@ use super::InboundFilters;
 use super::options::InboundOptions;
 use super::route::Routes;
 pub(crate) use policy::check;
-pub(crate) use tls::{Accepted, BoxedAccept, InboundTls, NoTls, TlsAcceptor, TlsClient};
+pub(crate) use tls::{Accepted, BoxedAccept, HelloReader, InboundTls, NoTls, TlsAcceptor, TlsClient};
 
 /// What one Listener means. Connections keep the generation they were accepted under; it is drained when it is replaced.
 pub(crate) struct Generation {
@@ -81,8 +81,16 @@ impl Generation {
         Ok(())
     }
 
+    /// What is looked at in the first bytes of its connections.
+    pub(crate) fn inspection(&self) -> Option<&Inspection> {
+        self.server.inspection.as_ref()
+    }
+
     /// The chain that takes a connection, and the signal that the generation is no longer in force.
-    pub(crate) fn select(&self, facts: &ConnectionFacts) -> Result<(Arc<ChainState>, watch::Receiver<bool>), Error> {
+    pub(crate) fn select(
+        &self,
+        facts: &ConnectionFacts<'_>,
+    ) -> Result<(Arc<ChainState>, watch::Receiver<bool>), Error> {
         match self.index.select(facts) {
             Ok(number) => Ok((self.chains[number].clone(), self.drain.subscribe())),
             Err(why) => {

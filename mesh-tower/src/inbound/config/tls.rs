@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use mesh_core::chain::FirstBytes;
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::PeerIdentity;
 use mesh_core::model::DownstreamTls;
@@ -19,6 +20,11 @@ pub(crate) trait InboundTls: Send + Sync + fmt::Debug {
     ///
     /// The policy cannot be honoured: connections that need it are closed.
     fn acceptor(&self, policy: &Arc<DownstreamTls>) -> Result<Arc<dyn TlsAcceptor>, Error>;
+
+    /// Reads what a client asks for as its first bytes come. By default it can't.
+    fn hello_reader(&self) -> HelloReader {
+        Box::new(|_| Err(Error::new(Code::NO_CERTIFICATE, "the client begins TLS, and there is none here")))
+    }
 
     /// Changes when clients that were let in may be revoked by now.
     fn revocations(&self) -> watch::Receiver<u64> {
@@ -68,6 +74,9 @@ impl Accepted {
         Self { io, client: TlsClient::default() }
     }
 }
+
+/// Takes the bytes of a ClientHello as they come; None: it is not whole yet.
+pub(crate) type HelloReader = Box<dyn FnMut(&[u8]) -> Result<Option<FirstBytes>, Error> + Send>;
 
 /// A handshake under way.
 pub(crate) type BoxedAccept = Pin<Box<dyn Future<Output = Result<Accepted, Error>> + Send>>;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use mesh_core::chain::ConnectionFacts;
+use mesh_core::chain::{ConnectionFacts, FirstBytes};
 use mesh_core::identity::PeerIdentity;
 use tokio::sync::{oneshot, watch};
 
@@ -37,6 +37,8 @@ impl WeakPeer {
 pub(crate) struct Connection {
     pub(crate) addresses: Addresses,
     client: TlsClient,
+    /// What was seen of its first bytes; None: nobody looked.
+    first: Option<FirstBytes>,
     pub(crate) chain: Arc<ChainState>,
     pub(crate) slot: Arc<InboundSlot>,
     /// Turns true when the Listener that this connection was accepted under is no longer in force.
@@ -55,6 +57,7 @@ impl PeerInfo {
     pub(crate) fn new(
         addresses: Addresses,
         client: TlsClient,
+        first: Option<FirstBytes>,
         chain: Arc<ChainState>,
         slot: Arc<InboundSlot>,
         drain: watch::Receiver<bool>,
@@ -62,7 +65,8 @@ impl PeerInfo {
         let (seen, read) = (AtomicBool::new(false), AtomicUsize::new(0));
         let (kill, killed) = client.identity.is_some().then(oneshot::channel).unzip();
         let (kill, killed) = (Mutex::new(kill), Mutex::new(killed));
-        let peer = Self(Arc::new(Connection { addresses, client, chain, slot, drain, seen, read, kill, killed }));
+        let peer =
+            Self(Arc::new(Connection { addresses, client, first, chain, slot, drain, seen, read, kill, killed }));
         peer.0.slot.list(&peer);
         peer
     }
@@ -97,6 +101,11 @@ impl PeerInfo {
         self.0.client.server_name.as_deref()
     }
 
+    /// The server name that an inspection of the first bytes has found; empty without one, to authorization, too (gRFC A41).
+    pub(crate) fn inspected_name(&self) -> Option<&str> {
+        self.0.first.as_ref()?.server_name.as_deref()
+    }
+
     pub(crate) fn client(&self) -> &TlsClient {
         &self.0.client
     }
@@ -125,7 +134,8 @@ impl Connection {
     /// Closes the connection if its client is revoked, under the configuration that it was accepted under or under `current`.
     pub(crate) fn judge(&self, current: &Current) {
         let Some(client) = &self.client.identity else { return };
-        let facts = ConnectionFacts { destination: self.addresses.local, source: self.addresses.peer };
+        let first = self.first.as_ref().unwrap_or(FirstBytes::unseen());
+        let facts = ConnectionFacts { destination: self.addresses.local, source: self.addresses.peer, first };
         let now = match current {
             Current::Serving(generation) => generation.select(&facts).ok(),
             Current::NotServing(_) => None,

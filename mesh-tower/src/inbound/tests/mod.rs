@@ -10,6 +10,7 @@ mod handshake;
 mod limits;
 mod misuse;
 mod mtls;
+mod permissive;
 mod serving;
 mod split;
 mod tunnel;

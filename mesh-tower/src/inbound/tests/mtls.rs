@@ -31,6 +31,8 @@ async fn who(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, Box
     let extension = id(request.extensions().get::<PeerIdentity>());
     let connection = request.extensions().get::<PeerInfo>().unwrap();
     assert!(connection.is_tls());
+    // gRFC A41: without an inspection authorization knows no server name.
+    assert_eq!(connection.inspected_name(), None);
     assert_eq!(extension, id(connection.identity()));
     Ok(Response::new(Full::from(extension.unwrap_or_else(|| "nobody".to_owned()))))
 }

@@ -3,6 +3,7 @@
 mod checks;
 mod domains;
 mod judging;
+mod malformed;
 mod plaintext;
 mod revoking;
 mod rotating;

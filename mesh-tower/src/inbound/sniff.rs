@@ -1,0 +1,180 @@
+//! What the first bytes of a connection say, looked at and put back: TLS or not, and for whom.
+//!
+//! Only where the Listener's `listener_filters` ask for it. A client has a deadline for the few bytes that are needed, and is held
+//! to a number of them, so that whoever dribbles holds nothing but a place among the handshakes.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use mesh_core::chain::FirstBytes;
+use mesh_core::error::{Code, Error};
+use mesh_core::model::Inspection;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::config::{HelloReader, InboundTls};
+use crate::io::BoxStream;
+
+/// The first byte of TLS: a record of a handshake.
+const HANDSHAKE: u8 = 22;
+/// HTTP/2's preface, until its first line's end. No other client sends it.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
+/// The longest request line that is looked for: Envoy's.
+const LONGEST_LINE: usize = 8 * 1024;
+/// So much is read at once.
+const CHUNK: usize = 4096;
+
+/// Reads until it is known what the client speaks.
+///
+/// # Errors
+///
+/// [`Code::HANDSHAKE`]: the client hung up, or begins TLS with what is no ClientHello, or with one that is too long.
+pub(crate) async fn sniff(
+    io: BoxStream,
+    inspection: &Inspection,
+    tls: &Arc<dyn InboundTls>,
+) -> Result<(BoxStream, FirstBytes), Error> {
+    let mut sniffed = Sniffed { seen: Vec::new(), at: 0, io };
+    let mut hello = None;
+    loop {
+        if let Some(first) = understand(&sniffed.seen, inspection, tls, &mut hello)? {
+            return Ok((Box::new(sniffed), first));
+        }
+        let before = sniffed.seen.len();
+        sniffed.seen.reserve(CHUNK);
+        let read = (&mut sniffed.io).take(CHUNK as u64).read_buf(&mut sniffed.seen).await;
+        read.map_err(|error| Error::new(Code::HANDSHAKE, format!("the client is gone: {error}")))?;
+        if sniffed.seen.len() == before {
+            return Err(Error::new(Code::HANDSHAKE, "the client hung up before it said what it speaks"));
+        }
+    }
+}
+
+/// What `seen` says; None: more is needed.
+fn understand(
+    seen: &[u8],
+    inspection: &Inspection,
+    tls: &Arc<dyn InboundTls>,
+    hello: &mut Option<(HelloReader, usize)>,
+) -> Result<Option<FirstBytes>, Error> {
+    let Some(first) = seen.first() else { return Ok(None) };
+    if inspection.tls && *first == HANDSHAKE {
+        let (reader, fed) = hello.get_or_insert_with(|| (tls.hello_reader(), 0));
+        let new = &seen[*fed..];
+        *fed = seen.len();
+        return match reader(new)? {
+            None if seen.len() > inspection.max_client_hello => {
+                let most = inspection.max_client_hello;
+                Err(Error::new(Code::HANDSHAKE, format!("the client's ClientHello has more than {most} bytes")))
+            }
+            found => Ok(found),
+        };
+    }
+    if !inspection.http {
+        return Ok(Some(FirstBytes::default()));
+    }
+    Ok(http(seen).map(|protocol| FirstBytes {
+        protocols: protocol.map(str::to_owned).into_iter().collect(),
+        ..FirstBytes::default()
+    }))
+}
+
+/// Which HTTP the bytes begin, by the names that Envoy's `http_inspector` has for them. The inner None: none at all. The outer:
+/// more is needed.
+fn http(seen: &[u8]) -> Option<Option<&'static str>> {
+    let begins = &HTTP2[..seen.len().min(HTTP2.len())];
+    if seen.starts_with(begins) {
+        return (begins.len() == HTTP2.len()).then_some(Some("h2c"));
+    }
+    let is_method = |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_');
+    let method = seen.iter().position(|byte| !is_method(byte)).unwrap_or(seen.len());
+    if method == 0 || seen.get(method).is_some_and(|byte| *byte != b' ') {
+        return Some(None);
+    }
+    let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
+        return (seen.len() > LONGEST_LINE).then_some(None);
+    };
+    let line = &seen[..end];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    Some(match line.rsplit(|byte| *byte == b' ').next() {
+        Some(b"HTTP/1.1") => Some("http/1.1"),
+        Some(b"HTTP/1.0") => Some("http/1.0"),
+        _ => None,
+    })
+}
+
+/// A stream whose first bytes were looked at.
+struct Sniffed {
+    seen: Vec<u8>,
+    /// How many of them were read again.
+    at: usize,
+    io: BoxStream,
+}
+
+impl AsyncRead for Sniffed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let left = &self.seen[self.at..];
+        if left.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, to);
+        }
+        let count = left.len().min(to.remaining());
+        to.put_slice(&left[..count]);
+        self.at += count;
+        if self.at == self.seen.len() {
+            (self.seen, self.at) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Sniffed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_is_known_by_its_first_line_however_it_is_cut() {
+        for (bytes, protocol) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Some("h2c")),
+            (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", Some("http/1.1")),
+            (b"M-SEARCH * HTTP/1.0\n", Some("http/1.0")),
+            (b"PRINT / HTTP/1.1\r\n", Some("http/1.1")),
+            (b"GET / HTTP/3\r\n", None),
+            (b"GET\r\n", None),
+            (b"\x00\x01", None),
+            (b" / HTTP/1.1\r\n", None),
+        ] {
+            assert_eq!(http(bytes), Some(protocol), "{bytes:?}");
+            let known = (0..=bytes.len()).find_map(|end| if end == 0 { None } else { http(&bytes[..end]) });
+            assert_eq!(known, Some(protocol), "as soon as it is known it is right: {bytes:?}");
+        }
+        assert_eq!(http(b"GET /"), None);
+        assert_eq!(http(&[b"GET /".as_slice(), &vec![b'a'; LONGEST_LINE]].concat()), Some(None), "lines have an end");
+    }
+}
