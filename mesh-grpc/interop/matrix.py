@@ -538,8 +538,8 @@ def their_tools_read_our_admin_ports(place):
 
 @case
 def security_their_clients_call_our_servers(place):
-    """{plaintext, TLS, mTLS} x {allowed, denied} x STRICT: go, C-core and Envoy as clients."""
-    security.their_clients(place, our_control_plane, security.STRICT)
+    """{plaintext, TLS, mTLS} x {allowed, denied} x {STRICT, PERMISSIVE}: go, C-core and Envoy as clients."""
+    security.their_clients(place, our_control_plane, security.BOTH)
 
 
 @case
