@@ -212,6 +212,13 @@ impl Tally {
         self.latencies.extend_from_slice(&other.latencies);
     }
 
+    /// What was counted, without the latencies.
+    #[must_use]
+    pub fn counts(mut self) -> Self {
+        self.latencies = Vec::new();
+        self
+    }
+
     /// Puts the latencies in order, for [`quantile`](Self::quantile).
     pub fn sort(&mut self) {
         self.latencies.sort_unstable();

@@ -39,7 +39,7 @@ pub struct Place {
 
 impl Place {
     /// The endpoint.
-    pub fn of<'a>(&self, endpoints: &'a Endpoints) -> Option<&'a std::sync::Arc<Endpoint>> {
+    pub fn of<'a>(&self, endpoints: &'a Endpoints) -> Option<&'a Endpoint> {
         endpoints.localities.get(self.locality)?.endpoints.get(self.endpoint)
     }
 }
@@ -71,7 +71,8 @@ impl Subset {
             ranked.select_nth_unstable(kept - 1);
             ranked.truncate(kept);
             ranked.sort_unstable();
-            let ranked = ranked.into_iter().map(|(_, endpoint)| Place { locality, endpoint }).collect();
+            // Collected from a reference: by value it would keep the room for all.
+            let ranked = ranked.iter().map(|(_, endpoint)| Place { locality, endpoint: *endpoint }).collect();
             groups.push(Group { share, ranked });
         }
         Some(Self { groups })
@@ -115,14 +116,14 @@ mod tests {
     fn locality(number: u8, priority: u32, count: u32) -> LocalityEndpoints {
         let endpoint = |index: u32| {
             let [_, a, b, c] = index.to_be_bytes();
-            Arc::new(Endpoint {
+            Endpoint {
                 address: SocketAddr::from(([number, a, b, c], 80)),
                 additional: Vec::new(),
                 weight: 1,
                 health: Health::Unknown,
                 hostname: "".into(),
                 metadata: Metadata::new(),
-            })
+            }
         };
         let locality = Arc::new(Locality { zone: number.to_string().into(), ..Locality::default() });
         LocalityEndpoints { locality, priority, weight: 1, endpoints: (0..count).map(endpoint).collect() }
@@ -189,7 +190,7 @@ mod tests {
     fn what_takes_no_requests_takes_no_place() {
         let mut only = locality(1, 0, 1_000);
         for endpoint in &mut only.endpoints[10..] {
-            Arc::get_mut(endpoint).unwrap().health = Health::Unhealthy;
+            endpoint.health = Health::Unhealthy;
         }
         assert_eq!(Subset::new(&set(vec![only]), 100, 1).unwrap().choose(|_| false).len(), 10);
     }

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::{Buf, Bytes};
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use prost::Message;
 
 use super::at::{At, Findings};
-use super::endpoints::Rules;
+use super::endpoints::Assignment;
 use super::expressions;
 use super::{DecodeResource, Decoded, Fault, Registry, SecretServers};
 use crate::model::{Endpoints, Name};
@@ -64,9 +64,10 @@ impl DecodeResource for Decoder {
             }
             CLUSTER => resource(bytes, |value: &Cluster| &value.name, |value, at| self.cluster(value, at)),
             CLUSTER_LOAD_ASSIGNMENT => resource(
-                bytes,
-                |value: &ClusterLoadAssignment| &value.cluster_name,
-                |value, at| Some(self.endpoints(value, Rules::Eds, at)),
+                // What is sliced from one copy is not copied again.
+                Bytes::copy_from_slice(bytes),
+                |value: &Assignment| &value.cluster_name,
+                |value, at| Some(value.endpoints(at)),
             ),
             other => Decoded::Err {
                 name: None,
@@ -83,7 +84,7 @@ impl DecodeResource for Decoder {
 
 /// Name first, then meaning: rules 2 and 4.
 pub(super) fn resource<M, T>(
-    bytes: &[u8],
+    bytes: impl Buf,
     name: impl Fn(&M) -> &String,
     meaning: impl FnOnce(M, &At<'_>) -> Option<T>,
 ) -> Decoded

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as pb;
+use envoy_types::pb::google::protobuf::UInt32Value;
 use pb::cluster_load_assignment::policy::DropOverload as PbDrop;
 use pb::lb_endpoint::HostIdentifier;
 use pb::locality_lb_endpoints::LbConfig;
+use prost::{DecodeError, Message};
 
-use super::Decoder;
 use super::at::At;
 use super::value::{fraction, ip_and_port, metadata};
 use crate::model::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints, Name};
@@ -20,7 +22,7 @@ const OVERPROVISIONING: u32 = 140;
 
 /// Whose rules an assignment follows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Rules {
+enum Rules {
     /// gRPC's, for EDS.
     #[default]
     Eds,
@@ -29,26 +31,77 @@ pub(super) enum Rules {
     Inline,
 }
 
-impl Decoder {
-    /// Decodes an assignment.
-    pub(super) fn endpoints(&self, value: pb::ClusterLoadAssignment, rules: Rules, at: &At<'_>) -> Endpoints {
-        let mut reader = Reader { rules, ..Reader::default() };
-        for (index, locality) in value.endpoints.into_iter().enumerate() {
-            reader.locality(locality, &at.item("endpoints", index));
+/// A `ClusterLoadAssignment` whose localities are still bytes: an endpoint takes ten times its bytes when it is decoded, so
+/// of a hundred thousand one is at a time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Assignment {
+    #[prost(string, tag = "1")]
+    pub(super) cluster_name: String,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    endpoints: Vec<Bytes>,
+    #[prost(message, optional, tag = "4")]
+    policy: Option<pb::cluster_load_assignment::Policy>,
+}
+
+/// A `LocalityLbEndpoints` whose endpoints are still bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct LocalityBytes {
+    #[prost(message, optional, tag = "1")]
+    locality: Option<core::Locality>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    lb_endpoints: Vec<Bytes>,
+    #[prost(message, optional, tag = "3")]
+    load_balancing_weight: Option<UInt32Value>,
+    #[prost(uint32, tag = "5")]
+    priority: u32,
+    #[prost(oneof = "LbConfig", tags = "7, 8")]
+    lb_config: Option<LbConfig>,
+}
+
+impl Assignment {
+    /// What it means.
+    pub(super) fn endpoints(self, at: &At<'_>) -> Endpoints {
+        let mut reader = Reader::default();
+        for (index, bytes) in self.endpoints.into_iter().enumerate() {
+            let at = at.item("endpoints", index);
+            match LocalityBytes::decode(bytes) {
+                Ok(value) => {
+                    let head = Head {
+                        locality: value.locality,
+                        weight: value.load_balancing_weight.map(|weight| weight.value),
+                        priority: value.priority,
+                        lb_config: value.lb_config,
+                    };
+                    reader.locality(head, value.lb_endpoints.into_iter().map(pb::LbEndpoint::decode), &at);
+                }
+                Err(error) => at.fault(format!("cannot be decoded: {error}")),
+            }
         }
-        let localities = reader.finish(at);
-        let policy_at = at.field("policy");
-        let policy = value.policy.unwrap_or_default();
-        Endpoints {
-            localities,
-            drops: drops(&policy.drop_overloads, &policy_at),
-            overprovisioning_factor: overprovisioning(
-                policy.overprovisioning_factor.map(|value| value.value),
-                rules,
-                &policy_at,
-            ),
-        }
+        reader.into_endpoints(self.policy, at)
     }
+}
+
+/// What the endpoints inside a cluster mean.
+pub(super) fn inline_endpoints(value: pb::ClusterLoadAssignment, at: &At<'_>) -> Endpoints {
+    let mut reader = Reader { rules: Rules::Inline, ..Reader::default() };
+    for (index, value) in value.endpoints.into_iter().enumerate() {
+        let head = Head {
+            locality: value.locality,
+            weight: value.load_balancing_weight.map(|weight| weight.value),
+            priority: value.priority,
+            lb_config: value.lb_config,
+        };
+        reader.locality(head, value.lb_endpoints.into_iter().map(Ok), &at.item("endpoints", index));
+    }
+    reader.into_endpoints(value.policy, at)
+}
+
+/// What a locality says beside its endpoints.
+struct Head {
+    locality: Option<core::Locality>,
+    weight: Option<u32>,
+    priority: u32,
+    lb_config: Option<LbConfig>,
 }
 
 #[derive(Default)]
@@ -62,9 +115,25 @@ struct Reader {
 }
 
 impl Reader {
-    fn locality(&mut self, value: pb::LocalityLbEndpoints, at: &At<'_>) {
-        let weight = value.load_balancing_weight.map(|weight| weight.value);
-        let weight = match (self.rules, weight) {
+    fn into_endpoints(self, policy: Option<pb::cluster_load_assignment::Policy>, at: &At<'_>) -> Endpoints {
+        let rules = self.rules;
+        let localities = self.finish(at);
+        let (policy, at) = (policy.unwrap_or_default(), at.field("policy"));
+        let factor = policy.overprovisioning_factor.map(|value| value.value);
+        Endpoints {
+            localities,
+            drops: drops(&policy.drop_overloads, &at),
+            overprovisioning_factor: overprovisioning(factor, rules, &at),
+        }
+    }
+
+    fn locality(
+        &mut self,
+        head: Head,
+        endpoints: impl ExactSizeIterator<Item = Result<pb::LbEndpoint, DecodeError>>,
+        at: &At<'_>,
+    ) {
+        let weight = match (self.rules, head.weight) {
             // Rule 131, before anything else of the locality is looked at.
             (Rules::Eds, None | Some(0)) => return,
             (Rules::Inline, None) => 1,
@@ -75,16 +144,16 @@ impl Reader {
             (_, Some(weight)) => weight,
         };
         // Rule 132.
-        if self.rules == Rules::Eds && value.locality.is_none() {
+        if self.rules == Rules::Eds && head.locality.is_none() {
             at.field("locality").fault("is missing");
         }
-        check_leds(&value, at);
-        let locality = locality(value.locality.unwrap_or_default());
-        self.check_duplicate(&locality, value.priority, at);
-        let endpoints = self.endpoints(value.lb_endpoints, at);
+        check_leds(head.lb_config.as_ref(), at);
+        let locality = locality(head.locality.unwrap_or_default());
+        self.check_duplicate(&locality, head.priority, at);
+        let endpoints = self.endpoints(endpoints, at);
         self.localities.push(LocalityEndpoints {
             locality: Arc::new(locality),
-            priority: value.priority,
+            priority: head.priority,
             weight,
             endpoints,
         });
@@ -97,20 +166,32 @@ impl Reader {
         }
     }
 
-    fn endpoints(&mut self, values: Vec<pb::LbEndpoint>, at: &At<'_>) -> Vec<Arc<Endpoint>> {
+    fn endpoints(
+        &mut self,
+        values: impl ExactSizeIterator<Item = Result<pb::LbEndpoint, DecodeError>>,
+        at: &At<'_>,
+    ) -> Box<[Endpoint]> {
         let mut endpoints = Vec::with_capacity(values.len());
         let mut total: u64 = 0;
-        for (index, value) in values.into_iter().enumerate() {
-            if let Some(endpoint) = self.endpoint(value, &at.item("lb_endpoints", index)) {
+        for (index, value) in values.enumerate() {
+            let at = at.item("lb_endpoints", index);
+            let value = match value {
+                Ok(value) => value,
+                Err(error) => {
+                    at.fault(format!("cannot be decoded: {error}"));
+                    continue;
+                }
+            };
+            if let Some(endpoint) = self.endpoint(value, &at) {
                 total += u64::from(endpoint.weight);
-                endpoints.push(Arc::new(endpoint));
+                endpoints.push(endpoint);
             }
         }
         // Rule 140.
         if u32::try_from(total).is_err() {
             at.field("lb_endpoints").fault("has weights whose sum is more than 4294967295");
         }
-        endpoints
+        endpoints.into_boxed_slice()
     }
 
     fn endpoint(&mut self, value: pb::LbEndpoint, at: &At<'_>) -> Option<Endpoint> {
@@ -187,8 +268,8 @@ fn check_priorities(weights: &BTreeMap<u32, u64>, at: &At<'_>) {
 
 /// Rule 145: endpoints that come by a stream of their own are not supported; taking the locality as empty would send its
 /// traffic elsewhere.
-fn check_leds(value: &pb::LocalityLbEndpoints, at: &At<'_>) {
-    match &value.lb_config {
+fn check_leds(value: Option<&LbConfig>, at: &At<'_>) {
+    match value {
         Some(LbConfig::LedsClusterLocalityConfig(_)) => {
             at.field("leds_cluster_locality_config").fault("is not supported");
         }

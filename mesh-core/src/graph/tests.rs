@@ -162,7 +162,7 @@ pub(crate) fn endpoints(port: u16) -> ResourceValue {
             locality: Arc::default(),
             priority: 0,
             weight: 1,
-            endpoints: vec![Arc::new(endpoint)],
+            endpoints: Box::new([endpoint]),
         }],
         drops: Vec::new(),
         overprovisioning_factor: 140,

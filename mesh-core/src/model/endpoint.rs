@@ -39,8 +39,9 @@ pub struct LocalityEndpoints {
     pub priority: u32,
     /// `load_balancing_weight`; never zero.
     pub weight: u32,
-    /// Its endpoints.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Its endpoints, beside each other: a hundred thousand of them are one allocation, which allocators give back to the
+    /// system when it is freed.
+    pub endpoints: Box<[Endpoint]>,
 }
 
 /// `config.core.v3.Locality`.

@@ -44,7 +44,12 @@ impl Deframer {
             return Ok(None);
         }
         self.0.advance(PREFIX);
-        Ok(Some(self.0.split_to(length).freeze()))
+        let message = self.0.split_to(length).freeze();
+        if self.0.is_empty() {
+            // What is left shares the message's room, and would keep all of it for the next one.
+            self.0 = BytesMut::new();
+        }
+        Ok(Some(message))
     }
 
     /// How many bytes wait for the rest of their message.
@@ -121,6 +126,7 @@ mod tests {
             }
             assert_eq!(found, messages, "in pieces of {size}");
             assert!(deframer.is_empty());
+            assert_eq!(deframer.0.capacity(), 0, "a long message's room is not kept for the next one");
         }
     }
 

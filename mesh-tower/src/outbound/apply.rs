@@ -109,6 +109,7 @@ impl OutboundApply {
         while self.is_due(cx) {
             self.due = self.registry.refresh();
         }
+        self.registry.poll(cx);
         self.collect();
     }
 

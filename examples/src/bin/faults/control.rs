@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mesh_core::resource::{CLUSTER_LOAD_ASSIGNMENT, ROUTE_CONFIGURATION};
+use mesh_core::source::responder::EncodedResource;
 use mesh_examples::Failure;
 use mesh_grpc::control::{ControlPlane, Event};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,10 @@ const EVENTS: usize = 100_000;
 pub(crate) enum Order {
     /// Serve this; the answer says how long a client took to take it, if it is to be waited for: the type to be ACKed.
     Serve(World, Option<String>),
+    /// Encode this, to be served when it is asked for: what it costs is over then.
+    Prepare(World),
+    /// Serve what is prepared; the answer says how long a client took to take it: the type to be ACKed.
+    ServePrepared(String),
     /// Spoil this resource and serve this besides; the answer is the NACK.
     Spoil(String, World),
     /// Serve whole what was spoiled.
@@ -68,10 +73,11 @@ pub(crate) async fn run() -> Result<(), Failure> {
         }
     });
     answer(&Answer::Listening(plane.address()))?;
+    let mut prepared = Vec::new();
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     while let Some(order) = orders.next_line().await? {
         let done = match serde_json::from_str(&order) {
-            Ok(order) => obey(&plane, heard.subscribe(), order).await,
+            Ok(order) => obey(&plane, heard.subscribe(), &mut prepared, order).await,
             Err(error) => Err(error.into()),
         };
         answer(&done.unwrap_or_else(|error| Answer::Failed(error.to_string())))?;
@@ -87,21 +93,24 @@ fn answer(answer: &Answer) -> Result<(), Failure> {
 
 type Heard = Receiver<(Instant, Event)>;
 
-async fn obey(plane: &ControlPlane, mut heard: Heard, order: Order) -> Result<Answer, Failure> {
+async fn obey(
+    plane: &ControlPlane,
+    mut heard: Heard,
+    prepared: &mut Vec<EncodedResource>,
+    order: Order,
+) -> Result<Answer, Failure> {
     let faults = plane.faults();
     match order {
         Order::Serve(world, acked) => {
             let resources = world.encode()?;
-            let began = Instant::now();
-            plane.set(resources);
             match acked {
-                Some(type_url) => {
-                    let ack = |event: &Event| event.ack(&type_url).map(|_| ());
-                    let (at, ()) = find(&mut heard, ack).await?;
-                    return Ok(Answer::Done(micros(at - began)));
-                }
-                None => return Ok(Answer::Done(0)),
+                Some(type_url) => return serve(plane, &mut heard, resources, &type_url).await,
+                None => plane.set(resources),
             }
+        }
+        Order::Prepare(world) => *prepared = world.encode()?,
+        Order::ServePrepared(type_url) => {
+            return serve(plane, &mut heard, std::mem::take(prepared), &type_url).await;
         }
         Order::Spoil(name, world) => {
             let resources = world.encode()?;
@@ -148,6 +157,19 @@ async fn obey(plane: &ControlPlane, mut heard: Heard, order: Order) -> Result<An
     Ok(Answer::Done(0))
 }
 
+/// Serves this, and waits until a client has taken it.
+async fn serve(
+    plane: &ControlPlane,
+    heard: &mut Heard,
+    resources: Vec<EncodedResource>,
+    type_url: &str,
+) -> Result<Answer, Failure> {
+    let began = Instant::now();
+    plane.set(resources);
+    let (at, ()) = find(heard, |event| event.ack(type_url).map(|_| ())).await?;
+    Ok(Answer::Done(micros(at - began)))
+}
+
 /// Serves something else so many times a second.
 async fn repeat(
     plane: &ControlPlane,
@@ -155,7 +177,7 @@ async fn repeat(
     type_url: &str,
     per_second: u32,
     seconds: u64,
-    mut next: impl FnMut() -> Result<Vec<mesh_core::source::responder::EncodedResource>, Failure>,
+    mut next: impl FnMut() -> Result<Vec<EncodedResource>, Failure>,
 ) -> Result<Answer, Failure> {
     let mut ticks = interval(Duration::from_secs(1) / per_second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);

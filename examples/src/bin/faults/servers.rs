@@ -39,6 +39,8 @@ async fn serve(listener: TcpListener, name: HeaderValue) {
     loop {
         // Nothing else goes wrong than that the process is out of descriptors for a moment.
         let Ok((stream, _)) = listener.accept().await else { continue };
+        // As any server would: otherwise a small answer waits 40 ms for the client's kernel to acknowledge the one before.
+        let _ = stream.set_nodelay(true);
         let name = name.clone();
         tokio::spawn(async move {
             let answer = service_fn(move |_: Request<Incoming>| {

@@ -10,7 +10,7 @@ use pb::cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType};
 
 use crate::decode::Decoder;
 use crate::decode::at::At;
-use crate::decode::endpoints::Rules;
+use crate::decode::endpoints::inline_endpoints;
 use crate::decode::envelope::{check_source, expect};
 use crate::decode::value::{port, socket};
 use crate::model::{DiscoveryKind, DnsHost, Endpoints};
@@ -29,7 +29,7 @@ impl Decoder {
             Ok(DiscoveryType::LogicalDns) => logical_dns(value.load_assignment.as_ref(), at),
             // Rule 91 refuses the next two because gRPC can't.
             Ok(DiscoveryType::StrictDns) => strict_dns(value.load_assignment.as_ref(), at),
-            Ok(DiscoveryType::Static) => Some(DiscoveryKind::Static(Arc::new(self.inline(value, at)))),
+            Ok(DiscoveryType::Static) => Some(DiscoveryKind::Static(Arc::new(inline(value, at)))),
             Ok(DiscoveryType::OriginalDst) => {
                 at.field("type").fault("is ORIGINAL_DST, which has no meaning without a proxy");
                 None
@@ -40,11 +40,11 @@ impl Decoder {
             }
         }
     }
+}
 
-    fn inline(&self, value: &pb::Cluster, at: &At<'_>) -> Endpoints {
-        let assignment = value.load_assignment.clone().unwrap_or_default();
-        self.endpoints(assignment, Rules::Inline, &at.field("load_assignment"))
-    }
+fn inline(value: &pb::Cluster, at: &At<'_>) -> Endpoints {
+    let assignment = value.load_assignment.clone().unwrap_or_default();
+    inline_endpoints(assignment, &at.field("load_assignment"))
 }
 
 /// Rules 92 to 94.

@@ -258,3 +258,24 @@ pub(super) fn weighted(weights: &[Option<u32>], priorities: &[u32]) -> Vec<u8> {
     let cluster_name = "blue".to_owned();
     pb::ClusterLoadAssignment { cluster_name, endpoints, ..Default::default() }.encode_to_vec()
 }
+
+/// An endpoint is decoded when its turn comes: what cannot be has a name and a place by then.
+#[test]
+fn an_endpoint_that_cannot_be_decoded_is_a_fault_at_its_place() {
+    let good = locality("a", 0, vec![endpoint("10.0.0.1", 80)]).encode_to_vec();
+    // The second endpoint is one byte that is no field.
+    let broken = [&good[..], &[0x12, 1, 0xff]].concat();
+    let mut bytes = vec![0x0a, 4];
+    bytes.extend(b"blue");
+    bytes.extend([0x12, u8::try_from(broken.len()).unwrap()]);
+    bytes.extend(broken);
+    bytes.extend([0x12, 1, 0xff]);
+    match decoder().decode(CLUSTER_LOAD_ASSIGNMENT, &bytes) {
+        Decoded::Err { name, faults } => {
+            assert_eq!(name.as_deref(), Some("blue"));
+            let paths: Vec<&str> = faults.iter().map(|fault| &*fault.path).collect();
+            assert_eq!(paths, ["endpoints[0].lb_endpoints[1]", "endpoints[1]"], "{faults:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -215,7 +215,7 @@ fn use_endpoints(endpoints: &Endpoints, policy: &dyn PolicyConfig) {
         for endpoint in &locality.endpoints {
             assert!(endpoint.weight > 0);
             candidates.push(Arc::new(Candidate {
-                endpoint: endpoint.clone(),
+                endpoint: std::sync::Arc::new(endpoint.clone()),
                 locality: locality.locality.clone(),
                 priority: locality.priority,
                 locality_weight: locality.weight,

@@ -35,6 +35,8 @@ pub(super) struct Members {
     report: bool,
     /// When the picker is to be refreshed.
     due: Option<Instant>,
+    /// Those that were members until just now.
+    left: Vec<Known>,
 }
 
 /// What they were chosen from, and how.
@@ -58,7 +60,7 @@ struct Known {
 impl Default for Members {
     fn default() -> Self {
         let (known, candidates, ways) = (HashMap::new(), Arc::default(), Arc::new([]));
-        Self { known, chosen: None, candidates, ways, report: false, due: None }
+        Self { known, chosen: None, candidates, ways, report: false, due: None, left: Vec::new() }
     }
 }
 
@@ -106,6 +108,18 @@ impl Members {
             self.known.values_mut().for_each(|known| known.hear(period, &config.cluster, limits.seed));
         }
         self.report = period.is_some();
+    }
+
+    /// The ways to endpoints that are members no more, on which nothing is connected again. They are to be let go of after
+    /// the view without them is in force.
+    pub(super) fn take_left(&mut self) -> impl Iterator<Item = Arc<dyn EndpointHandle>> + use<> {
+        std::mem::take(&mut self.left).into_iter().map(Known::leave)
+    }
+
+    /// Leaves all of them.
+    pub(super) fn into_left(mut self) -> impl Iterator<Item = Arc<dyn EndpointHandle>> {
+        self.left.extend(self.known.into_values());
+        self.left.into_iter().map(Known::leave)
     }
 
     /// Whether the members are those that `config` and the states of endpoints ask for.
@@ -158,7 +172,7 @@ impl Members {
                 }
             }
         }
-        self.known = next.known;
+        self.left.extend(std::mem::replace(&mut self.known, next.known).into_values());
         self.candidates = next.candidates.into();
         self.ways = next.ways.into();
         self.chosen = Some(chosen);
@@ -189,6 +203,7 @@ impl Members {
             let before = self.known.remove(&address).filter(|known| known.serves(endpoint, cluster));
             before.unwrap_or_else(|| Known::make(making.lane, endpoint, cluster, making.factory))
         });
+        kept.learn(endpoint);
         kept.withdraw(withdrawn, cluster);
         if withdrawn && !kept.state.is_ready() {
             return;
@@ -201,7 +216,7 @@ impl Members {
         } else {
             both(observer.clone(), learner)
         };
-        next.candidates.push(Arc::new(candidate(endpoint, locality, &kept.state, observer)));
+        next.candidates.push(Arc::new(candidate(kept, locality, observer)));
         next.ways.push(kept.way.clone());
     }
 }
@@ -239,7 +254,8 @@ fn out_of_band(lane: &Lane, config: &ClusterConfig, factory: &dyn EndpointFactor
 }
 
 impl Known {
-    fn make(lane: &Lane, endpoint: &Arc<Endpoint>, cluster: &Cluster, factory: &dyn EndpointFactory) -> Self {
+    fn make(lane: &Lane, endpoint: &Endpoint, cluster: &Cluster, factory: &dyn EndpointFactory) -> Self {
+        let endpoint = Arc::new(endpoint.clone());
         let state = Arc::new(CandidateState::default());
         let way = factory.endpoint(EndpointPlan {
             cluster: cluster.name.clone(),
@@ -253,7 +269,7 @@ impl Known {
             state: state.clone(),
             changed: lane.changes().clone(),
         });
-        Self { endpoint: endpoint.clone(), tls: cluster.tls.clone(), state, way, learner: None, reports: None }
+        Self { endpoint, tls: cluster.tls.clone(), state, way, learner: None, reports: None }
     }
 
     /// Has the endpoint report its load every `period` while it is connected, or no longer. The reports of one connection end
@@ -271,6 +287,18 @@ impl Known {
         let (way, endpoint, cluster) = (self.way.clone(), self.endpoint.clone(), cluster.name.clone());
         let asking = Asking { way, endpoint, cluster, period, seed: seed.wrapping_add(connection) };
         self.reports = Some(Subscription::start(asking, learner, connection));
+    }
+
+    /// Takes what the configuration says of the endpoint now. What its connections depend on is as it was.
+    fn learn(&mut self, endpoint: &Endpoint) {
+        if *self.endpoint != *endpoint {
+            self.endpoint = Arc::new(endpoint.clone());
+        }
+    }
+
+    fn leave(self) -> Arc<dyn EndpointHandle> {
+        self.state.set_withdrawn(true);
+        self.way
     }
 
     /// Keeps new connections from being made, or lets them be made again.
@@ -297,18 +325,13 @@ fn observer(lease: &LoadLease, locality: &LocalityEndpoints, config: &ClusterCon
     Arc::new(LoadObserver::new(lease.load().locality(&locality.locality), metrics.into()))
 }
 
-fn candidate(
-    endpoint: &Arc<Endpoint>,
-    locality: &LocalityEndpoints,
-    state: &Arc<CandidateState>,
-    observer: Option<Arc<dyn Observer>>,
-) -> Candidate {
+fn candidate(known: &Known, locality: &LocalityEndpoints, observer: Option<Arc<dyn Observer>>) -> Candidate {
     Candidate {
-        endpoint: endpoint.clone(),
+        endpoint: known.endpoint.clone(),
         locality: locality.locality.clone(),
         priority: locality.priority,
         locality_weight: locality.weight,
-        state: state.clone(),
+        state: known.state.clone(),
         observer,
     }
 }

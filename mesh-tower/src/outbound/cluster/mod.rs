@@ -5,6 +5,7 @@
 //! thread alone, by the [`Registry`].
 
 mod lane;
+mod leaving;
 mod members;
 mod registry;
 mod reports;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Instant;
 
 use mesh_core::error::{Code, Error};
@@ -10,6 +11,7 @@ use mesh_core::load::{ClusterKey, LoadLease, LoadStore};
 use mesh_core::model::{Cluster, DiscoveryKind, Name};
 use mesh_core::snapshot::ClusterConfig;
 
+use super::leaving::Leaving;
 use super::members::{Limits, Members};
 use super::{ClusterHandle, ClusterState, Signal};
 use crate::connect::EndpointFactory;
@@ -23,6 +25,7 @@ pub(crate) struct Registry {
     /// What is counted for control planes; None: there is none to tell.
     loads: Option<Arc<LoadStore>>,
     limits: Limits,
+    leaving: Leaving,
 }
 
 struct Entry {
@@ -39,7 +42,7 @@ impl Registry {
         loads: Option<Arc<LoadStore>>,
         limits: Limits,
     ) -> Self {
-        Self { clusters: BTreeMap::new(), factory, signal, loads, limits }
+        Self { clusters: BTreeMap::new(), factory, signal, loads, limits, leaving: Leaving::default() }
     }
 
     /// Whether load can be reported.
@@ -79,10 +82,25 @@ impl Registry {
 
     /// Builds again what has changed, and evicts what nobody uses. When it is to be asked again, though nothing changes.
     pub(crate) fn refresh(&mut self) -> Option<Instant> {
-        self.clusters.retain(|_, entry| Arc::strong_count(&entry.handle) > 1);
-        let now = now();
-        let due = self.clusters.values_mut().filter_map(|entry| entry.refresh(&*self.factory, self.limits, now));
-        due.min()
+        self.clusters.retain(|_, entry| {
+            let used = Arc::strong_count(&entry.handle) > 1;
+            if !used {
+                self.leaving.add(entry.members.iter_mut().flat_map(|members| std::mem::take(members).into_left()));
+            }
+            used
+        });
+        let (now, mut first) = (now(), None::<Instant>);
+        for entry in self.clusters.values_mut() {
+            let due = entry.refresh(&*self.factory, self.limits, now);
+            first = first.into_iter().chain(due).min();
+            self.leaving.add(entry.members.iter_mut().flat_map(Members::take_left));
+        }
+        first
+    }
+
+    /// Lets go of endpoints that left, a few at a time.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
+        self.leaving.poll(cx);
     }
 }
 

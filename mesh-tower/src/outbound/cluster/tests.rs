@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
@@ -29,13 +30,15 @@ struct Factory {
     made: Arc<AtomicUsize>,
     /// Whether connections are somebody else's.
     foreign: AtomicBool,
+    /// Held by every way.
+    lives: Arc<()>,
 }
 
 impl EndpointFactory for Factory {
     fn endpoint(&self, plan: EndpointPlan) -> Arc<dyn EndpointHandle> {
         let port = plan.endpoint.address.port();
         self.plans.lock().unwrap().push(plan);
-        Arc::new(Still { port, calls: self.calls.clone(), made: self.made.clone() })
+        Arc::new(Still { port, calls: self.calls.clone(), made: self.made.clone(), _lives: self.lives.clone() })
     }
 
     fn proves_tls(&self) -> bool {
@@ -52,6 +55,7 @@ struct Still {
     port: u16,
     calls: Arc<Mutex<Vec<u16>>>,
     made: Arc<AtomicUsize>,
+    _lives: Arc<()>,
 }
 
 impl EndpointService for Still {
@@ -145,6 +149,11 @@ impl World {
         view.candidates.iter().map(|candidate| candidate.endpoint.address.port()).collect()
     }
 
+    /// How many ways there are that nobody has let go of.
+    fn ways(&self) -> usize {
+        Arc::strong_count(&self.factory.lives) - 1
+    }
+
     /// The ports to which no new connection may be made.
     fn withdrawn(&self) -> Vec<u16> {
         let plans = self.factory.plans.lock().unwrap();
@@ -171,15 +180,13 @@ fn cluster(tls: Option<Arc<UpstreamTls>>) -> Cluster {
 }
 
 fn endpoints(ports: &[u16]) -> Endpoints {
-    let endpoint = |port: &u16| {
-        Arc::new(Endpoint {
-            address: SocketAddr::from(([127, 0, 0, 1], *port)),
-            additional: Vec::new(),
-            weight: 1,
-            health: Health::Unknown,
-            hostname: "".into(),
-            metadata: Metadata::new(),
-        })
+    let endpoint = |port: &u16| Endpoint {
+        address: SocketAddr::from(([127, 0, 0, 1], *port)),
+        additional: Vec::new(),
+        weight: 1,
+        health: Health::Unknown,
+        hostname: "".into(),
+        metadata: Metadata::new(),
     };
     let endpoints = ports.iter().map(endpoint).collect();
     let locality = LocalityEndpoints { locality: Arc::default(), priority: 0, weight: 1, endpoints };
@@ -353,4 +360,38 @@ async fn a58_the_registry_says_when_weights_are_due() {
     assert_eq!(world.registry.refresh(), Some(due));
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(world.registry.refresh(), Some(due + Duration::from_secs(1)));
+}
+
+/// Closing connections takes the application's threads.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_left_take_no_requests_at_once_and_are_let_go_of_a_few_at_a_time() {
+    let mut world = World::new(None);
+    let ports: Vec<u16> = (1..=100).collect();
+    world.says(&ports, false);
+    world.says(&[1], false);
+    assert_eq!((world.ports(), world.withdrawn().len()), (vec![1], 99));
+    let began = tokio::time::Instant::now();
+    let mut most = 0;
+    std::future::poll_fn(|cx| {
+        let before = world.ways();
+        world.registry.poll(cx);
+        most = most.max(before - world.ways());
+        if world.ways() == 1 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    assert!(most <= 8, "{most} at once");
+    assert_eq!(began.elapsed(), Duration::from_millis(12));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_of_a_cluster_that_nobody_uses_are_let_go_of_too() {
+    let mut world = World::new(None);
+    world.says(&[1, 2, 3], false);
+    world.handle = None;
+    world.registry.refresh();
+    std::future::poll_fn(|cx| {
+        world.registry.poll(cx);
+        if world.ways() == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
