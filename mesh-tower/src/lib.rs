@@ -15,6 +15,7 @@ pub mod outbound;
 pub mod inbound;
 mod observe;
 
+mod frames;
 mod io;
 mod secure;
 

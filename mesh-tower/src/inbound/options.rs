@@ -50,7 +50,7 @@ pub struct InboundLimits {
     pub max_handshakes: usize,
     /// How long the TLS handshake may take, and after it the first 24 bytes: 10 s by default.
     pub handshake_timeout: Duration,
-    /// How long the head of an HTTP/1 request may take: 30 s by default.
+    /// How long the head of a request may take, however it trickles: 30 s by default.
     pub header_timeout: Duration,
     /// Values of headers in one request, and of its trailers: 100 by default, as Envoy. In HTTP/2 the pseudo-headers count, and
     /// so does each part of a cookie. `max_headers_count` of the Listener counts in its place.
@@ -60,6 +60,17 @@ pub struct InboundLimits {
     pub max_header_bytes: u32,
     /// HTTP/2 streams of one connection at the same time: 1,024 by default, as Envoy.
     pub max_concurrent_streams: u32,
+    /// HTTP/2: how many requests a client may reset before they are answered, at a stretch: 1,000 by default. A tenth of
+    /// them comes back each second, and one with each answer. Over it the connection is closed (CVE-2023-44487; Envoy's 500
+    /// counts half of all requests).
+    pub max_resets: u32,
+    /// HTTP/2: how many frames may say nothing, at a stretch: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, CONTINUATION, DATA
+    /// without data, and unknown ones. 1,000 by default, as Envoy lets wait for an answer. A tenth of them comes back
+    /// each second, and ten with each frame of an answer. Over it the connection is closed (CVE-2019-9511 to 9518).
+    pub max_control_frames: u32,
+    /// How long a client may take nothing of what it is sent, while its window lets us send: 60 s by default. Then the
+    /// connection is closed.
+    pub write_timeout: Duration,
     /// HTTP/2: how long a connection is silent before it is asked whether it lives: 2 h by default, as gRPC.
     pub keepalive_interval: Duration,
     /// HTTP/2: how long the answer may take: 20 s by default, as gRPC.
@@ -76,6 +87,9 @@ impl Default for InboundLimits {
             max_headers: 100,
             max_header_bytes: 60 * 1024,
             max_concurrent_streams: 1024,
+            max_resets: 1000,
+            max_control_frames: 1000,
+            write_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(2 * 60 * 60),
             keepalive_timeout: Duration::from_secs(20),
         }

@@ -13,13 +13,12 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
+use crate::frames::{
+    Frames,
+    kind::{GOAWAY, SETTINGS},
+};
 use crate::io::BoxStream;
 use crate::secure::refusal_of;
-
-/// The length of a frame's header (RFC 9113, section 4.1).
-const HEADER: usize = 9;
-const SETTINGS: u8 = 0x4;
-const GOAWAY: u8 = 0x7;
 
 /// What the server has said.
 #[derive(Debug, Default)]
@@ -66,36 +65,6 @@ impl Signs {
     }
 }
 
-/// Where in the stream of frames we are.
-#[derive(Debug, Default)]
-struct Frames {
-    header: [u8; HEADER],
-    filled: usize,
-    /// Bytes left of the frame's payload.
-    payload: usize,
-}
-
-impl Frames {
-    /// Calls `saw` with the type of each frame whose header is complete.
-    fn read(&mut self, mut bytes: &[u8], mut saw: impl FnMut(u8)) {
-        while !bytes.is_empty() {
-            let skip = self.payload.min(bytes.len());
-            self.payload -= skip;
-            bytes = &bytes[skip..];
-            let take = (HEADER - self.filled).min(bytes.len());
-            self.header[self.filled..self.filled + take].copy_from_slice(&bytes[..take]);
-            self.filled += take;
-            bytes = &bytes[take..];
-            if self.filled == HEADER {
-                let [a, b, c, kind, ..] = self.header;
-                self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.filled = 0;
-                saw(kind);
-            }
-        }
-    }
-}
-
 /// A stream whose frames are watched on their way in.
 pub(super) struct Watched {
     io: BoxStream,
@@ -115,7 +84,7 @@ impl AsyncRead for Watched {
         let before = to.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, to);
         if let Some(bytes) = to.filled().get(before..) {
-            this.frames.read(bytes, |kind| this.signs.saw(kind));
+            this.frames.read(bytes, |frame| this.signs.saw(frame.kind));
         }
         if let Poll::Ready(Err(error)) = &polled
             && let Some(refusal) = refusal_of(error)
@@ -156,28 +125,6 @@ impl AsyncWrite for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// SETTINGS with one setting, DATA of 300 bytes that look like GOAWAYs, PING, GOAWAY.
-    fn stream() -> Vec<u8> {
-        let mut bytes = vec![0, 0, 6, SETTINGS, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
-        bytes.extend([0, 1, 44, 0, 0, 0, 0, 0, 1]);
-        bytes.extend([GOAWAY; 300]);
-        bytes.extend([0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
-        bytes.extend([0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
-        bytes
-    }
-
-    #[test]
-    fn frames_are_told_apart_however_the_bytes_are_cut() {
-        for cut in 1..40 {
-            let mut frames = Frames::default();
-            let mut kinds = Vec::new();
-            for bytes in stream().chunks(cut) {
-                frames.read(bytes, |kind| kinds.push(kind));
-            }
-            assert_eq!(kinds, [SETTINGS, 0, 6, GOAWAY], "cut into {cut}");
-        }
-    }
 
     #[tokio::test]
     async fn a_sign_that_came_before_anybody_waited_is_not_lost() {

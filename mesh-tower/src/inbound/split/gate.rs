@@ -6,12 +6,8 @@ use std::io::{self, IoSlice};
 use mesh_core::error::{Code, Error};
 
 use super::Half;
+use crate::frames::{Frames, kind::HEADERS};
 use crate::inbound::identify::Connection;
-
-/// HTTP/2's frame type of a response's head.
-const HEADERS: u8 = 1;
-/// The length of an HTTP/2 frame's header.
-const FRAME_HEADER: usize = 9;
 
 /// What a server has written so far on a connection that the layer has seen nothing of.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +16,8 @@ pub(super) enum Gate {
     Start,
     /// An HTTP/1 response.
     Http1,
-    /// HTTP/2 frames: bytes of the current frame's header, and how much of its payload is still to come.
-    Frames { header: [u8; FRAME_HEADER], have: usize, payload: usize },
+    /// HTTP/2 frames.
+    Frames(Frames),
     /// The layer has seen a request: everything passes.
     Open,
 }
@@ -71,14 +67,17 @@ impl Gate {
 
     /// The state after `bytes`, and whether a response is among them.
     fn after(self, bytes: &[u8]) -> (Self, bool) {
-        let empty = Self::Frames { header: [0; FRAME_HEADER], have: 0, payload: 0 };
         match self {
             Self::Start if bytes.is_empty() => (self, false),
             // An HTTP/1 response starts with `HTTP/`. As a frame's length that would be 4.7 MB, far over the default limit.
             Self::Start if bytes[0] == b'H' => (Self::Http1, true),
-            Self::Start => empty.after(bytes),
+            Self::Start => Self::Frames(Frames::default()).after(bytes),
             Self::Http1 => (self, !bytes.is_empty()),
-            Self::Frames { header, have, payload } => frames(header, have, payload, bytes),
+            Self::Frames(mut frames) => {
+                let mut found = false;
+                frames.read(bytes, |frame| found |= frame.kind == HEADERS);
+                (Self::Frames(frames), found)
+            }
             Self::Open => (self, false),
         }
     }
@@ -89,25 +88,6 @@ fn refuse(half: &Half, why: &str) -> io::Result<()> {
         .with_next_step("install the layer of split() outside of everything that answers, after all routes are added");
     half.complain(&error);
     Err(io::Error::new(io::ErrorKind::PermissionDenied, error))
-}
-
-fn frames(mut header: [u8; FRAME_HEADER], mut have: usize, mut payload: usize, mut bytes: &[u8]) -> (Gate, bool) {
-    let mut found = false;
-    while !bytes.is_empty() {
-        let skip = payload.min(bytes.len());
-        payload -= skip;
-        bytes = &bytes[skip..];
-        let take = if payload == 0 { bytes.len().min(FRAME_HEADER - have) } else { 0 };
-        header[have..have + take].copy_from_slice(&bytes[..take]);
-        have += take;
-        bytes = &bytes[take..];
-        if have == FRAME_HEADER {
-            payload = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
-            found |= header[3] == HEADERS;
-            have = 0;
-        }
-    }
-    (Gate::Frames { header, have, payload }, found)
 }
 
 #[cfg(test)]

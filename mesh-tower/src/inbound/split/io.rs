@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Half;
 use super::gate::Gate;
+use super::watch::Watch;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::serve::Heads;
 use crate::io::BoxStream;
@@ -31,19 +32,22 @@ pub struct MeshIo {
     kill: Option<oneshot::Receiver<()>>,
     /// Fires when the client is revoked.
     revoked: Option<oneshot::Receiver<()>>,
+    watch: Watch,
 }
 
 impl MeshIo {
     /// A connection that the mesh itself serves.
     pub(crate) fn plain(io: BoxStream, peer: PeerInfo, heads: Heads) -> Self {
+        let watch = Watch::new(&peer.connection().slot.options().limits);
         let revoked = peer.connection().take_killed();
-        Self { io, peer, counted: 0, heads: Some(heads), gate: None, kill: None, revoked }
+        Self { io, peer, counted: 0, heads: Some(heads), gate: None, kill: None, revoked, watch }
     }
 
     /// A connection that the application's server serves. It breaks when `kill` fires.
     pub(super) fn split(io: BoxStream, peer: PeerInfo, half: Option<Arc<Half>>, kill: oneshot::Receiver<()>) -> Self {
+        let watch = Watch::new(&peer.connection().slot.options().limits);
         let (gate, revoked) = (half.map(|half| (Gate::Start, half)), peer.connection().take_killed());
-        Self { io, peer, counted: 0, heads: None, gate, kill: Some(kill), revoked }
+        Self { io, peer, counted: 0, heads: None, gate, kill: Some(kill), revoked, watch }
     }
 
     /// Who is at the other end.
@@ -93,16 +97,29 @@ impl MeshIo {
 
     fn poll_gated(
         &mut self,
+        cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
-        write: impl FnOnce(Pin<&mut BoxStream>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut BoxStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let Some((gate, half)) = &mut self.gate else { return write(Pin::new(&mut self.io)) };
-        gate.check(self.peer.connection(), half, from)?;
-        let written = write(Pin::new(&mut self.io));
-        if let Poll::Ready(Ok(count)) = written {
-            gate.wrote(from, count);
+        if let Some((gate, half)) = &mut self.gate {
+            gate.check(self.peer.connection(), half, from)?;
         }
-        written
+        let written = write(Pin::new(&mut self.io), cx);
+        if let Poll::Ready(Ok(count)) = written {
+            if let Some((gate, _)) = &mut self.gate {
+                gate.wrote(from, count);
+            }
+            self.watch_written(from, count);
+        }
+        self.watch.poll_written(written, cx)
+    }
+
+    fn watch_written(&mut self, from: &[IoSlice<'_>], mut count: usize) {
+        for slice in from {
+            let written = count.min(slice.len());
+            self.watch.wrote(&slice[..written]);
+            count -= written;
+        }
     }
 }
 
@@ -116,6 +133,8 @@ impl AsyncRead for MeshIo {
         let before = to.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, to);
         self.count(to.filled().len() - before);
+        self.watch.read(&to.filled()[before..])?;
+        self.watch.poll_head(cx)?;
         if let Some(heads) = &mut self.heads {
             heads.read(&mut to.filled_mut()[before..]);
         }
@@ -125,7 +144,7 @@ impl AsyncRead for MeshIo {
 
 impl AsyncWrite for MeshIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_gated(&[IoSlice::new(from)], |io| io.poll_write(cx, from))
+        self.poll_gated(cx, &[IoSlice::new(from)], |io, cx| io.poll_write(cx, from))
     }
 
     fn poll_write_vectored(
@@ -133,7 +152,7 @@ impl AsyncWrite for MeshIo {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_gated(from, |io| io.poll_write_vectored(cx, from))
+        self.poll_gated(cx, from, |io, cx| io.poll_write_vectored(cx, from))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -141,7 +160,9 @@ impl AsyncWrite for MeshIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        this.watch.poll_written(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

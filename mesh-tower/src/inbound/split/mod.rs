@@ -13,6 +13,7 @@ mod io;
 mod listener;
 #[cfg(feature = "tonic-server")]
 mod tonic;
+mod watch;
 
 use std::io as stdio;
 use std::net::SocketAddr;
