@@ -203,3 +203,84 @@ impl CertificateSource for FileWatcher {
         })
     }
 }
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::bootstrap::IdentityFiles;
+    use crate::identity::testing::{Authority, Issued, pair};
+
+    /// A folder that goes with its owner.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("mesh-watcher-{}-{name}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        /// The files of one edition, as Kubernetes writes them: in a folder of their own.
+        fn write(&self, edition: &str, issued: &Issued, roots: &Authority) {
+            let folder = self.0.join(edition);
+            fs::create_dir_all(&folder).unwrap();
+            for (name, text) in
+                [("chain", &issued.certificate_pem), ("key", &issued.key_pem), ("roots", &roots.root_pem())]
+            {
+                fs::write(folder.join(name), text).unwrap();
+            }
+        }
+
+        /// Puts an edition in force, in one step.
+        fn swap(&self, edition: &str) {
+            symlink(edition, self.0.join("..next")).unwrap();
+            fs::rename(self.0.join("..next"), self.0.join("..data")).unwrap();
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// gRFC A29. Secrets and projected volumes of Kubernetes: the files are links into a folder that is one itself.
+    #[test]
+    fn a_link_that_is_swapped_is_a_rotation_of_all_files_at_once() {
+        let (authority, other, folder) = (Authority::new(), Authority::new(), Folder::new("links"));
+        let day = Duration::from_secs(24 * 3600);
+        let (first, second) = (authority.issue("spiffe://a/b", day), other.issue("spiffe://a/b", day));
+        folder.write("..1", &first, &authority);
+        folder.write("..2", &second, &other);
+        symlink("..1", folder.0.join("..data")).unwrap();
+        for name in ["chain", "key", "roots"] {
+            symlink(format!("..data/{name}"), folder.0.join(name)).unwrap();
+        }
+        let config = FileWatcherConfig {
+            identity: Some(IdentityFiles {
+                certificate_file: folder.0.join("chain"),
+                private_key_file: folder.0.join("key"),
+            }),
+            ca_certificate_file: Some(folder.0.join("roots")),
+            spiffe_trust_bundle_map_file: None,
+            refresh_interval: day,
+        };
+        let watcher = FileWatcher::new("default", config, pair());
+        let held = watcher.identity().unwrap();
+        assert_eq!((&held.chain[0], &held.key), (&first.certificate, &first.key));
+        assert!(!watcher.refresh(), "nothing has changed");
+        folder.swap("..2");
+        assert!(watcher.refresh());
+        let held = watcher.identity().unwrap();
+        assert_eq!((&held.chain[0], &held.key), (&second.certificate, &second.key));
+        assert_eq!(watcher.trust().unwrap().roots, Roots::Any(vec![other.root()]));
+        // A link into nothing, as a volume that is being removed leaves it.
+        fs::remove_dir_all(folder.0.join("..2")).unwrap();
+        assert!(!watcher.refresh());
+        assert_eq!(watcher.identity().unwrap().chain[0], second.certificate, "what was good is used on");
+    }
+}

@@ -114,6 +114,7 @@ tests!(
     timeouts,
     certificate,
     jwt,
+    secrets,
 );
 
 /// The samples are good, or spoiling them would show nothing; and cases reach what lies behind the first check.
@@ -123,6 +124,8 @@ fn samples_are_good_and_many_spoiled_ones_still_are() {
         let taken = (0..200).filter(|seed| targets::resource::is_taken(type_url, &bytes(*seed))).count();
         assert!((20..200).contains(&taken), "{type_url}: {taken} of 200 are taken");
     }
+    let taken = (0..200).filter(|seed| targets::secret::is_taken(&bytes(*seed))).count();
+    assert!((20..200).contains(&taken), "secrets: {taken} of 200 are taken");
     for delta in [false, true] {
         let told: usize = (0..200).map(|seed| targets::stream::run(delta, &bytes(seed))).sum();
         assert!(told >= 50, "readers were given {told} values in 200 stories");

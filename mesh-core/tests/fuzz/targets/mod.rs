@@ -1,6 +1,7 @@
 //! What is fuzzed: functions from any bytes. They panic when something is wrong and do nothing else.
 
 pub(crate) mod resource;
+pub(crate) mod secret;
 pub(crate) mod stream;
 mod text;
 mod token;
@@ -35,4 +36,5 @@ pub(crate) const ALL: &[Target] = &[
     target("timeouts", 2000, text::timeouts),
     target("certificate", 2000, text::certificate),
     target("jwt", 10_000, token::jwt),
+    target("secrets", 10_000, secret::secrets),
 ];
