@@ -26,6 +26,7 @@ type Row = (&'static str, &'static [&'static str]);
 const MESSAGES: &[Row] = &[
     ("envoy/config/listener/v3/listener.proto", &["Listener"]),
     ("envoy/config/route/v3/route.proto", &["RouteConfiguration", "ScopedRouteConfiguration"]),
+    ("envoy/config/route/v3/route_components.proto", &["FilterConfig"]),
     ("envoy/config/cluster/v3/cluster.proto", &["Cluster"]),
     ("envoy/config/endpoint/v3/endpoint.proto", &["ClusterLoadAssignment"]),
     ("envoy/service/discovery/v3/discovery.proto", &["DiscoveryRequest", "DiscoveryResponse"]),

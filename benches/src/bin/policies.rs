@@ -245,6 +245,7 @@ fn large_table() -> Result<(), Error> {
             source_ip: None,
             is_internal: false,
             channel_id: 0,
+            metadata: None,
         };
         fastest(|| assert!(index.decide(host, &facts, 7).is_ok()))
     };

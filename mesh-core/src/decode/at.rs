@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 
-use super::Fault;
+use super::{Dialect, Fault};
 use crate::model::{Unsupported, UnsupportedEffect};
 
 /// No resource reports more faults than this: a hostile one could have millions, and a NACK is for people.
@@ -63,6 +63,27 @@ impl At<'_> {
     /// Says that the field here breaks `rule`.
     pub(super) fn fault(&self, rule: impl Into<String>) {
         self.push(Fault::new(self.to_string(), rule));
+    }
+
+    /// Says it where Envoy's rules decide: what Envoy refuses, and gRPC does not look at or can't do.
+    pub(super) fn envoy_fault(&self, rule: impl Into<String>) {
+        if Dialect::is_envoy() {
+            self.fault(rule);
+        }
+    }
+
+    /// Says it where gRPC's rules decide: what gRPC refuses, and Envoy takes.
+    pub(super) fn grpc_fault(&self, rule: impl Into<String>) {
+        if !Dialect::is_envoy() {
+            self.fault(rule);
+        }
+    }
+
+    /// A number that must be one of an enumeration's: Envoy refuses others, gRPC does not read fields it can't honour.
+    pub(super) fn envoy_known<E: TryFrom<i32>>(&self, value: i32) {
+        if E::try_from(value).is_err() {
+            self.envoy_fault(format!("is {value}, which is not known"));
+        }
     }
 
     /// Takes over faults of something inside this field, whose paths start there.

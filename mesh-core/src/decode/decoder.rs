@@ -14,7 +14,7 @@ use prost::Message;
 use super::at::{At, Findings};
 use super::endpoints::Assignment;
 use super::expressions;
-use super::{DecodeResource, Decoded, Fault, Registry, SecretServers};
+use super::{DecodeResource, Decoded, Dialect, Fault, Registry, SecretServers};
 use crate::model::{Endpoints, Name};
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceValue};
 
@@ -25,6 +25,7 @@ pub struct Decoder {
     pub(super) providers: Arc<BTreeSet<Name>>,
     pub(super) insecure: Arc<BTreeSet<Name>>,
     pub(super) secrets: Arc<SecretServers>,
+    dialect: Dialect,
 }
 
 impl Decoder {
@@ -36,6 +37,7 @@ impl Decoder {
             providers: Arc::new(providers.into_iter().collect()),
             insecure: Arc::default(),
             secrets: Arc::default(),
+            dialect: Dialect::default(),
         }
     }
 
@@ -47,17 +49,28 @@ impl Decoder {
         self.insecure = Arc::new(names.into_iter().collect());
         self
     }
+
+    /// Goes by these rules where gRPC's and Envoy's differ; gRPC's by default.
+    #[must_use]
+    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
 }
 
 impl fmt::Debug for Decoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decoder").field("registry", &self.registry).field("providers", &self.providers).finish()
+        f.debug_struct("Decoder")
+            .field("registry", &self.registry)
+            .field("providers", &self.providers)
+            .field("dialect", &self.dialect)
+            .finish()
     }
 }
 
 impl DecodeResource for Decoder {
     fn decode(&self, type_url: &str, bytes: &[u8]) -> Decoded {
-        match type_url {
+        self.dialect.scope(|| match type_url {
             LISTENER => resource(bytes, |value: &Listener| &value.name, |value, at| self.listener(&value, at)),
             ROUTE_CONFIGURATION => {
                 resource(bytes, |value: &RouteConfiguration| &value.name, |value, at| Some(self.route_table(value, at)))
@@ -73,7 +86,7 @@ impl DecodeResource for Decoder {
                 name: None,
                 faults: vec![Fault::new("", format!("is a `{other}`, which is not a type of resource known here"))],
             },
-        }
+        })
     }
 
     /// An endpoint set without an endpoint is one.

@@ -20,6 +20,9 @@ use crate::model::{DropOverload, Endpoint, Endpoints, Health, Locality, Locality
 /// Envoy's default, in percent.
 const OVERPROVISIONING: u32 = 140;
 
+/// Envoy's bound.
+const LAST_PRIORITY: u32 = 128;
+
 /// Whose rules an assignment follows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Rules {
@@ -83,6 +86,9 @@ impl Assignment {
 
 /// What the endpoints inside a cluster mean.
 pub(super) fn inline_endpoints(value: pb::ClusterLoadAssignment, at: &At<'_>) -> Endpoints {
+    if value.cluster_name.is_empty() {
+        at.field("cluster_name").envoy_fault("is empty");
+    }
     let mut reader = Reader { rules: Rules::Inline, ..Reader::default() };
     for (index, value) in value.endpoints.into_iter().enumerate() {
         let head = Head {
@@ -119,6 +125,9 @@ impl Reader {
         let rules = self.rules;
         let localities = self.finish(at);
         let (policy, at) = (policy.unwrap_or_default(), at.field("policy"));
+        if policy.endpoint_stale_after.is_some_and(|after| after.seconds <= 0 && after.nanos <= 0) {
+            at.field("endpoint_stale_after").envoy_fault("must be longer than 0");
+        }
         let factor = policy.overprovisioning_factor.map(|value| value.value);
         Endpoints {
             localities,
@@ -133,6 +142,9 @@ impl Reader {
         endpoints: impl ExactSizeIterator<Item = Result<pb::LbEndpoint, DecodeError>>,
         at: &At<'_>,
     ) {
+        if self.rules == Rules::Inline && head.priority > LAST_PRIORITY {
+            at.field("priority").fault(format!("must be at most {LAST_PRIORITY}"));
+        }
         let weight = match (self.rules, head.weight) {
             // Rule 131, before anything else of the locality is looked at.
             (Rules::Eds, None | Some(0)) => return,
@@ -310,6 +322,9 @@ fn drops(values: &[PbDrop], at: &At<'_>) -> Vec<DropOverload> {
             continue;
         };
         let mut fraction = fraction(share, &here);
+        if fraction.numerator > fraction.denominator {
+            here.envoy_fault("is more than the whole");
+        }
         fraction.numerator = fraction.numerator.min(fraction.denominator);
         drops.push(DropOverload { category: value.category.clone(), fraction });
     }

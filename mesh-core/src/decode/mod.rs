@@ -9,6 +9,7 @@
 mod at;
 mod cluster;
 mod decoder;
+mod dialect;
 mod endpoints;
 mod envelope;
 mod expressions;
@@ -27,6 +28,7 @@ mod tls_checks;
 mod value;
 
 pub use decoder::Decoder;
+pub use dialect::Dialect;
 pub use filter::{
     CorsFilter, FaultFilter, HeaderMutationFilter, JwtAuthnFilter, JwtOverride, LocalRateLimitFilter, RbacFilter,
     RouterFilter,

@@ -10,6 +10,7 @@ use envoy_types::pb::google::protobuf::{self, value::Kind};
 use http::HeaderName;
 use ipnet::IpNet;
 
+use super::Dialect;
 use super::at::At;
 use crate::model::listener::canonical;
 use crate::model::{Fraction, Metadata};
@@ -33,6 +34,11 @@ pub(super) fn duration(value: Option<&protobuf::Duration>, at: &At<'_>) -> Optio
             None
         }
     }
+}
+
+/// A duration that gRPC reads as long as it is none below zero, and that Envoy must be able to count.
+pub(super) fn countable_duration(value: Option<&protobuf::Duration>, at: &At<'_>) -> Option<Duration> {
+    if Dialect::is_envoy() { short_duration(value, at) } else { duration(value, at) }
 }
 
 /// A duration that Envoy can count, where gRPC has no word.
@@ -71,6 +77,9 @@ pub(super) fn fraction(value: &types::FractionalPercent, at: &At<'_>) -> Fractio
 
 /// The share of a `RuntimeFractionalPercent`; its runtime key is Envoy's own and is not read.
 pub(super) fn runtime_fraction(value: &core::RuntimeFractionalPercent, at: &At<'_>) -> Option<Fraction> {
+    if value.default_value.is_none() {
+        at.field("default_value").envoy_fault("is missing");
+    }
     value.default_value.as_ref().map(|share| fraction(share, &at.field("default_value")))
 }
 
@@ -102,6 +111,19 @@ pub(super) fn header_name(name: &str, at: &At<'_>) -> Option<HeaderName> {
         at.fault(if name.is_empty() { "is empty" } else { "is not the name of a header" });
     }
     parsed
+}
+
+/// Whether HTTP can carry a header of this name. None: nobody may have it in a configuration, as it is empty or would break a
+/// line.
+pub(super) fn is_sendable(name: &str) -> Option<bool> {
+    let broken = name.is_empty() || name.bytes().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n'));
+    (!broken).then(|| HeaderName::from_bytes(name.as_bytes()).is_ok())
+}
+
+/// The name of a header that is looked for. Envoy takes names that no message can have; such a header is never there, so that
+/// None, without a fault, is the same.
+pub(super) fn wanted_header(name: &str, at: &At<'_>) -> Option<HeaderName> {
+    if Dialect::is_envoy() && is_sendable(name) == Some(false) { None } else { header_name(name, at) }
 }
 
 /// Refuses what would break a line of HTTP/1.1: NUL, CR and LF.

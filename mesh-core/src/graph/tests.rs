@@ -49,17 +49,7 @@ pub(crate) fn listener(name: &str, routes: RouteSource) -> ResourceValue {
 fn forward(cluster: &str) -> Arc<Route> {
     Arc::new(Route {
         name: "r".into(),
-        matches: RouteMatch {
-            path: PathMatch::Prefix(String::new()),
-            case_sensitive: true,
-            headers: Vec::new(),
-            query: Vec::new(),
-            fraction: None,
-            grpc_only: false,
-            tls_presented: None,
-            tls_validated: None,
-            never: false,
-        },
+        matches: RouteMatch::default(),
         action: Action::Forward(Box::new(Forward {
             cluster: ClusterChoice::Cluster(cluster.into()),
             cluster_not_found: http::StatusCode::SERVICE_UNAVAILABLE,

@@ -7,6 +7,8 @@ use std::fmt;
 
 use http::HeaderName;
 
+use super::re2;
+
 /// `type.matcher.v3.StringMatcher`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StringMatch {
@@ -31,10 +33,11 @@ pub enum Pattern {
     Regex(ByteRegex),
 }
 
-/// A linear-time regular expression (RE2's syntax) that must match the whole input, byte by byte.
+/// A linear-time regular expression in RE2's syntax (`re2` beside this) that must match the whole input, byte by byte.
 #[derive(Clone)]
 pub struct ByteRegex {
     pattern: String,
+    source: String,
     whole: regex::bytes::Regex,
     anywhere: regex::bytes::Regex,
 }
@@ -57,10 +60,11 @@ impl ByteRegex {
                 .build()
                 .map_err(|error| error.to_string())
         };
+        let source = re2::translate(pattern)?;
         // The unanchored one is compiled first: an unbalanced `)` must not escape the group around the whole.
-        let anywhere = build(pattern)?;
-        let whole = build(&format!("^(?:{pattern})$"))?;
-        Ok(Self { pattern: pattern.to_owned(), whole, anywhere })
+        let anywhere = build(&source)?;
+        let whole = build(&format!("^(?:{source})$"))?;
+        Ok(Self { pattern: pattern.to_owned(), source, whole, anywhere })
     }
 
     /// Whether the whole of `input` matches.
@@ -71,6 +75,16 @@ impl ByteRegex {
     /// The expression for searching and replacing inside a string (regex rewrites).
     pub fn search(&self) -> &regex::bytes::Regex {
         &self.anywhere
+    }
+
+    /// The pattern as the `regex` crate has it, without Unicode.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// At least as many instructions as RE2's program of the pattern has.
+    pub(crate) fn program_size(&self) -> u64 {
+        re2::program_size(&self.source)
     }
 
     /// The pattern as written.
@@ -119,6 +133,8 @@ pub enum MatchName {
     Scheme,
     /// A header.
     Header(HeaderName),
+    /// A header that no message can have: one that is never there.
+    Impossible(String),
 }
 
 /// What a [`HeaderMatch`] asks of the value.
@@ -153,6 +169,17 @@ pub enum QueryTest {
     String(StringMatch),
     /// The parameter is there (`true`) or is not (`false`).
     Present(bool),
+}
+
+/// `config.route.v3.CookieMatcher`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieMatch {
+    /// The cookie's name.
+    pub name: String,
+    /// What its (first) value must be, without the quotes that may be around it.
+    pub test: StringMatch,
+    /// Invert the result, that of a cookie which is not there included.
+    pub invert: bool,
 }
 
 /// The path half of `config.route.v3.RouteMatch`. The query string is not part of the path.

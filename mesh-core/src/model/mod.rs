@@ -16,6 +16,7 @@ pub mod matcher;
 pub mod metadata;
 pub mod rate_limit;
 pub mod rbac;
+mod re2;
 pub mod retry;
 pub mod route;
 pub mod tls;
@@ -33,7 +34,7 @@ pub use listener::{
 };
 pub use load::{EndpointMetric, LoadPolicy};
 pub use matcher::{
-    ByteRegex, Fraction, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, StringMatch,
+    ByteRegex, CookieMatch, Fraction, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, StringMatch,
 };
 pub use metadata::{MetadataMatch, MetadataSource, ValueMatch};
 pub use rate_limit::{HostRules, LimitAction, LimitDescriptor, LimitRule, LocalRateLimit, TokenBucket};

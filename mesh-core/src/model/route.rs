@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::MetadataMatch;
 use super::filter::FilterOverrides;
 use super::header::HeaderMutations;
-use super::matcher::{ByteRegex, Fraction, HeaderMatch, PathMatch, QueryMatch, StringMatch, UriTemplate};
+use super::matcher::{ByteRegex, CookieMatch, Fraction, HeaderMatch, PathMatch, QueryMatch, StringMatch, UriTemplate};
 use super::rate_limit::LimitRule;
 use super::retry::{HedgePolicy, RetryPolicy};
 use super::{Metadata, Name, Unsupported};
@@ -44,7 +45,7 @@ pub struct RouteTable {
 impl RouteTable {
     /// Every cluster that a request of virtual host `host` may be sent to by name, mirrors included, each once.
     ///
-    /// `cluster_header` routes name their clusters only when a request arrives, and are not listed.
+    /// Where a header names the cluster it is known only when a request arrives, and are not listed.
     pub fn clusters_of(&self, host: &VirtualHost) -> Vec<Name> {
         let mut names: Vec<Name> = Vec::new();
         mirrored(&self.mirrors, &mut names);
@@ -55,7 +56,8 @@ impl RouteTable {
                 match &forward.cluster {
                     ClusterChoice::Cluster(name) => names.push(name.clone()),
                     ClusterChoice::Weighted(weighted) => {
-                        names.extend(weighted.clusters.iter().map(|cluster| cluster.name.clone()));
+                        let named = weighted.clusters.iter().filter(|cluster| cluster.header.is_none());
+                        names.extend(named.map(|cluster| cluster.name.clone()));
                     }
                     ClusterChoice::Header(_) => {}
                 }
@@ -201,8 +203,31 @@ pub struct RouteMatch {
     pub tls_presented: Option<bool>,
     /// `tls_context.validated`.
     pub tls_validated: Option<bool>,
-    /// `dynamic_metadata` or `filter_state` matchers, which nothing sets yet: such a route never matches.
+    /// `dynamic_metadata`: what is known of the request beside its head.
+    pub metadata: Vec<MetadataMatch>,
+    /// The cookies.
+    pub cookies: Vec<CookieMatch>,
+    /// `filter_state` matchers, which nothing sets: such a route never matches.
     pub never: bool,
+}
+
+impl Default for RouteMatch {
+    /// Matches every request.
+    fn default() -> Self {
+        Self {
+            path: PathMatch::Prefix(String::new()),
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+            fraction: None,
+            grpc_only: false,
+            tls_presented: None,
+            tls_validated: None,
+            metadata: Vec::new(),
+            cookies: Vec::new(),
+            never: false,
+        }
+    }
 }
 
 /// The action of a [`Route`].
@@ -290,8 +315,10 @@ pub struct WeightedClusters {
 /// One cluster of [`WeightedClusters`].
 #[derive(Debug, Clone)]
 pub struct WeightedCluster {
-    /// Its name.
+    /// Its name; empty where a header has it.
     pub name: Name,
+    /// `cluster_header`: the header of the request that has its name.
+    pub header: Option<HeaderName>,
     /// Its weight.
     pub weight: u32,
     /// Headers added and removed for its requests.

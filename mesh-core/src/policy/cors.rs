@@ -72,23 +72,19 @@ fn is_allowed(policy: &Cors, origin: &HeaderValue) -> bool {
     policy.allow_origins.iter().any(|allowed| allowed.is_match(b"*") || allowed.is_match(origin.as_bytes()))
 }
 
-fn of_both(policy: &Cors, origin: &HeaderValue) -> HeaderMap {
+/// What the answer to a preflight says, too.
+fn of_response(policy: &Cors, origin: &HeaderValue) -> HeaderMap {
     let mut out = HeaderMap::new();
     out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     if policy.allow_credentials == Some(true) {
         out.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
     }
-    out
-}
-
-fn of_response(policy: &Cors, origin: &HeaderValue) -> HeaderMap {
-    let mut out = of_both(policy, origin);
     insert(&mut out, ACCESS_CONTROL_EXPOSE_HEADERS, &policy.expose_headers);
     out
 }
 
 fn of_preflight(policy: &Cors, origin: &HeaderValue, method: &HeaderValue, headers: &HeaderMap) -> HeaderMap {
-    let mut out = of_both(policy, origin);
+    let mut out = of_response(policy, origin);
     // A star means whatever is asked for: with credentials browsers would take it as a name.
     let mut allow = |name: HeaderName, allowed: &str, asked: Option<&HeaderValue>| match asked {
         Some(asked) if allowed == "*" => drop(out.insert(name, asked.clone())),
@@ -194,6 +190,7 @@ mod tests {
             [
                 "access-control-allow-origin: https://a.test",
                 "access-control-allow-credentials: true",
+                "access-control-expose-headers: x-e",
                 "access-control-allow-methods: GET,PUT",
                 "access-control-allow-headers: x-a",
                 "access-control-allow-private-network: true",

@@ -147,6 +147,7 @@ mod tests {
             source_ip: None,
             is_internal: false,
             channel_id: 0,
+            metadata: None,
         };
         fault(policy, &facts, Some("one"), draws)
     }

@@ -133,14 +133,24 @@ fn choose_cluster(
 ) -> Result<ChosenCluster, NoDecision> {
     match &forward.cluster {
         ClusterChoice::Cluster(name) => Ok(ChosenCluster { name: name.clone(), weighted: None }),
-        ClusterChoice::Header(header) => match facts.headers.get(header).and_then(|value| value.to_str().ok()) {
-            Some(name) if !name.is_empty() => Ok(ChosenCluster { name: canonical_name(name), weighted: None }),
-            _ => Err(NoDecision::NoClusterHeader { route: route.clone(), header: header.clone() }),
-        },
+        ClusterChoice::Header(header) => Ok(ChosenCluster { name: named_by(header, route, facts)?, weighted: None }),
         ClusterChoice::Weighted(weighted) => {
             let pick = pick_weighted(weighted, forward, facts, random);
-            Ok(ChosenCluster { name: weighted.clusters[pick.index].name.clone(), weighted: Some(pick) })
+            let cluster = &weighted.clusters[pick.index];
+            let name = match &cluster.header {
+                Some(header) => named_by(header, route, facts)?,
+                None => cluster.name.clone(),
+            };
+            Ok(ChosenCluster { name, weighted: Some(pick) })
         }
+    }
+}
+
+/// The cluster that a header of the request names.
+fn named_by(header: &HeaderName, route: &Arc<Route>, facts: &RequestFacts<'_>) -> Result<Name, NoDecision> {
+    match facts.headers.get(header).and_then(|value| value.to_str().ok()) {
+        Some(name) if !name.is_empty() => Ok(canonical_name(name)),
+        _ => Err(NoDecision::NoClusterHeader { route: route.clone(), header: header.clone() }),
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
+use crate::model::Metadata;
+
 /// A request, as far as routing looks at it.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestFacts<'a> {
@@ -28,6 +30,9 @@ pub struct RequestFacts<'a> {
     pub is_internal: bool,
     /// A random number of the channel or client, the same for its whole life (gRFC A42's `io.grpc.channel_id`).
     pub channel_id: u64,
+    /// What is known of the request beside its head, by whoever found it out: Envoy's dynamic metadata. None is as good as
+    /// empty.
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// A TLS connection, as far as routes look at it.

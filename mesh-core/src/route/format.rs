@@ -36,7 +36,9 @@ enum Piece<'t> {
 pub enum BadFormat {
     /// It has a `%` without its partner.
     Broken,
-    /// It has a command that is not known.
+    /// It has a command with an argument or a length that it does not take, or without the one that it needs.
+    Misused(String),
+    /// It has a command that is not computed here.
     Unknown(String),
 }
 
@@ -48,14 +50,14 @@ pub enum BadFormat {
 /// Why it is none.
 pub fn check(value: &HeaderValue) -> Result<(), BadFormat> {
     pieces(value.as_bytes(), |piece| match piece {
-        Piece::Command { name, argument, .. } if !is_known(name, argument) => Err(name.to_owned()),
-        _ => Ok(()),
+        Piece::Command { name, argument, limit } => is_known(name, argument, limit),
+        Piece::Text(_) => Ok(()),
     })
-    .map_err(|error| error.map_or(BadFormat::Broken, BadFormat::Unknown))
+    .map_err(|error| error.unwrap_or(BadFormat::Broken))
 }
 
-fn is_known(name: &str, argument: Option<&str>) -> bool {
-    match name {
+fn is_known(name: &str, argument: Option<&str>, limit: Option<usize>) -> Result<(), BadFormat> {
+    let good = match name {
         "REQ" | "RESP" | "QUERY_PARAM" => argument.is_some_and(|argument| !argument.is_empty()),
         "PROTOCOL"
         | "RESPONSE_CODE"
@@ -67,9 +69,172 @@ fn is_known(name: &str, argument: Option<&str>) -> bool {
         | "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT"
         | "DOWNSTREAM_LOCAL_PORT"
         | "DOWNSTREAM_PEER_URI_SAN"
-        | "DOWNSTREAM_PEER_DNS_SAN" => argument.is_none(),
-        _ => false,
-    }
+        | "DOWNSTREAM_PEER_DNS_SAN" => argument.is_none() && limit.is_none(),
+        _ => return Err(BadFormat::Unknown(name.to_owned())),
+    };
+    if good { Ok(()) } else { Err(BadFormat::Misused(name.to_owned())) }
+}
+
+/// Envoy 1.40's commands, sorted.
+const COMMANDS: [&str; 153] = [
+    "ACCESS_LOG_TYPE",
+    "BYTES_RECEIVED",
+    "BYTES_RETRANSMITTED",
+    "BYTES_SENT",
+    "CEL",
+    "CLUSTER_METADATA",
+    "COALESCE",
+    "COMMON_DURATION",
+    "CONNECTION_ID",
+    "CONNECTION_TERMINATION_DETAILS",
+    "CUSTOM_FLAGS",
+    "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+    "DOWNSTREAM_DETECTED_CLOSE_TYPE",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_LOCAL_PORT",
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_REMOTE_PORT",
+    "DOWNSTREAM_HANDSHAKE_DURATION",
+    "DOWNSTREAM_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_HEADER_BYTES_SENT",
+    "DOWNSTREAM_LOCAL_ADDRESS",
+    "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_LOCAL_CLOSE_REASON",
+    "DOWNSTREAM_LOCAL_DNS_SAN",
+    "DOWNSTREAM_LOCAL_EMAIL_SAN",
+    "DOWNSTREAM_LOCAL_IP_SAN",
+    "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
+    "DOWNSTREAM_LOCAL_PORT",
+    "DOWNSTREAM_LOCAL_SUBJECT",
+    "DOWNSTREAM_LOCAL_URI_SAN",
+    "DOWNSTREAM_PEER_CERT",
+    "DOWNSTREAM_PEER_CERT_V_END",
+    "DOWNSTREAM_PEER_CERT_V_START",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
+    "DOWNSTREAM_PEER_CHAIN_SERIALS",
+    "DOWNSTREAM_PEER_DNS_SAN",
+    "DOWNSTREAM_PEER_EMAIL_SAN",
+    "DOWNSTREAM_PEER_FINGERPRINT_1",
+    "DOWNSTREAM_PEER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_IP_SAN",
+    "DOWNSTREAM_PEER_ISSUER",
+    "DOWNSTREAM_PEER_OTHERNAME_SAN",
+    "DOWNSTREAM_PEER_SERIAL",
+    "DOWNSTREAM_PEER_SUBJECT",
+    "DOWNSTREAM_PEER_URI_SAN",
+    "DOWNSTREAM_REMOTE_ADDRESS",
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_REMOTE_PORT",
+    "DOWNSTREAM_TLS_CIPHER",
+    "DOWNSTREAM_TLS_GROUP",
+    "DOWNSTREAM_TLS_SESSION_ID",
+    "DOWNSTREAM_TLS_VERSION",
+    "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
+    "DOWNSTREAM_WIRE_BYTES_RECEIVED",
+    "DOWNSTREAM_WIRE_BYTES_SENT",
+    "DURATION",
+    "DYNAMIC_METADATA",
+    "EMIT_TIME",
+    "EMIT_TIME_LOCAL",
+    "ENVIRONMENT",
+    "FILTER_CHAIN_NAME",
+    "FILTER_STATE",
+    "GRPC_STATUS",
+    "GRPC_STATUS_NUMBER",
+    "HOSTNAME",
+    "LOCAL_REPLY_BODY",
+    "METADATA",
+    "PACKETS_RETRANSMITTED",
+    "PATH",
+    "PER_REQUEST_STATE",
+    "PROTOCOL",
+    "QUERY_PARAM",
+    "QUERY_PARAMS",
+    "REQ",
+    "REQUESTED_SERVER_NAME",
+    "REQUEST_DURATION",
+    "REQUEST_HEADERS_BYTES",
+    "REQUEST_TX_DURATION",
+    "RESP",
+    "RESPONSE_CODE",
+    "RESPONSE_CODE_DETAILS",
+    "RESPONSE_DURATION",
+    "RESPONSE_FLAGS",
+    "RESPONSE_FLAGS_LONG",
+    "RESPONSE_HEADERS_BYTES",
+    "RESPONSE_TRAILERS_BYTES",
+    "RESPONSE_TX_DURATION",
+    "ROUNDTRIP_DURATION",
+    "ROUTE_NAME",
+    "SPAN_ID",
+    "START_TIME",
+    "START_TIME_LOCAL",
+    "STREAM_ID",
+    "TLS_JA3_FINGERPRINT",
+    "TLS_JA4_FINGERPRINT",
+    "TRACE_ID",
+    "TRAILER",
+    "UNIQUE_ID",
+    "UPSTREAM_CLUSTER",
+    "UPSTREAM_CLUSTER_RAW",
+    "UPSTREAM_CONNECTION_ID",
+    "UPSTREAM_CONNECTION_IDS_ATTEMPTED",
+    "UPSTREAM_CONNECTION_POOL_READY_DURATION",
+    "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+    "UPSTREAM_DETECTED_CLOSE_TYPE",
+    "UPSTREAM_FILTER_STATE",
+    "UPSTREAM_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_HEADER_BYTES_SENT",
+    "UPSTREAM_HOST",
+    "UPSTREAM_HOSTS_ATTEMPTED",
+    "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_HOST_NAME",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_HOST_NAME_WITHOUT_PORT",
+    "UPSTREAM_LOCAL_ADDRESS",
+    "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "UPSTREAM_LOCAL_CLOSE_REASON",
+    "UPSTREAM_LOCAL_DNS_SAN",
+    "UPSTREAM_LOCAL_IP_SAN",
+    "UPSTREAM_LOCAL_PORT",
+    "UPSTREAM_LOCAL_URI_SAN",
+    "UPSTREAM_METADATA",
+    "UPSTREAM_PEER_CERT",
+    "UPSTREAM_PEER_CERT_V_END",
+    "UPSTREAM_PEER_CERT_V_START",
+    "UPSTREAM_PEER_DNS_SAN",
+    "UPSTREAM_PEER_IP_SAN",
+    "UPSTREAM_PEER_ISSUER",
+    "UPSTREAM_PEER_SUBJECT",
+    "UPSTREAM_PEER_URI_SAN",
+    "UPSTREAM_PROTOCOL",
+    "UPSTREAM_REMOTE_ADDRESS",
+    "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID",
+    "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "UPSTREAM_REMOTE_PORT",
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT",
+    "UPSTREAM_SERVER_NAME",
+    "UPSTREAM_TLS_CIPHER",
+    "UPSTREAM_TLS_GROUP",
+    "UPSTREAM_TLS_SESSION_ID",
+    "UPSTREAM_TLS_VERSION",
+    "UPSTREAM_TRANSPORT_FAILURE_REASON",
+    "UPSTREAM_WIRE_BYTES_RECEIVED",
+    "UPSTREAM_WIRE_BYTES_SENT",
+    "VIRTUAL_CLUSTER_NAME",
+];
+
+/// Whether Envoy knows the command, computed here or not.
+pub fn is_command(name: &str) -> bool {
+    COMMANDS.binary_search(&name).is_ok()
 }
 
 /// The value that a format makes: what is not there is empty. `current` are the headers being changed: those of the
@@ -165,7 +330,10 @@ fn request_header(names: &str, headers: &HeaderMap, request: &RequestFacts<'_>, 
 
 /// Takes a format apart: text, `%%`, and `%NAME%`, `%NAME(argument)%`, `%NAME(argument):limit%`. The outer error is
 /// `None` where a command has no end.
-fn pieces<'t>(format: &'t [u8], mut visit: impl FnMut(Piece<'t>) -> Result<(), String>) -> Result<(), Option<String>> {
+fn pieces<'t>(
+    format: &'t [u8],
+    mut visit: impl FnMut(Piece<'t>) -> Result<(), BadFormat>,
+) -> Result<(), Option<BadFormat>> {
     let mut rest = format;
     while let Some(start) = rest.iter().position(|byte| *byte == b'%') {
         visit(Piece::Text(&rest[..start])).map_err(Some)?;
@@ -189,7 +357,8 @@ fn parse_command(text: &[u8]) -> Option<(Piece<'_>, &[u8])> {
     let mut argument = None;
     if let Some(inside) = rest.strip_prefix(b"(") {
         let end = inside.iter().position(|byte| *byte == b')')?;
-        argument = Some(std::str::from_utf8(&inside[..end]).ok()?);
+        // `%NAME()%` is `%NAME%`.
+        argument = Some(std::str::from_utf8(&inside[..end]).ok()?).filter(|argument| !argument.is_empty());
         rest = &inside[end + 1..];
     }
     let mut limit = None;

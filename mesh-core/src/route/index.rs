@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::facts::RequestFacts;
 use super::host::HostIndex;
 use super::paths::PathIndex;
-use crate::model::{Action, PathMatch, Route, RouteMatch, RouteTable, TlsRequirement, VirtualHost};
+use crate::model::{Action, Route, RouteMatch, RouteTable, TlsRequirement, VirtualHost};
 
 /// A [`RouteTable`] with its indexes. Built on the configuration thread, read by requests.
 #[derive(Debug)]
@@ -70,17 +70,7 @@ impl RouteIndex {
 }
 
 fn asks_for_tls(host: &VirtualHost) -> Option<Arc<Route>> {
-    let matches = RouteMatch {
-        path: PathMatch::Prefix(String::new()),
-        case_sensitive: true,
-        headers: Vec::new(),
-        query: Vec::new(),
-        fraction: None,
-        grpc_only: false,
-        tls_presented: None,
-        tls_validated: None,
-        never: false,
-    };
+    let matches = RouteMatch::default();
     let route = || Route {
         name: "require_tls".into(),
         matches,

@@ -5,8 +5,12 @@ use std::fmt;
 use http::{HeaderMap, Method};
 
 use super::facts::{RequestFacts, is_grpc};
+use super::hash::cookie;
 use crate::model::matcher::MatchName;
-use crate::model::{HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, QueryTest, RouteMatch, StringMatch};
+use crate::model::{
+    CookieMatch, HeaderMatch, HeaderTest, Metadata, MetadataMatch, PathMatch, Pattern, QueryMatch, QueryTest,
+    RouteMatch, StringMatch,
+};
 
 /// The first part of a route's match that a request did not meet.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,39 +22,33 @@ pub enum Mismatch<'a> {
     Header(&'a HeaderMatch),
     /// A query parameter.
     Query(&'a QueryMatch),
+    /// A cookie.
+    Cookie(&'a CookieMatch),
+    /// What is known of the request beside its head.
+    Metadata(&'a MetadataMatch),
     /// The dice said no.
     Fraction,
     /// The route is for gRPC only.
     NotGrpc,
     /// The TLS connection is not as the route wants it, or there is none.
     Tls,
-    /// The route asks for metadata or filter state that nothing sets.
+    /// The route asks for filter state, which nothing sets.
     Never,
 }
 
 impl fmt::Display for Mismatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path(path) => write!(f, "the path does not match {path:?}"),
-            Self::Header(header) => write!(f, "the header {} does not match {:?}", header.name, header.test),
-            Self::Query(query) => write!(f, "the query parameter `{}` does not match {:?}", query.name, query.test),
+            Self::Path(path) => write!(f, "the path is not as in {path}"),
+            Self::Header(header) => write!(f, "the header is not as in {header}"),
+            Self::Query(query) => write!(f, "the query parameter is not as in {query}"),
+            Self::Cookie(cookie) => write!(f, "the cookie is not as in {cookie}"),
+            Self::Metadata(wanted) => write!(f, "the metadata are not as in {wanted}"),
             Self::Fraction => f.write_str("the request is not in the route's share"),
             Self::NotGrpc => f.write_str("the request is not gRPC"),
             Self::Tls => f.write_str("the TLS connection is not as the route asks"),
-            Self::Never => f.write_str("the route asks for metadata or filter state, which nothing sets"),
+            Self::Never => f.write_str("the route asks for filter state, which nothing sets"),
         }
-    }
-}
-
-impl fmt::Display for MatchName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Method => ":method",
-            Self::Authority => ":authority",
-            Self::Path => ":path",
-            Self::Scheme => ":scheme",
-            Self::Header(name) => name.as_str(),
-        })
     }
 }
 
@@ -73,6 +71,14 @@ impl RouteMatch {
         }
         if let Some(query) = self.query.iter().find(|query| !query.is_match(facts)) {
             return Some(Mismatch::Query(query));
+        }
+        if let Some(cookie) = self.cookies.iter().find(|cookie| !cookie.is_match(facts)) {
+            return Some(Mismatch::Cookie(cookie));
+        }
+        let no_metadata = Metadata::new();
+        let metadata = facts.metadata.unwrap_or(&no_metadata);
+        if let Some(wanted) = self.metadata.iter().find(|wanted| !wanted.is_match(metadata)) {
+            return Some(Mismatch::Metadata(wanted));
         }
         if !self.is_tls_match(facts) {
             return Some(Mismatch::Tls);
@@ -129,6 +135,13 @@ impl StringMatch {
     }
 }
 
+impl CookieMatch {
+    /// Whether the request has the cookie with a value that matches; `invert` turns the verdict around.
+    pub fn is_match(&self, facts: &RequestFacts<'_>) -> bool {
+        cookie(facts.headers, &self.name).is_some_and(|value| self.test.is_match(value)) != self.invert
+    }
+}
+
 impl HeaderMatch {
     /// Whether the request's header matches. Of several values, any may match; `invert` turns the verdict on all of them
     /// around.
@@ -144,6 +157,7 @@ impl HeaderMatch {
                 self.test_values(std::iter::empty())
             }
             MatchName::Header(name) => self.test_values(values(facts.headers, name)),
+            MatchName::Impossible(_) => self.test_values(std::iter::empty()),
         }
     }
 

@@ -22,6 +22,7 @@ mod host;
 mod index;
 mod paths;
 mod prefix;
+mod words;
 #[cfg(test)]
 mod tests;
 

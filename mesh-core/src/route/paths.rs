@@ -38,7 +38,7 @@ impl Loose {
         if routes.len() < Self::WORTH_IT {
             return None;
         }
-        let patterns = routes.iter().map(|(_, regex)| format!("^(?:{})$", regex.as_str()));
+        let patterns = routes.iter().map(|(_, regex)| format!("^(?:{})$", regex.source()));
         let any = RegexSetBuilder::new(patterns).unicode(false).size_limit(ByteRegex::SIZE_LIMIT).build().ok()?;
         Some(Self { any, routes: routes.iter().map(|(position, _)| *position).collect() })
     }

@@ -7,6 +7,7 @@ use super::responder::{EncodedResource, ResourceSet};
 use super::{Feed, Setup, Source};
 use crate::ads::{Driver, Engine, ResourceTypes, Settings};
 use crate::bootstrap::{Node, ServerConfig};
+use crate::decode::Dialect;
 use crate::error::Error;
 use crate::publish::Publisher;
 
@@ -61,5 +62,9 @@ impl Source for MemorySource {
         let types = ResourceTypes::standard(&setup.decoder);
         let engine = Engine::new(servers, &Node::default(), types, self.settings, setup.seed);
         Ok(Box::new(Driver::new(engine, transport, setup.events)))
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Envoy
     }
 }

@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::decode::DecodeResource;
+use crate::decode::{DecodeResource, Dialect};
 use crate::error::Error;
 use crate::event::EventSink;
 use crate::model::Name;
@@ -35,6 +35,11 @@ pub trait Source: Send {
     ///
     /// When it cannot work at all; a control plane that is merely away is not such a reason.
     fn start(self: Box<Self>, setup: Setup) -> Result<Box<dyn Feed>, Error>;
+
+    /// Whose rules its resources are made for. By default gRPC's, as those of an xDS server; files and memory go by Envoy's.
+    fn dialect(&self) -> Dialect {
+        Dialect::Grpc
+    }
 }
 
 /// What a source gets from the thread it runs on.

@@ -301,6 +301,7 @@ fn its_authorization_became_two_filters() {
                 source_ip: None,
                 is_internal: false,
                 channel_id: 0,
+                metadata: None,
             },
             tls: true,
             peer: None,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use http::{request, response};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Name, Route, VirtualHost};
+use mesh_core::model::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, Metadata, Name, Route, VirtualHost};
 use mesh_core::route::RequestFacts;
 use mesh_core::route::format::FormatFacts;
 
@@ -30,6 +30,12 @@ pub use header_mutation::HeaderMutationFilterType;
 pub use local_rate_limit::LocalRateLimitFilterType;
 pub(crate) use pace::{Pace, Pacer, poll_paced};
 pub(crate) use run::FilterRun;
+
+/// What is known of a request beside its head, by the filter (or other part) that found it out: in the request's extensions.
+/// Routes ask for it (`dynamic_metadata`), and so do filters that come after; routing comes before all filters, so that what
+/// routes are to see is put there before the mesh gets the request: by a client's application, or by a layer around the server's.
+#[derive(Debug, Clone, Default)]
+pub struct DynamicMetadata(pub Metadata);
 
 /// One filter of a Listener, with the configuration of one route. Shared by every request of that route.
 pub trait Filter<F>: Send + Sync + fmt::Debug {

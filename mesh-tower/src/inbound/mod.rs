@@ -31,7 +31,7 @@ mod tests;
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
 pub use authenticate::JwtAuthnFilterType;
 pub(crate) use authorize::written as audit_written;
-pub use authorize::{DynamicMetadata, RbacFilterType};
+pub use authorize::RbacFilterType;
 pub(crate) use config::{Accepted, BoxedAccept, HelloReader, InboundTls, TlsAcceptor, TlsClient};
 pub use facts::RequestFacts;
 pub use identify::PeerInfo;
@@ -41,6 +41,8 @@ pub(crate) use load::Reporting;
 pub use load::{LoadRecorder, ServerLoad};
 pub use options::{InboundLimits, InboundOptions, OnServingChange};
 pub use serve::{RequestBody, serve};
+
+pub use crate::filter::DynamicMetadata;
 pub use slot::{InboundSlot, ServingChange, ServingState};
 pub use split::{Bound, MeshIo, MeshListener, listen};
 

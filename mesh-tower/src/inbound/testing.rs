@@ -38,17 +38,7 @@ pub(crate) fn http_connection() -> HttpConnection {
 pub(crate) fn route(prefix: &str, action: Action) -> Arc<Route> {
     Arc::new(Route {
         name: prefix.into(),
-        matches: RouteMatch {
-            path: PathMatch::Prefix(prefix.into()),
-            case_sensitive: true,
-            headers: Vec::new(),
-            query: Vec::new(),
-            fraction: None,
-            grpc_only: false,
-            tls_presented: None,
-            tls_validated: None,
-            never: false,
-        },
+        matches: RouteMatch { path: PathMatch::Prefix(prefix.into()), ..RouteMatch::default() },
         action,
         headers: HeaderMutations::default(),
         overrides: BTreeMap::new(),

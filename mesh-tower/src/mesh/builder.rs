@@ -11,7 +11,7 @@ use mesh_core::bootstrap::{
     Bootstrap, CertificateProvider, GrpcService, ListenerNames, Node, Selection, last_good_directory,
 };
 use mesh_core::config::{Background, ConfigThread, Options};
-use mesh_core::decode::{Decoder, HttpFilterType, PolicyType, Registry};
+use mesh_core::decode::{Decoder, Dialect, HttpFilterType, PolicyType, Registry};
 use mesh_core::error::{Code, Error};
 use mesh_core::event::{EventSink, Fanout, LogSink};
 use mesh_core::identity::CertificateSource;
@@ -49,6 +49,7 @@ pub struct MeshBuilder {
     certificates: Vec<(Name, Chosen)>,
     insecure: Vec<Name>,
     registry: Registry,
+    dialect: Option<Dialect>,
     settings: Settings,
     last_good: Option<PathBuf>,
     events: Vec<Arc<dyn EventSink>>,
@@ -93,6 +94,7 @@ impl MeshBuilder {
             certificates: Vec::new(),
             insecure: Vec::new(),
             registry: Registry::standard(),
+            dialect: None,
             settings: Settings::default(),
             last_good: None,
             events: vec![Arc::new(LogSink)],
@@ -173,6 +175,14 @@ impl MeshBuilder {
     /// Adds a balancing policy that clusters may name.
     pub fn policy_type(mut self, policy: Arc<dyn PolicyType>) -> Self {
         self.registry = self.registry.with_policy(policy);
+        self
+    }
+
+    /// Whose rules resources are judged by where gRPC's and Envoy's differ. By default the source says: gRPC's for the xDS
+    /// servers of a bootstrap, Envoy's for files and memory. A mesh of HTTP services whose control plane makes its resources
+    /// for Envoy sets [`Dialect::Envoy`].
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = Some(dialect);
         self
     }
 
@@ -269,9 +279,11 @@ impl MeshBuilder {
         let opening = Opening { configured, allowed: &allowed, chosen, node, settings, events: events.clone() };
         let Certificates { providers: certificates, secrets, work: refresh } = opening.open()?;
         let secure = Secure::new(certificates.clone());
+        let dialect = self.dialect.unwrap_or_else(|| source.dialect());
         let decoder = Decoder::new(Arc::new(self.registry), certificates.instances())
             .with_insecure(self.insecure)
-            .with_secret_servers(secrets);
+            .with_secret_servers(secrets)
+            .with_dialect(dialect);
         let dial = self.dial.unwrap_or_else(|| Arc::new(TcpDial::new(self.connect.tcp_keepalive)));
         let connections = || {
             let (dial, secure, settings) = (dial.clone(), secure.clone(), self.connect.clone());

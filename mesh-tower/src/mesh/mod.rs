@@ -152,6 +152,12 @@ impl Mesh {
         Ok(self.client_of(Way::Fixed { target: pinned, authority: authority.into() }, default))
     }
 
+    /// The targets of its clients.
+    #[cfg(test)]
+    pub(crate) fn targets(&self) -> Arc<crate::outbound::Targets> {
+        self.0.outbound.targets.clone()
+    }
+
     /// Waits until the configuration of `target` is in force.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use mesh_core::route::rewrite::rewrite_path;
 use mesh_core::route::{Decision, Explanation, RequestFacts};
 use mesh_core::snapshot::Children;
 
+use crate::filter::DynamicMetadata;
+
 use super::cluster::{ClusterHandle, LaneView, note};
 use super::view::TargetView;
 
@@ -112,6 +114,7 @@ fn facts_of<'a>(authority: &'a str, request: &'a Request<()>) -> RequestFacts<'a
         source_ip: None,
         is_internal: false,
         channel_id: 0,
+        metadata: request.extensions().get::<DynamicMetadata>().map(|found| &found.0),
     }
 }
 
@@ -169,13 +172,13 @@ fn forwarding(
         }
     }
     if let Some(rewrite) = &forward.host_rewrite {
-        lines.push(format!("host: {rewrite:?}"));
+        lines.push(format!("host: {rewrite}"));
     }
     if let Some(hash) = request_hash(&forward.hash, facts).value {
         lines.push(format!("hash: {hash:#018x}"));
     }
     for mirror in &forward.mirrors {
-        lines.push(format!("mirror: {:?}, {:?}", mirror.cluster, mirror.fraction));
+        lines.push(format!("mirror: {mirror}"));
     }
 }
 

@@ -8,7 +8,7 @@ use mesh_core::route::RequestFacts;
 use mesh_core::route::format::FormatFacts;
 
 use super::downstream::Downstream;
-use crate::filter::FilterFacts;
+use crate::filter::{DynamicMetadata, FilterFacts};
 
 /// What is known of a request beside its head.
 #[derive(Debug, Clone)]
@@ -42,6 +42,7 @@ impl FilterFacts for OutboundFacts {
             source_ip: self.downstream.remote().map(|remote| remote.ip()),
             is_internal: false,
             channel_id: 0,
+            metadata: request.extensions.get::<DynamicMetadata>().map(|found| &found.0),
         }
     }
 

@@ -22,6 +22,7 @@ use super::downstream::Downstream;
 use super::view::TargetView;
 use crate::body::MeshBody;
 use crate::connect::{EndpointHandle, Failed};
+use crate::filter::DynamicMetadata;
 use crate::observe::{AttemptObserver, CallLink};
 
 /// A request as it comes from the client.
@@ -61,6 +62,8 @@ pub(crate) struct Call {
     pub(crate) downstream: Downstream,
     /// A random number of the client it was made with.
     pub(crate) channel_id: u64,
+    /// What is known of the request beside its head.
+    pub(crate) metadata: Option<DynamicMetadata>,
 }
 
 /// A request whose route and cluster are decided, once for all its attempts.
@@ -165,7 +168,7 @@ impl Routed {
 impl Call {
     /// What routes and policies may ask of a request.
     pub(crate) fn facts_of<'a>(
-        &self,
+        &'a self,
         method: &'a http::Method,
         uri: &'a http::Uri,
         headers: &'a http::HeaderMap,
@@ -181,6 +184,7 @@ impl Call {
             source_ip: self.downstream.remote().map(|remote| remote.ip()),
             is_internal: self.internal,
             channel_id: self.channel_id,
+            metadata: self.metadata.as_ref().map(|found| &found.0),
         }
     }
 }

@@ -69,5 +69,9 @@ fn inline<'a>(value: &'a Value, path: &str) -> Result<&'a str, Refusal> {
 
 fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, Refusal> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    certificates.map_err(|error| Refusal::Rejected(format!("certificate: {error}")))
+    let certificates = certificates.map_err(|error| Refusal::Rejected(format!("certificate: {error}")))?;
+    if certificates.is_empty() {
+        return Err(Refusal::Rejected("certificate: there is none in the PEM".to_owned()));
+    }
+    Ok(certificates)
 }

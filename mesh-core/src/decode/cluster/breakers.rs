@@ -1,6 +1,7 @@
 //! Circuit breakers (gRFC A32): rules 126 and 128.
 
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
+use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use pb::circuit_breakers::Thresholds;
 use pb::circuit_breakers::thresholds::RetryBudget as PbBudget;
 
@@ -22,6 +23,9 @@ pub(super) fn circuit_breakers(value: Option<&pb::CircuitBreakers>, at: &At<'_>)
     let Some(value) = value else { return default };
     let at = at.field("circuit_breakers");
     check_per_host(&value.per_host_thresholds, &at);
+    for (index, limits) in value.thresholds.iter().enumerate() {
+        at.item("thresholds", index).field("priority").envoy_known::<RoutingPriority>(limits.priority);
+    }
     let is_default = |(_, limits): &(usize, &Thresholds)| limits.priority == DEFAULT_PRIORITY;
     let Some((index, limits)) = value.thresholds.iter().enumerate().find(is_default) else {
         return default;

@@ -35,7 +35,7 @@ impl Decoder {
                 None
             }
             Err(_) => {
-                at.field("type").fault("is not known here");
+                at.field("type").fault("is not known");
                 None
             }
         }
@@ -43,8 +43,10 @@ impl Decoder {
 }
 
 fn inline(value: &pb::Cluster, at: &At<'_>) -> Endpoints {
-    let assignment = value.load_assignment.clone().unwrap_or_default();
-    inline_endpoints(assignment, &at.field("load_assignment"))
+    match value.load_assignment.clone() {
+        Some(assignment) => inline_endpoints(assignment, &at.field("load_assignment")),
+        None => Endpoints::default(),
+    }
 }
 
 /// Rules 92 to 94.

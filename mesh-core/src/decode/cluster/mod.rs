@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use pb::cluster::common_lb_config::LocalityConfigSpecifier;
+use pb::cluster::lb_subset_config::LbSubsetFallbackPolicy;
 
 use super::Decoder;
 use super::at::At;
 use super::value::{metadata, percent, positive_duration};
 use crate::model::{Cluster, EndpointMetric, LoadPolicy, PanicThreshold};
 
+/// HTTP/2 has 31 bits for it.
+const MOST_STREAMS: u32 = (1 << 31) - 1;
 /// Envoy's default.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -24,6 +28,7 @@ impl Decoder {
     pub(super) fn cluster(&self, value: pb::Cluster, at: &At<'_>) -> Option<Cluster> {
         note_unsupported(&value, at);
         check_transport_matches(&value, at);
+        check_as_envoy(&value, at);
         let discovery = self.discovery(&value, at);
         let policy = discovery.as_ref().and_then(|discovery| self.cluster_policy(&value, discovery, at));
         let socket = value.transport_socket.as_ref();
@@ -68,6 +73,7 @@ fn note_unsupported(value: &pb::Cluster, at: &At<'_>) {
     at.all_left_out(&[
         ("health_checks", !value.health_checks.is_empty()),
         ("max_requests_per_connection", value.max_requests_per_connection.is_some()),
+        ("per_connection_buffer_limit_bytes", value.per_connection_buffer_limit_bytes.is_some()),
         ("upstream_bind_config", value.upstream_bind_config.is_some()),
         ("upstream_connection_options", value.upstream_connection_options.is_some()),
         ("preconnect_policy", value.preconnect_policy.is_some()),
@@ -79,6 +85,29 @@ fn note_unsupported(value: &pb::Cluster, at: &At<'_>) {
         "consistent_hashing_lb_config.hash_balance_factor",
         hashing.is_some_and(|hashing| hashing.hash_balance_factor.is_some()),
     )]);
+}
+
+/// What we leave out, or what makes a cluster's requests fail, is still refused where Envoy refuses it.
+fn check_as_envoy(value: &pb::Cluster, at: &At<'_>) {
+    for (index, _) in value.health_checks.iter().enumerate().filter(|(_, check)| check.health_checker.is_none()) {
+        at.item("health_checks", index).envoy_fault("does not say how health is checked");
+    }
+    if let Some(subset) = &value.lb_subset_config {
+        let at = at.field("lb_subset_config");
+        at.field("fallback_policy").envoy_known::<LbSubsetFallbackPolicy>(subset.fallback_policy);
+    }
+    if let Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) =
+        value.common_lb_config.as_ref().and_then(|common| common.locality_config_specifier.as_ref())
+        && zones.routing_enabled.is_some_and(|share| !(0.0..=100.0).contains(&share.value))
+    {
+        let at = at.field("common_lb_config");
+        at.field("zone_aware_lb_config").field("routing_enabled").envoy_fault("must be from 0 to 100");
+    }
+    let streams = value.http2_protocol_options.as_ref().and_then(|options| options.max_concurrent_streams);
+    if streams.is_some_and(|streams| !(1..=MOST_STREAMS).contains(&streams.value)) {
+        let at = at.field("http2_protocol_options");
+        at.field("max_concurrent_streams").envoy_fault(format!("must be from 1 to {MOST_STREAMS}"));
+    }
 }
 
 /// Rule 104.

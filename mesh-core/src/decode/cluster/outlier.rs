@@ -20,6 +20,9 @@ pub(super) fn outlier(value: &pb::OutlierDetection, at: &At<'_>) -> OutlierDetec
     let base = positive_duration(value.base_ejection_time.as_ref(), &at.field("base_ejection_time"));
     let base = base.unwrap_or(Duration::from_secs(30));
     let longest = positive_duration(value.max_ejection_time.as_ref(), &at.field("max_ejection_time"));
+    if longest.is_some_and(|longest| longest < base) {
+        at.field("max_ejection_time").envoy_fault("is shorter than base_ejection_time");
+    }
     let percent =
         |value: &Option<UInt32Value>, name: &str, default| percent_u32(value.as_ref(), default, &at.field(name));
     let enforces_5xx = percent(&value.enforcing_consecutive_5xx, "enforcing_consecutive_5xx", 100) > 0;

@@ -22,6 +22,8 @@ use crate::model::{
 
 /// Envoy's bound: tokens that come faster than that are no limit.
 const SHORTEST_FILL: Duration = Duration::from_millis(50);
+/// Envoy's bound.
+const MOST_HEADERS: usize = 10;
 /// Envoy's default.
 const DYNAMIC: u32 = 20;
 /// Each costs memory that clients make us spend.
@@ -81,10 +83,15 @@ fn limit(value: &pb::LocalRateLimit, at: &At<'_>) -> LocalRateLimit {
         ("local_rate_limit_per_downstream_connection", value.local_rate_limit_per_downstream_connection),
         ("local_cluster_rate_limit", value.local_cluster_rate_limit.is_some()),
     ]);
+    if value.response_headers_to_add.len() > MOST_HEADERS {
+        at.field("response_headers_to_add").fault(format!("has more than {MOST_HEADERS} headers"));
+    }
+    at.field("enable_x_ratelimit_headers")
+        .envoy_known::<common::XRateLimitHeadersRfcVersion>(value.enable_x_ratelimit_headers);
     let bucket = value.token_bucket.as_ref().map(|value| bucket(value, &at.field("token_bucket")));
     LocalRateLimit {
-        status: status(value.status.as_ref()),
-        descriptors: descriptors(&value.descriptors, bucket.as_ref(), at),
+        status: status(value.status.as_ref(), &at.field("status")),
+        descriptors: descriptors(&value.descriptors, at),
         bucket,
         enabled: share(value.filter_enabled.as_ref(), &at.field("filter_enabled")),
         enforced: share(value.filter_enforced.as_ref(), &at.field("filter_enforced")),
@@ -100,7 +107,14 @@ fn limit(value: &pb::LocalRateLimit, at: &At<'_>) -> LocalRateLimit {
 }
 
 /// Any status below 400 is no refusal; Envoy takes 429 in its place.
-fn status(value: Option<&types::HttpStatus>) -> StatusCode {
+fn status(value: Option<&types::HttpStatus>, at: &At<'_>) -> StatusCode {
+    if let Some(value) = value {
+        // 0 says nothing, which Envoy refuses.
+        if value.code == 0 {
+            at.field("code").fault("is missing");
+        }
+        at.field("code").envoy_known::<types::StatusCode>(value.code);
+    }
     let code = value.and_then(|value| u16::try_from(value.code).ok()).filter(|code| (400..600).contains(code));
     code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
 }
@@ -145,16 +159,12 @@ fn bucket(value: &types::TokenBucket, at: &At<'_>) -> TokenBucket {
     TokenBucket { max: value.max_tokens, per_fill, interval: interval.max(SHORTEST_FILL) }
 }
 
-fn descriptors(
-    values: &[LocalRateLimitDescriptor],
-    default: Option<&TokenBucket>,
-    at: &At<'_>,
-) -> Vec<LimitDescriptor> {
+fn descriptors(values: &[LocalRateLimitDescriptor], at: &At<'_>) -> Vec<LimitDescriptor> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::with_capacity(values.len());
     for (index, value) in values.iter().enumerate() {
         let at = at.item("descriptors", index);
-        let Some(descriptor) = descriptor(value, default, &at) else { continue };
+        let Some(descriptor) = descriptor(value, &at) else { continue };
         if !seen.insert(descriptor.entries.clone()) {
             at.fault("is there twice");
         }
@@ -163,7 +173,7 @@ fn descriptors(
     all
 }
 
-fn descriptor(value: &LocalRateLimitDescriptor, default: Option<&TokenBucket>, at: &At<'_>) -> Option<LimitDescriptor> {
+fn descriptor(value: &LocalRateLimitDescriptor, at: &At<'_>) -> Option<LimitDescriptor> {
     if value.entries.is_empty() {
         at.field("entries").fault("is empty");
     }
@@ -177,9 +187,6 @@ fn descriptor(value: &LocalRateLimitDescriptor, default: Option<&TokenBucket>, a
         return None;
     };
     let bucket = bucket(given, &at.field("token_bucket"));
-    if default.is_some_and(|default| !bucket.interval.as_millis().is_multiple_of(default.interval.as_millis())) {
-        at.field("token_bucket").field("fill_interval").fault("must be a multiple of that of the filter's own bucket");
-    }
     let open = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     Some(LimitDescriptor {
         entries: value.entries.iter().map(|entry| (entry.key.clone(), open(&entry.value))).collect(),

@@ -42,8 +42,8 @@ impl Decoder {
                 // Rule 17.
                 here.field("name").fault("is empty");
             } else if !seen.insert(&value.name) {
-                // Rule 18.
-                here.field("name").fault(format!("is `{}`, which another filter has", value.name));
+                // Rule 18. In Envoy an override by that name is for both.
+                here.field("name").grpc_fault(format!("is `{}`, which another filter has", value.name));
             }
             let Some(filter) = self.http_filter(value, side, &here) else { continue };
             if let Some(first) = terminal.replace(index) {
@@ -116,7 +116,7 @@ impl Decoder {
         for (name, any) in values {
             let at = at.key("typed_per_filter_config", name);
             if name.is_empty() {
-                at.fault("has an empty key");
+                at.grpc_fault("has an empty key");
             }
             if let Some(over) = self.override_of(any, &at) {
                 overrides.insert(name.as_str().into(), over);

@@ -90,7 +90,7 @@ fn rules(value: &rbac::Rbac, at: &At<'_>) -> RbacRules {
         Ok(Action::Deny) => RbacAction::Deny,
         Ok(Action::Log) => RbacAction::Log,
         Err(_) => {
-            at.field("action").fault(format!("is {}, which is not known here", value.action));
+            at.field("action").fault(format!("is {}, which is not known", value.action));
             RbacAction::Deny
         }
     };
@@ -144,6 +144,11 @@ fn permission(value: &rbac::Permission, at: &At<'_>) -> Option<Permission> {
             port.ok().map(Permission::DestinationPort)
         }
         Some(Rule::DestinationPortRange(range)) => {
+            let at = at.field("destination_port_range");
+            let good = 0 <= range.start && range.start < range.end && range.end <= 65_536;
+            if !good {
+                at.envoy_fault("must be from a port to a later one, 65536 at most");
+            }
             Some(Permission::DestinationPortRange { start: range.start, end: range.end })
         }
         Some(Rule::RequestedServerName(value)) => {
@@ -239,7 +244,7 @@ fn sourced(value: &rbac::SourcedMetadata, at: &At<'_>) -> Option<crate::model::M
         Ok(rbac::MetadataSource::Dynamic) => MetadataSource::Dynamic,
         Ok(rbac::MetadataSource::Route) => MetadataSource::Route,
         Err(_) => {
-            at.field("metadata_source").fault(format!("is {}, which is not known here", value.metadata_source));
+            at.field("metadata_source").fault(format!("is {}, which is not known", value.metadata_source));
             return None;
         }
     };
@@ -292,7 +297,7 @@ fn audit_options(value: &AuditLoggingOptions, at: &At<'_>) -> Audit {
         Ok(AuditCondition::OnAllow) => (false, true),
         Ok(AuditCondition::OnDenyAndAllow) => (true, true),
         Err(_) => {
-            at.field("audit_condition").fault(format!("is {}, which is not known here", value.audit_condition));
+            at.field("audit_condition").fault(format!("is {}, which is not known", value.audit_condition));
             (true, true)
         }
     };

@@ -8,7 +8,10 @@ use pb::ring_hash::v3::ring_hash::HashFunction as PbFunction;
 use super::{PolicyScope, refuse};
 use crate::balance::{HashFunction, MaglevConfig, PolicyConfig, RingHashConfig};
 use crate::decode::envelope::proto;
-use crate::decode::{ExtensionValue, Fault};
+use crate::decode::{Dialect, ExtensionValue, Fault};
+
+/// gRPC's cap for both sizes (gRFC A42): each client of many has a ring, and skewed weights ask for millions of entries.
+const LARGEST_IN_GRPC: u64 = 4096;
 
 type Decoded = Result<Arc<dyn PolicyConfig>, Vec<Fault>>;
 
@@ -56,7 +59,11 @@ pub(super) fn ring(
     if faults.is_empty() && min_size > max_size {
         faults.push(Fault::new("minimum_ring_size", "is more than maximum_ring_size"));
     }
-    if faults.is_empty() { Ok(RingHashConfig { min_size, max_size, function, use_hostname }) } else { Err(faults) }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let cap = if Dialect::is_envoy() { RingHashConfig::LARGEST } else { LARGEST_IN_GRPC };
+    Ok(RingHashConfig { min_size: min_size.min(cap), max_size: max_size.min(cap), function, use_hostname })
 }
 
 /// `Maglev`.

@@ -12,7 +12,7 @@ use super::hashing;
 use crate::balance::{HashFunction, PolicyConfig, RandomConfig, RoundRobinConfig, WrrLocality};
 use crate::decode::Decoder;
 use crate::decode::at::At;
-use crate::decode::value::percent;
+use crate::decode::value::{duration, percent};
 use crate::model::DiscoveryKind;
 
 impl Decoder {
@@ -43,8 +43,12 @@ impl Decoder {
                 here.fault("is LOAD_BALANCING_POLICY_CONFIG, but load_balancing_policy is missing");
                 return None;
             }
-            Ok(LbPolicy::ClusterProvided) | Err(_) => {
-                here.fault(format!("is {}, which is not supported", value.lb_policy));
+            Ok(LbPolicy::ClusterProvided) => {
+                here.fault("is CLUSTER_PROVIDED, which is for aggregate clusters only");
+                return None;
+            }
+            Err(_) => {
+                here.fault(format!("is {}, which is not known", value.lb_policy));
                 return None;
             }
         };
@@ -126,6 +130,7 @@ fn check_slow_start(value: Option<&LbConfig>, at: &At<'_>) {
     let check = |value: Option<&SlowStartConfig>, at: &At<'_>| {
         if let Some(value) = value {
             let at = at.field("slow_start_config");
+            duration(value.slow_start_window.as_ref(), &at.field("slow_start_window"));
             if let Some(share) = &value.min_weight_percent {
                 percent(share, &at.field("min_weight_percent"));
             }

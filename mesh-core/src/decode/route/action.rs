@@ -17,6 +17,9 @@ pub(super) fn action(decoder: &Decoder, value: Option<Pb>, matched: &RouteMatch,
         Some(Pb::NonForwardingAction(_)) => Action::NonForwarding,
         Some(Pb::FilterAction(_)) => Action::Unknown("filter_action".into()),
         // An action of a later version, or none: the route matches, and its requests fail.
-        None => Action::Unknown("an action that is not known here".into()),
+        None => {
+            at.envoy_fault("says nothing of what to do, or says it in a way that is not known here");
+            Action::Unknown("an action that is not known here".into())
+        }
     }
 }

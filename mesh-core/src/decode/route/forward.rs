@@ -1,7 +1,9 @@
 //! `RouteAction`: where requests go and how.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::core::v3::{RoutingPriority, TypedExtensionConfig};
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use http::StatusCode;
 use pb::route_action::ClusterSpecifier;
@@ -9,13 +11,27 @@ use pb::route_action::ClusterSpecifier;
 use super::{cors, hash, mirror, rate_limit, retry, rewrite, timeout, weighted};
 use crate::decode::Decoder;
 use crate::decode::at::At;
-use crate::decode::value::{header_name, metadata, short_duration};
+use crate::decode::envelope::bare;
+use crate::decode::value::{header_name, metadata, short_duration, wanted_header};
 use crate::model::{Action, ClusterChoice, Forward, HostRewrite, Metadata, RouteMatch};
 use crate::resource::canonical_name;
+
+/// Envoy's bound: there are no more.
+const MOST_REDIRECT_CODES: usize = 5;
 
 /// Forwarding to a cluster.
 pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &RouteMatch, at: &At<'_>) -> Action {
     note_unsupported(value, at);
+    if value.early_data_policy.as_ref().is_some_and(|policy| !is_early_data(policy)) {
+        at.field("early_data_policy").envoy_fault("is not a policy that is known");
+    }
+    let codes = value.internal_redirect_policy.as_ref().map_or(0, |policy| policy.redirect_response_codes.len());
+    if codes > MOST_REDIRECT_CODES {
+        let at = at.field("internal_redirect_policy");
+        at.field("redirect_response_codes").envoy_fault(format!("has more than {MOST_REDIRECT_CODES} codes"));
+    }
+    at.field("priority").envoy_known::<RoutingPriority>(value.priority);
+    upgrades(&value.upgrade_configs, at);
     let cluster = match cluster(decoder, value, at) {
         Choice::Known(cluster) => cluster,
         Choice::Unknown(what) => return Action::Unknown(what),
@@ -48,10 +64,34 @@ fn note_unsupported(value: &pb::RouteAction, at: &At<'_>) {
         ("internal_redirect_action", value.internal_redirect_action != 0),
     ]);
     at.all_left_out(&[
-        ("early_data_policy", value.early_data_policy.is_some()),
+        ("early_data_policy", value.early_data_policy.as_ref().is_some_and(is_early_data)),
         ("flush_timeout", value.flush_timeout.is_some()),
         ("upgrade_configs", !value.upgrade_configs.is_empty()),
     ]);
+}
+
+/// Whether it is the one policy there is.
+fn is_early_data(value: &TypedExtensionConfig) -> bool {
+    let kind = value.typed_config.as_ref().map_or("", |any| bare(&any.type_url));
+    kind == "envoy.extensions.early_data.v3.DefaultEarlyDataPolicy"
+}
+
+/// What a proxy lets pass; here every upgrade passes that the application speaks. Envoy refuses what contradicts itself.
+fn upgrades(values: &[pb::route_action::UpgradeConfig], at: &At<'_>) {
+    let mut seen = BTreeSet::new();
+    for (index, value) in values.iter().enumerate() {
+        let at = at.item("upgrade_configs", index);
+        let kind = value.upgrade_type.to_ascii_lowercase();
+        if kind.is_empty() {
+            at.field("upgrade_type").envoy_fault("is empty");
+        }
+        if value.connect_config.is_some() && kind != "connect" {
+            at.field("connect_config").envoy_fault("is for the upgrade CONNECT only");
+        }
+        if !seen.insert(kind) {
+            at.field("upgrade_type").envoy_fault(format!("is `{}`, which another one has", value.upgrade_type));
+        }
+    }
 }
 
 enum Choice {
@@ -74,10 +114,8 @@ fn cluster(decoder: &Decoder, value: &pb::RouteAction, at: &At<'_>) -> Choice {
             Choice::Known(header_name(name, &at.field("cluster_header")).map_or(unused, ClusterChoice::Header))
         }
         Some(ClusterSpecifier::WeightedClusters(value)) => {
-            match weighted::weighted(decoder, value, &at.field("weighted_clusters")) {
-                Ok(clusters) => Choice::Known(ClusterChoice::Weighted(Arc::new(clusters))),
-                Err(what) => Choice::Unknown(what),
-            }
+            let clusters = weighted::weighted(decoder, value, &at.field("weighted_clusters"));
+            Choice::Known(ClusterChoice::Weighted(Arc::new(clusters)))
         }
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => Choice::Unknown("cluster_specifier_plugin".into()),
         Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
@@ -107,7 +145,11 @@ fn host(value: &pb::RouteAction, at: &At<'_>) -> Option<HostRewrite> {
     match value.host_rewrite_specifier.as_ref()? {
         Pb::HostRewriteLiteral(host) => rewrite::host_literal(host, &at.field("host_rewrite_literal")),
         Pb::AutoHostRewrite(auto) => auto.value.then_some(HostRewrite::Auto),
-        Pb::HostRewriteHeader(name) => header_name(name, &at.field("host_rewrite_header")).map(HostRewrite::Header),
+        Pb::HostRewriteHeader(name) if name.is_empty() => {
+            at.field("host_rewrite_header").grpc_fault("is empty");
+            None
+        }
+        Pb::HostRewriteHeader(name) => wanted_header(name, &at.field("host_rewrite_header")).map(HostRewrite::Header),
         Pb::HostRewritePathRegex(value) => {
             crate::decode::matcher::rewrite(value, &at.field("host_rewrite_path_regex")).map(HostRewrite::PathRegex)
         }

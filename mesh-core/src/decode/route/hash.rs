@@ -6,7 +6,7 @@ use pb::route_action::hash_policy::PolicySpecifier;
 
 use crate::decode::at::At;
 use crate::decode::matcher;
-use crate::decode::value::{header_name, short_duration};
+use crate::decode::value::{short_duration, wanted_header};
 use crate::model::{HashPolicy, HashSource};
 
 /// The one key of `filter_state` that has a meaning (gRFC A42).
@@ -28,12 +28,13 @@ fn source(value: &PbHash, at: &At<'_>) -> Option<HashSource> {
     match &value.policy_specifier {
         Some(PolicySpecifier::Header(header)) => {
             let at = at.field("header");
-            let name = header_name(&header.header_name, &at.field("header_name"));
+            let name = wanted_header(&header.header_name, &at.field("header_name"));
             let rewrite = match &header.regex_rewrite {
                 Some(value) => Some(matcher::rewrite(value, &at.field("regex_rewrite"))?),
                 None => None,
             };
-            Some(HashSource::Header { name: name?, rewrite })
+            // A header that no message can have is never there.
+            Some(name.map_or(HashSource::Nothing, |name| HashSource::Header { name, rewrite }))
         }
         Some(PolicySpecifier::Cookie(cookie)) => {
             let at = at.field("cookie");
@@ -41,6 +42,9 @@ fn source(value: &PbHash, at: &At<'_>) -> Option<HashSource> {
                 at.field("name").fault("is empty");
             }
             at.all_left_out(&[("attributes", !cookie.attributes.is_empty())]);
+            for (index, _) in cookie.attributes.iter().enumerate().filter(|(_, attribute)| attribute.name.is_empty()) {
+                at.item("attributes", index).field("name").envoy_fault("is empty");
+            }
             Some(HashSource::Cookie {
                 name: cookie.name.clone(),
                 ttl: short_duration(cookie.ttl.as_ref(), &at.field("ttl")),
@@ -55,6 +59,14 @@ fn source(value: &PbHash, at: &At<'_>) -> Option<HashSource> {
         }
         Some(PolicySpecifier::ConnectionProperties(properties)) if properties.source_ip => Some(HashSource::SourceIp),
         Some(PolicySpecifier::FilterState(state)) if state.key == CHANNEL_ID => Some(HashSource::ChannelId),
+        Some(PolicySpecifier::FilterState(state)) if state.key.is_empty() => {
+            at.field("filter_state").field("key").envoy_fault("is empty");
+            Some(HashSource::Nothing)
+        }
+        None => {
+            at.envoy_fault("says nothing, or says it in a way that is not known here");
+            Some(HashSource::Nothing)
+        }
         // Rule 84: kinds that are not known are ignored, but keep their place and their `terminal`.
         _ => Some(HashSource::Nothing),
     }

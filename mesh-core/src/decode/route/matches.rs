@@ -7,9 +7,12 @@ use pb::route_match::PathSpecifier;
 
 use crate::decode::at::At;
 use crate::decode::value::runtime_fraction;
-use crate::decode::{envelope, matcher, template};
+use crate::decode::{envelope, matcher, metadata, template};
 use crate::model::matcher::UriTemplate;
-use crate::model::{PathMatch, RouteMatch};
+use crate::model::{CookieMatch, MetadataSource, PathMatch, RouteMatch};
+
+/// Envoy's bound for the name of a cookie.
+const LONGEST_COOKIE_NAME: usize = 1024;
 
 /// Which requests a route takes.
 pub(in crate::decode) fn route_match(value: &pb::RouteMatch, at: &At<'_>) -> RouteMatch {
@@ -21,12 +24,7 @@ pub(in crate::decode) fn route_match(value: &pb::RouteMatch, at: &At<'_>) -> Rou
         // Rule 66.
         case_sensitive: value.case_sensitive.is_none_or(|value| value.value),
         headers: matcher::headers(&value.headers, "headers", at),
-        query: value
-            .query_parameters
-            .iter()
-            .enumerate()
-            .filter_map(|(index, value)| matcher::query(value, &at.item("query_parameters", index)))
-            .collect(),
+        query: list(&value.query_parameters, "query_parameters", at, matcher::query),
         // Rule 65.
         fraction: value
             .runtime_fraction
@@ -35,26 +33,37 @@ pub(in crate::decode) fn route_match(value: &pb::RouteMatch, at: &At<'_>) -> Rou
         grpc_only: value.grpc.is_some(),
         tls_presented: tls.and_then(|tls| tls.presented).map(|value| value.value),
         tls_validated: tls.and_then(|tls| tls.validated).map(|value| value.value),
-        // Rule 64 ignores these; a route that asks for what nothing sets must not match instead.
-        never: !value.dynamic_metadata.is_empty() || !value.filter_state.is_empty() || !value.cookies.is_empty(),
+        metadata: list(&value.dynamic_metadata, "dynamic_metadata", at, |value, at| {
+            metadata::matches(value, MetadataSource::Dynamic, at)
+        }),
+        cookies: list(&value.cookies, "cookies", at, cookie),
+        // Rule 64 ignores it; a route that asks for what nothing sets must not match instead.
+        never: !value.filter_state.is_empty(),
     }
+}
+
+/// Several parts of one kind.
+fn list<V, T>(values: &[V], name: &str, at: &At<'_>, read: impl Fn(&V, &At<'_>) -> Option<T>) -> Vec<T> {
+    values.iter().enumerate().filter_map(|(index, value)| read(value, &at.item(name, index))).collect()
 }
 
 impl RouteMatch {
     /// Matches nothing.
     pub(super) fn never() -> Self {
-        Self {
-            path: PathMatch::Prefix(String::new()),
-            case_sensitive: true,
-            headers: Vec::new(),
-            query: Vec::new(),
-            fraction: None,
-            grpc_only: false,
-            tls_presented: None,
-            tls_validated: None,
-            never: true,
-        }
+        Self { never: true, ..Self::default() }
     }
+}
+
+fn cookie(value: &pb::CookieMatcher, at: &At<'_>) -> Option<CookieMatch> {
+    if value.name.is_empty() || value.name.len() > LONGEST_COOKIE_NAME {
+        at.field("name").fault(format!("must have from 1 to {LONGEST_COOKIE_NAME} bytes"));
+    }
+    let at_test = at.field("string_match");
+    let Some(test) = &value.string_match else {
+        at_test.fault("is missing");
+        return None;
+    };
+    Some(CookieMatch { name: value.name.clone(), test: matcher::string(test, &at_test)?, invert: value.invert_match })
 }
 
 fn path(value: Option<&PathSpecifier>, at: &At<'_>) -> Option<PathMatch> {
@@ -78,11 +87,11 @@ fn path(value: Option<&PathSpecifier>, at: &At<'_>) -> Option<PathMatch> {
     }
 }
 
-/// Envoy's rule: a path without query and fragment that does not end in a slash.
+/// Envoy's rule: two characters or more of a path without query and fragment, the last one no slash.
 fn separated_prefix(prefix: &str, at: &At<'_>) -> Option<PathMatch> {
-    let good = prefix.len() > 1 && prefix.starts_with('/') && !prefix.ends_with('/') && !prefix.contains(['?', '#']);
+    let good = prefix.len() > 1 && !prefix.ends_with('/') && !prefix.contains(['?', '#']);
     if !good {
-        at.fault("must begin with `/`, not end with one, and have no `?` and no `#`");
+        at.fault("must have two characters or more, not end with `/`, and have no `?` and no `#`");
         return None;
     }
     Some(PathMatch::SeparatedPrefix(prefix.to_owned()))

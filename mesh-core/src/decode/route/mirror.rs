@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::config::route::v3 as pb;
 use pb::route_action::RequestMirrorPolicy;
 
 use crate::decode::at::At;
-use crate::decode::value::{header_name, runtime_fraction};
+use crate::decode::value::{runtime_fraction, wanted_header};
 use crate::model::{ClusterChoice, Fraction, Mirror};
 use crate::resource::canonical_name;
 
@@ -22,7 +22,7 @@ fn mirror(value: &RequestMirrorPolicy, at: &At<'_>) -> Option<Mirror> {
     ]);
     let cluster = match (value.cluster.is_empty(), value.cluster_header.is_empty()) {
         (false, true) => ClusterChoice::Cluster(canonical_name(value.cluster.as_str())),
-        (true, false) => ClusterChoice::Header(header_name(&value.cluster_header, &at.field("cluster_header"))?),
+        (true, false) => ClusterChoice::Header(wanted_header(&value.cluster_header, &at.field("cluster_header"))?),
         _ => {
             at.fault("must have either cluster or cluster_header");
             return None;

@@ -27,7 +27,7 @@ use http::HeaderName;
 
 use super::Decoder;
 use super::at::At;
-use super::value::header_name;
+use super::value::{header_name, wanted_header};
 use crate::model::RouteTable;
 
 /// Envoy's default for bodies of direct responses.
@@ -54,7 +54,7 @@ impl Decoder {
                 .internal_only_headers
                 .iter()
                 .enumerate()
-                .filter_map(|(index, name)| header_name(name, &at.item("internal_only_headers", index)))
+                .filter_map(|(index, name)| wanted_header(name, &at.item("internal_only_headers", index)))
                 .collect(),
             most_specific_mutations_win: value.most_specific_header_mutations_wins,
             max_direct_response_body: max_body,

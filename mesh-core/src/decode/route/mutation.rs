@@ -3,8 +3,9 @@
 use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
 use http::HeaderValue;
 
+use crate::decode::Dialect;
 use crate::decode::at::At;
-use crate::decode::value::{LONGEST_HEADER, header_name};
+use crate::decode::value::{LONGEST_HEADER, is_sendable, wanted_header};
 use crate::model::{AppendAction, HeaderAppend, HeaderMutations};
 use crate::route::format;
 
@@ -43,7 +44,7 @@ pub(in crate::decode) fn append(value: &HeaderValueOption, at: &At<'_>) -> Optio
         at_header.fault("is missing");
         return None;
     };
-    let name = mutable_name(&header.key, &at_header.field("key"));
+    let name = added_name(&header.key, &at_header.field("key"));
     let (bytes, at_value) = if header.raw_value.is_empty() {
         (header.value.as_bytes(), at_header.field("value"))
     } else {
@@ -56,6 +57,18 @@ pub(in crate::decode) fn append(value: &HeaderValueOption, at: &At<'_>) -> Optio
     }
     let action = action(value, at);
     Some(HeaderAppend { name: name?, value: parsed?, action: action?, keep_empty: value.keep_empty_value })
+}
+
+/// The name of a header to add. Envoy takes, and sends, what no message can have; those requests fail here.
+fn added_name(name: &str, at: &At<'_>) -> Option<http::HeaderName> {
+    if Dialect::is_envoy() && !name.starts_with(':') && is_sendable(name) == Some(false) {
+        if name.len() > LONGEST_HEADER {
+            at.fault(format!("has more than {LONGEST_HEADER} bytes"));
+        }
+        at.fails_requests();
+        return None;
+    }
+    mutable_name(name, at)
 }
 
 /// `append` is the older spelling, and has priority where it is set: true is append, false is overwrite.
@@ -89,7 +102,7 @@ pub(in crate::decode) fn mutable_name(name: &str, at: &At<'_>) -> Option<http::H
         at.fault(format!("is `{name}`, which cannot be added or removed; use a rewrite"));
         return None;
     }
-    header_name(name, at)
+    wanted_header(name, at)
 }
 
 /// Envoy's format strings: a command that is not known cannot be computed, and sending it as text would be a lie.
@@ -97,6 +110,17 @@ pub(super) fn check_format(value: &HeaderValue, at: &At<'_>) {
     match format::check(value) {
         Ok(()) => {}
         Err(format::BadFormat::Broken) => at.fault("has a `%` that begins nothing; write `%%` for the character"),
-        Err(format::BadFormat::Unknown(_)) => at.fails_requests(),
+        Err(format::BadFormat::Misused(name)) => {
+            at.envoy_fault(format!(
+                "has a `%{name}%` with an argument or a length that it does not take, or without one"
+            ));
+            at.fails_requests();
+        }
+        Err(format::BadFormat::Unknown(name)) => {
+            if !format::is_command(&name) {
+                at.envoy_fault(format!("has a `%{name}%`, which Envoy does not know either"));
+            }
+            at.fails_requests();
+        }
     }
 }

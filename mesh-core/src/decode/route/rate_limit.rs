@@ -87,6 +87,9 @@ fn action(value: &PbAction, at: &At<'_>) -> Option<LimitAction> {
         }
         Some(ActionSpecifier::HeaderValueMatch(value)) => {
             let at = at.field("header_value_match");
+            if value.headers.is_empty() {
+                at.field("headers").fault("is empty");
+            }
             LimitAction::HeaderMatch {
                 key: or(&value.descriptor_key, "header_match"),
                 value: plain(&value.descriptor_value, &at.field("descriptor_value")),
@@ -96,6 +99,9 @@ fn action(value: &PbAction, at: &At<'_>) -> Option<LimitAction> {
         }
         Some(ActionSpecifier::QueryParameterValueMatch(value)) => {
             let at = at.field("query_parameter_value_match");
+            if value.query_parameters.is_empty() {
+                at.field("query_parameters").fault("is empty");
+            }
             let parameters = value.query_parameters.iter().enumerate();
             LimitAction::QueryMatch {
                 key: or(&value.descriptor_key, "query_match"),

@@ -5,14 +5,21 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use http::StatusCode;
 use pb::retry_policy::retry_host_predicate::ConfigType;
-use pb::retry_policy::{RateLimitedRetryBackOff, ResetHeader as PbResetHeader, RetryBackOff, RetryHostPredicate};
+use pb::retry_policy::retry_priority::ConfigType as PriorityConfig;
+use pb::retry_policy::{
+    RateLimitedRetryBackOff, ResetHeader as PbResetHeader, RetryBackOff, RetryHostPredicate, RetryPriority,
+};
 
 use crate::decode::at::At;
 use crate::decode::envelope::bare;
 use crate::decode::matcher;
-use crate::decode::value::{header_name, positive_duration, short_duration};
+use crate::decode::value::{positive_duration, short_duration, wanted_header};
 use crate::model::{Backoff, HedgePolicy, RateLimitedBackoff, ResetFormat, ResetHeader, RetryOn, RetryPolicy};
 
+/// A predicate that Envoy has and we leave out.
+const OMIT_METADATA: &str = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
+/// The one priority that Envoy has for retries.
+const PREVIOUS_PRIORITIES: &str = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 /// Delays below this are read as this.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(1);
 
@@ -24,6 +31,12 @@ pub(super) fn retry(value: &pb::RetryPolicy, at: &At<'_>) -> RetryPolicy {
         ("retry_options_predicates", !value.retry_options_predicates.is_empty()),
         ("refresh_cluster_on_retry", value.refresh_cluster_on_retry),
     ]);
+    if value.retry_priority.as_ref().is_some_and(|priority| !is_known_priority(priority)) {
+        at.field("retry_priority").envoy_fault("is not a priority that is known");
+    }
+    if !value.retry_options_predicates.is_empty() {
+        at.field("retry_options_predicates").envoy_fault("has predicates, and Envoy has none that is public");
+    }
     let (avoid_previous_hosts, omit_canary_hosts) = predicates(&value.retry_host_predicate, at);
     RetryPolicy {
         on: RetryOn::parse(&value.retry_on),
@@ -51,6 +64,13 @@ pub(super) fn retry(value: &pb::RetryPolicy, at: &At<'_>) -> RetryPolicy {
     }
 }
 
+fn is_known_priority(value: &RetryPriority) -> bool {
+    match &value.config_type {
+        Some(PriorityConfig::TypedConfig(any)) => bare(&any.type_url) == PREVIOUS_PRIORITIES,
+        None => value.name == "envoy.retry_priorities.previous_priorities",
+    }
+}
+
 fn status(code: u32) -> Option<StatusCode> {
     StatusCode::from_u16(u16::try_from(code).ok()?).ok()
 }
@@ -60,7 +80,7 @@ fn num_retries(value: &pb::RetryPolicy, at: &At<'_>) -> u32 {
     match value.num_retries.map(|value| value.value) {
         None => 1,
         Some(0) => {
-            at.field("num_retries").fault("is 0; leave the policy out instead");
+            at.field("num_retries").grpc_fault("is 0; leave the policy out instead");
             0
         }
         Some(retries) => retries,
@@ -106,7 +126,7 @@ fn reset_header(value: &PbResetHeader, at: &At<'_>) -> Option<ResetHeader> {
             ResetFormat::Seconds
         }
     };
-    Some(ResetHeader { name: header_name(&value.name, &at.field("name"))?, format })
+    Some(ResetHeader { name: wanted_header(&value.name, &at.field("name"))?, format })
 }
 
 /// Which hosts a retry avoids: previous ones, canaries. Others are left out: they only make a retry luckier.
@@ -122,7 +142,12 @@ fn predicates(values: &[RetryHostPredicate], at: &At<'_>) -> (bool, bool) {
             | ("", "envoy.retry_host_predicates.previous_hosts") => previous = true,
             ("envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate", _)
             | ("", "envoy.retry_host_predicates.omit_canary_hosts") => canary = true,
-            _ => at.item("retry_host_predicate", index).left_out(),
+            (OMIT_METADATA, _) => at.item("retry_host_predicate", index).left_out(),
+            _ => {
+                let at = at.item("retry_host_predicate", index);
+                at.envoy_fault("is not a predicate that is known");
+                at.left_out();
+            }
         }
     }
     (previous, canary)

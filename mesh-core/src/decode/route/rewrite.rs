@@ -47,6 +47,7 @@ pub(super) fn path(value: &pb::RouteAction, matched: &RouteMatch, at: &At<'_>) -
 pub(super) fn full(path: &str, at: &At<'_>) -> Option<PathRewrite> {
     check_line(path, at);
     if path.contains('%') {
+        format(path, at);
         at.fails_requests();
     }
     Some(PathRewrite::Full(path.to_owned()))

@@ -3,7 +3,7 @@
 use envoy_types::pb::envoy::config::route::v3 as pb;
 
 use crate::decode::at::At;
-use crate::decode::value::duration;
+use crate::decode::value::countable_duration as duration;
 use crate::model::MaxStreamDuration;
 
 /// The bounds of a route. `max_grpc_timeout` and its offset are the older spelling, used where the new one is not there.

@@ -7,9 +7,9 @@ use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::google::protobuf::{UInt32Value, UInt64Value};
 
 use super::{action, cors, matches, mirror, mutation, rate_limit, retry};
-use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::value::{check_line, metadata};
+use crate::decode::{Decoder, Dialect};
 use crate::model::{Action, BodyLimit, Cors, Domain, Route, RouteMatch, TlsRequirement, VirtualHost};
 use crate::policy::cors::merged;
 
@@ -49,6 +49,10 @@ fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &A
         Arc::new(Route { body_limit: route.body_limit.or(limit), ..route })
     });
     let routes = routes.collect();
+    if value.name.is_empty() {
+        at.field("name").envoy_fault("is empty");
+    }
+    virtual_clusters(&value.virtual_clusters, at);
     // After the routes, which take their own notes.
     let mark = at.mark();
     at.all_fail_requests(&[
@@ -85,6 +89,19 @@ fn virtual_host(decoder: &Decoder, value: pb::VirtualHost, max_body: u32, at: &A
     VirtualHost { unsupported: at.notes_since(mark), ..host }
 }
 
+/// They are for statistics only, which we have by route; Envoy refuses them where they say nothing.
+fn virtual_clusters(values: &[pb::VirtualCluster], at: &At<'_>) {
+    for (index, value) in values.iter().enumerate() {
+        let at = at.item("virtual_clusters", index);
+        if value.name.is_empty() {
+            at.field("name").envoy_fault("is empty");
+        }
+        if value.headers.is_empty() {
+            at.field("headers").envoy_fault("is empty");
+        }
+    }
+}
+
 fn require_tls(value: i32, at: &At<'_>) -> TlsRequirement {
     match pb::virtual_host::TlsRequirementType::try_from(value) {
         Ok(pb::virtual_host::TlsRequirementType::None) => TlsRequirement::None,
@@ -97,12 +114,12 @@ fn require_tls(value: i32, at: &At<'_>) -> TlsRequirement {
     }
 }
 
-/// The newer field and its older spelling, of which only one may be set (Envoy).
+/// The newer field and its older spelling; the newer one wins (Envoy).
 fn body_limit(exactly: Option<UInt64Value>, at_most: Option<UInt32Value>, at: &At<'_>) -> Option<BodyLimit> {
     match (exactly, at_most) {
         (Some(_), Some(_)) => {
-            at.field("request_body_buffer_limit").fault("is set together with per_request_buffer_limit_bytes");
-            None
+            at.field("request_body_buffer_limit").grpc_fault("is set together with per_request_buffer_limit_bytes");
+            exactly.map(|bytes| BodyLimit::Exactly(bytes.value))
         }
         (Some(bytes), None) => Some(BodyLimit::Exactly(bytes.value)),
         (None, Some(bytes)) => Some(BodyLimit::AtMost(bytes.value)),
@@ -122,6 +139,9 @@ fn domains(values: &[String], at: &At<'_>) -> Vec<Domain> {
 fn domain(text: &str, at: &At<'_>) -> Option<Domain> {
     check_line(text, at);
     let text = text.to_ascii_lowercase();
+    if Dialect::is_envoy() {
+        return Some(domain_of_envoy(&text));
+    }
     let parsed = match (text.as_str(), text.strip_prefix('*'), text.strip_suffix('*')) {
         ("", ..) => None,
         ("*", ..) => Some(Domain::Any),
@@ -134,6 +154,17 @@ fn domain(text: &str, at: &At<'_>) -> Option<Domain> {
         at.fault("must be a name, `*`, `*` and an ending, or a beginning and `*`");
     }
     parsed
+}
+
+/// Any text is a domain to Envoy: one `*` at its beginning or else at its end is a wildcard, others stand for themselves, and
+/// so match nobody.
+fn domain_of_envoy(text: &str) -> Domain {
+    match (text, text.strip_prefix('*'), text.strip_suffix('*')) {
+        ("*", ..) => Domain::Any,
+        (_, Some(suffix), _) => Domain::Suffix(suffix.to_owned()),
+        (_, None, Some(prefix)) => Domain::Prefix(prefix.to_owned()),
+        (exact, None, None) => Domain::Exact(exact.to_owned()),
+    }
 }
 
 fn route(decoder: &Decoder, value: pb::Route, host_cors: Option<&Arc<Cors>>, max_body: u32, at: &At<'_>) -> Route {

@@ -7,23 +7,16 @@ use super::forward::endpoint_metadata;
 use super::{mutation, rewrite};
 use crate::decode::Decoder;
 use crate::decode::at::At;
-use crate::decode::value::header_name;
+use crate::decode::value::{header_name, wanted_header};
 use crate::model::{HostRewrite, WeightedCluster, WeightedClusters};
 use crate::resource::canonical_name;
 
-/// Clusters by weight. The error names what is not known here, so that the route's requests fail with it.
-pub(super) fn weighted(
-    decoder: &Decoder,
-    value: &pb::WeightedCluster,
-    at: &At<'_>,
-) -> Result<WeightedClusters, String> {
+/// Clusters by weight.
+pub(super) fn weighted(decoder: &Decoder, value: &pb::WeightedCluster, at: &At<'_>) -> WeightedClusters {
     let mut clusters = Vec::new();
     let mut total: u64 = 0;
     for (index, value) in value.clusters.iter().enumerate() {
         let at = at.item("clusters", index);
-        if value.name.is_empty() && !value.cluster_header.is_empty() {
-            return Err(at.field("cluster_header").to_string());
-        }
         let cluster = cluster(decoder, value, &at);
         total += u64::from(cluster.weight);
         // Rule 70: entries of weight 0 are dropped.
@@ -40,18 +33,27 @@ pub(super) fn weighted(
         u32::MAX
     });
     let (random_header, use_hash) = match &value.random_value_specifier {
-        Some(RandomValueSpecifier::HeaderName(name)) => (header_name(name, &at.field("header_name")), false),
+        Some(RandomValueSpecifier::HeaderName(name)) => (wanted_header(name, &at.field("header_name")), false),
         Some(RandomValueSpecifier::UseHashPolicy(value)) => (None, value.value),
         None => (None, false),
     };
-    Ok(WeightedClusters { clusters, total, random_header, use_hash })
+    WeightedClusters { clusters, total, random_header, use_hash }
 }
 
 fn cluster(decoder: &Decoder, value: &ClusterWeight, at: &At<'_>) -> WeightedCluster {
-    // Rule 72.
-    if value.name.is_empty() {
-        at.field("name").fault("is empty");
-    }
+    // Rule 72; gRPC can't take the name from a header.
+    let header = match (value.name.is_empty(), value.cluster_header.is_empty()) {
+        (true, true) => {
+            at.field("name").fault("is empty");
+            None
+        }
+        (false, false) => {
+            at.field("cluster_header").fault("is given together with name");
+            None
+        }
+        (true, false) => header_name(&value.cluster_header, &at.field("cluster_header")),
+        (false, true) => None,
+    };
     if value.weight.is_none() {
         at.field("weight").fault("is missing");
     }
@@ -65,6 +67,7 @@ fn cluster(decoder: &Decoder, value: &ClusterWeight, at: &At<'_>) -> WeightedClu
     });
     WeightedCluster {
         name: canonical_name(value.name.as_str()),
+        header,
         weight: value.weight.map_or(0, |weight| weight.value),
         headers: mutation::mutations(
             &value.request_headers_to_add,

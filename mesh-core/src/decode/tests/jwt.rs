@@ -194,7 +194,7 @@ fn what_a_rule_cannot_ask_for() {
         }),
         (0, "rules[0].match.dynamic_metadata", |config| {
             let r#match = config.rules[0].r#match.as_mut().expect("it has a match");
-            r#match.dynamic_metadata = vec![Default::default()];
+            r#match.dynamic_metadata = vec![super::route::metadata_matcher()];
         }),
     ]);
     let mut deep = named("p");

@@ -52,6 +52,11 @@ fn descriptor(key: &str, value: &str, interval: i64) -> common::LocalRateLimitDe
     common::LocalRateLimitDescriptor { entries: vec![entry], token_bucket: Some(bucket), shadow_mode: false }
 }
 
+fn added(name: &str) -> core::HeaderValueOption {
+    let header = core::HeaderValue { key: name.to_owned(), value: "v".to_owned(), ..Default::default() };
+    core::HeaderValueOption { header: Some(header), ..Default::default() }
+}
+
 fn by(action: ActionSpecifier) -> route::RateLimit {
     let action = route::rate_limit::Action { action_specifier: Some(action) };
     route::RateLimit { actions: vec![action], ..Default::default() }
@@ -72,9 +77,9 @@ fn what_is_no_limit_is_refused() {
             limit.descriptors = vec![descriptor("k", "v", 1)];
             limit.descriptors[0].token_bucket = None;
         }),
-        (0, "descriptors[0].token_bucket.fill_interval", |limit| {
-            limit.token_bucket.as_mut().unwrap().fill_interval = seconds(2);
-            limit.descriptors = vec![descriptor("k", "v", 3)];
+        (0, "status.code", |limit| limit.status = Some(types::HttpStatus::default())),
+        (0, "response_headers_to_add", |limit| {
+            limit.response_headers_to_add = vec![added("x"); 11];
         }),
         (0, "descriptors[1]", |limit| {
             limit.descriptors = vec![descriptor("k", "v", 1), descriptor("k", "v", 2)];
@@ -90,7 +95,14 @@ fn what_is_no_limit_is_refused() {
         (0, "rate_limits[0].actions", |limit| limit.rate_limits = vec![route::RateLimit::default()]),
     ]);
     overriding().refuses(&[(0, "token_bucket", |limit| limit.token_bucket = None)]);
-    listed().takes(&[(0, "limits of routes only", |limit| limit.token_bucket = None)]);
+    listed().takes(&[
+        (0, "limits of routes only", |limit| limit.token_bucket = None),
+        (0, "fills at times of their own", |limit| {
+            limit.token_bucket.as_mut().unwrap().fill_interval = seconds(2);
+            limit.descriptors = vec![descriptor("k", "v", 3)];
+        }),
+        (0, "ten headers", |limit| limit.response_headers_to_add = vec![added("x"); 10]),
+    ]);
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! A row of `takes` is taken. Rule 0 is Envoy's, where gRPC has no word.
 
 mod cluster;
+#[cfg(feature = "file")]
+mod dialect;
 mod endpoints;
 mod envelope;
 mod exchange;

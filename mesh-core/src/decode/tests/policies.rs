@@ -238,7 +238,7 @@ fn policies_become_what_they_say() {
 
     let ring = decoded(|cluster| cluster.lb_policy = LbPolicy::RingHash as i32);
     let ring = downcast::<RingHashConfig>(as_any(&*ring.policy));
-    assert_eq!((ring.min_size, ring.max_size, ring.function), (1024, 8_388_608, HashFunction::Xx));
+    assert_eq!((ring.min_size, ring.max_size, ring.function), (1024, 4096, HashFunction::Xx));
     let maglev = decoded(|cluster| cluster.lb_policy = LbPolicy::Maglev as i32);
     assert_eq!(downcast::<MaglevConfig>(as_any(&*maglev.policy)).table_size, 65537);
 

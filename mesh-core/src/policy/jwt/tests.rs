@@ -426,6 +426,7 @@ fn a_preflight_is_bypassed_only_where_that_is_asked_for() {
         source_ip: None,
         is_internal: false,
         channel_id: 0,
+        metadata: None,
     };
     let headers: HeaderMap = [("origin", "http://o"), ("access-control-request-method", "PUT")]
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))

@@ -97,16 +97,13 @@ fn entry<'a>(action: &'a LimitAction, facts: &FormatFacts<'_>, cluster: Option<&
 /// The values of a header, joined by commas as Envoy does; bytes that are no text are spelled out.
 fn header(name: &MatchName, facts: &FormatFacts<'_>) -> Option<String> {
     let request = &facts.request;
-    let MatchName::Header(name) = name else {
-        return Some(
-            match name {
-                MatchName::Method => request.method.as_str(),
-                MatchName::Path => request.path,
-                MatchName::Scheme => request.scheme,
-                _ => request.authority,
-            }
-            .to_owned(),
-        );
+    let name = match name {
+        MatchName::Method => return Some(request.method.as_str().to_owned()),
+        MatchName::Authority => return Some(request.authority.to_owned()),
+        MatchName::Path => return Some(request.path.to_owned()),
+        MatchName::Scheme => return Some(request.scheme.to_owned()),
+        MatchName::Impossible(_) => return None,
+        MatchName::Header(name) => name,
     };
     let values = request.headers.get_all(name).iter();
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -134,6 +134,7 @@ fn describe_by(actions: Vec<LimitAction>) -> Vec<Descriptor> {
         source_ip: Some([10, 1, 2, 3].into()),
         is_internal: false,
         channel_id: 0,
+        metadata: None,
     };
     let facts = FormatFacts { request, version: Version::HTTP_11, remote: None, local: None, peer: None, status: None };
     let limits =
@@ -184,6 +185,7 @@ fn rules_of_the_virtual_host_count_where_the_route_has_none_or_asks_for_both() {
         source_ip: None,
         is_internal: false,
         channel_id: 0,
+        metadata: None,
     };
     let facts = FormatFacts { request, version: Version::HTTP_11, remote: None, local: None, peer: None, status: None };
     let rule = |value, stage| LimitRule {

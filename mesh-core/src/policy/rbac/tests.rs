@@ -45,6 +45,7 @@ impl Asked<'_> {
             source_ip: None,
             is_internal: false,
             channel_id: 0,
+            metadata: None,
         };
         ask(&RbacFacts {
             request,

@@ -48,6 +48,7 @@ fn attempts_on(policy: RetryPolicy, is_grpc: bool, method: &Method, headers: &He
         source_ip: None,
         is_internal: false,
         channel_id: 0,
+        metadata: None,
     };
     Attempts::new(Some(&Arc::new(policy)), &facts)
 }

@@ -71,6 +71,7 @@ fn actions_other_than_forwarding_have_no_cluster() {
 
 fn weighted(weights: &[u32], random_header: Option<&'static str>, use_hash: bool) -> WeightedClusters {
     let entry = |(number, weight): (usize, &u32)| WeightedCluster {
+        header: None,
         name: ["a", "b", "c"][number].into(),
         weight: *weight,
         headers: HeaderMutations::default(),

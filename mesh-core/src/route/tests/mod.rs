@@ -61,22 +61,13 @@ impl Request {
             source_ip: None,
             is_internal: false,
             channel_id: 77,
+            metadata: None,
         }
     }
 }
 
 fn any_path() -> RouteMatch {
-    RouteMatch {
-        path: PathMatch::Prefix(String::new()),
-        case_sensitive: true,
-        headers: Vec::new(),
-        query: Vec::new(),
-        fraction: None,
-        grpc_only: false,
-        tls_presented: None,
-        tls_validated: None,
-        never: false,
-    }
+    RouteMatch::default()
 }
 
 fn at(path: PathMatch) -> RouteMatch {

@@ -76,6 +76,7 @@ fn templates_and_whole_paths_keep_the_query() {
 
 fn weighted_cluster(host_rewrite: Option<&str>, headers: HeaderMutations) -> WeightedCluster {
     WeightedCluster {
+        header: None,
         name: "a".into(),
         weight: 1,
         headers,
@@ -314,8 +315,10 @@ fn formats_are_filled_in() {
 fn formats_we_do_not_know_are_named() {
     for (format, expected) in [
         ("%START_TIME%", BadFormat::Unknown("START_TIME".into())),
-        ("%REQ%", BadFormat::Unknown("REQ".into())),
-        ("%PROTOCOL(x)%", BadFormat::Unknown("PROTOCOL".into())),
+        ("%REQ%", BadFormat::Misused("REQ".into())),
+        ("%REQ()%", BadFormat::Misused("REQ".into())),
+        ("%PROTOCOL:3%", BadFormat::Misused("PROTOCOL".into())),
+        ("%PROTOCOL(x)%", BadFormat::Misused("PROTOCOL".into())),
         ("50%", BadFormat::Broken),
         ("%REQ(x%", BadFormat::Broken),
         ("%REQ(x):a%", BadFormat::Broken),

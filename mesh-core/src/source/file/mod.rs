@@ -76,7 +76,7 @@ use std::sync::Arc;
 
 use crate::ads::{Driver, Engine, ResourceTypes, Settings};
 use crate::bootstrap::{CertificateProvider, Node, ServerConfig};
-use crate::decode::{DecodeResource, Decoder, Registry};
+use crate::decode::{DecodeResource, Decoder, Dialect, Registry};
 use crate::error::Error;
 use crate::model::Name;
 use crate::source::responder::EncodedResource;
@@ -135,7 +135,8 @@ impl FileSource {
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, registry: Arc<Registry>) -> Result<Self, Error> {
         let decoder = move |providers: &BTreeMap<Name, CertificateProvider>| {
-            Arc::new(Decoder::new(registry, providers.keys().cloned())) as Arc<dyn DecodeResource>
+            let decoder = Decoder::new(registry, providers.keys().cloned());
+            Arc::new(decoder.with_dialect(Dialect::Envoy)) as Arc<dyn DecodeResource>
         };
         Ok(Self { watch: FileWatch::open_with(path.as_ref(), Some(Box::new(decoder)))?, settings: Settings::default() })
     }
@@ -163,5 +164,9 @@ impl Source for FileSource {
         // It ends with the configuration thread's runtime.
         tokio::spawn(self.watch.run(setup.events.clone()));
         Ok(Box::new(Driver::new(engine, transport, setup.events)))
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Envoy
     }
 }

@@ -9,7 +9,7 @@ use arbitrary::{Result, Unstructured};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use mesh_core::balance::{self, Candidate, CandidateState, Pick, PickInput, PolicyConfig, RoundRobinConfig};
 use mesh_core::chain::{ChainIndex, ConnectionFacts, FirstBytes};
-use mesh_core::decode::{DecodeResource, Decoded, Decoder, Registry};
+use mesh_core::decode::{DecodeResource, Decoded, Decoder, Dialect, Registry};
 use mesh_core::model::{Action, Cluster, Endpoints, Forward, Listener, ListenerKind, Name, RouteSource, RouteTable};
 use mesh_core::policy::deadline;
 use mesh_core::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION};
@@ -87,9 +87,15 @@ pub(crate) fn is_taken(type_url: &str, data: &[u8]) -> bool {
     bytes.is_ok_and(|bytes| matches!(decoder().decode(type_url, &bytes), Decoded::Ok { .. }))
 }
 
-/// A resource is taken or refused for a reason, and twice alike; what is taken can be used.
+/// By the rules of either, a resource is taken or refused for a reason, and twice alike; what is taken can be used.
 fn judge(type_url: &str, bytes: &[u8], request: &[u8]) {
-    match (decoder().decode(type_url, bytes), decoder().decode(type_url, bytes)) {
+    judge_by(Dialect::Grpc, type_url, bytes, request);
+    judge_by(Dialect::Envoy, type_url, bytes, request);
+}
+
+fn judge_by(dialect: Dialect, type_url: &str, bytes: &[u8], request: &[u8]) {
+    let decode = || decoder().with_dialect(dialect).decode(type_url, bytes);
+    match (decode(), decode()) {
         (Decoded::Err { faults, .. }, Decoded::Err { faults: again, .. }) => {
             assert!(!faults.is_empty() && faults.len() <= 100);
             assert!(faults.iter().all(|fault| !fault.rule.is_empty()));
@@ -135,6 +141,7 @@ fn use_routes(table: &Arc<RouteTable>, request: &[u8]) {
                 tls: None,
                 source_ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
                 channel_id: 7,
+                metadata: None,
                 is_internal: is_grpc,
             };
             use_decision(&index, &facts, u.arbitrary().unwrap_or_default());

@@ -13,7 +13,7 @@ use mesh_core::policy::rbac::{RbacFacts, RbacVerdict};
 
 use super::RequestFacts;
 use super::identify::PeerInfo;
-use crate::filter::{Filter, FilterFacts, FilterType, Verdict, config_of};
+use crate::filter::{DynamicMetadata, Filter, FilterFacts, FilterType, Verdict, config_of};
 use crate::reply::{ERROR_HEADER, Reply};
 pub(crate) use audit::written;
 
@@ -21,10 +21,6 @@ pub(crate) use audit::written;
 const MESSAGE: &str = "RBAC: access denied";
 
 static NO_METADATA: LazyLock<Metadata> = LazyLock::new(Metadata::new);
-
-/// What filters found out of a request, by filter: in the request's extensions, for the filters after them.
-#[derive(Debug, Clone, Default)]
-pub struct DynamicMetadata(pub Metadata);
 
 /// The RBAC filter.
 #[derive(Debug, Clone, Copy, Default)]

@@ -88,5 +88,7 @@ fn matches_everything(route: &Route) -> bool {
         && !matches.grpc_only
         && matches.tls_presented.is_none()
         && matches.tls_validated.is_none()
+        && matches.metadata.is_empty()
+        && matches.cookies.is_empty()
         && !matches.never
 }

@@ -1,5 +1,7 @@
 //! Which route takes a request, and which filters it therefore meets.
 
+mod redirect;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use mesh_core::route::{Decision, NoDecision, RequestFacts, RouteIndex};
 use super::identify::PeerInfo;
 use super::normalize::authority_of;
 use super::{InboundFilters, RequestFacts as FilterFacts};
-use crate::filter::FilterChain;
+use crate::filter::{DynamicMetadata, Filter, FilterChain};
 use crate::outbound::InternalCaller;
 
 /// The routes of one filter chain, with the filters of each.
@@ -26,6 +28,8 @@ pub(crate) struct Routes {
     plain: FilterChain<FilterFacts>,
     /// The filters of the other routes, by the route's address: the table holds the routes, so addresses are unique.
     special: HashMap<usize, FilterChain<FilterFacts>>,
+    /// The filters of requests that should have come over TLS.
+    to_https: FilterChain<FilterFacts>,
 }
 
 /// What takes a request.
@@ -60,7 +64,9 @@ impl Routes {
             }
         }
         let table = table.and_then(|table| refuse_unsupported(&http.unsupported).map(|()| RouteIndex::new(table)));
-        Ok(Self { version, http: http.clone(), table, plain, special })
+        let redirect: Arc<dyn Filter<FilterFacts>> = Arc::new(redirect::ToHttps);
+        let to_https = plain.iter().cloned().chain([redirect]).collect();
+        Ok(Self { version, http: http.clone(), table, plain, special, to_https })
     }
 
     /// The number of the configuration.
@@ -95,6 +101,9 @@ impl Routes {
         for unsupported in [&table.table().unsupported, &host.unsupported, &route.unsupported] {
             refuse_unsupported(unsupported)?;
         }
+        if matches!(route.action, Action::RequireTls) {
+            return Ok(Found { route, host, filters: self.to_https.clone() });
+        }
         if !matches!(route.action, Action::NonForwarding) {
             return Err(Error::new(
                 Code::UNSUPPORTED_ROUTE,
@@ -121,6 +130,7 @@ pub(super) fn facts_of<'a>(request: &'a request::Parts, peer: &PeerInfo) -> Requ
         source_ip: Some(peer.remote_addr().ip()),
         is_internal: request.extensions.get::<InternalCaller>().is_some(),
         channel_id: 0,
+        metadata: request.extensions.get::<DynamicMetadata>().map(|found| &found.0),
     }
 }
 

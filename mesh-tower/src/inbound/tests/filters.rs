@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, request, response};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{Action, Domain, FilterConfig, FilterOverride, HttpFilter, Route};
+use mesh_core::model::{Action, Domain, FilterConfig, FilterOverride, HttpFilter, Route, TlsRequirement};
 
 use super::client::{BOTH, call, get};
 use super::{start, tell};
@@ -172,4 +172,34 @@ async fn an_override_changes_with_the_routes() {
     let denied = overriding(&route("/", Action::NonForwarding), "a", config(Stamp::Deny));
     server.slot.apply(with_routes(&first, Ok(table(Domain::Any, vec![denied]))));
     assert_eq!(get(BOTH[0], server.address, "/").await.unwrap().status, 403);
+}
+
+/// Envoy's 301, behind the Listener's filters and in the application's place. gRPC has no such thing.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_requires_tls_has_plaintext_requests_asked_again() {
+    let server = start(tower::service_fn(show), options()).await;
+    let secured = |routes| {
+        let mut table = Arc::unwrap_or_clone(table(Domain::Any, routes));
+        let mut host = Arc::unwrap_or_clone(table.virtual_hosts.remove(0));
+        host.require_tls = TlsRequirement::All;
+        table.virtual_hosts.push(Arc::new(host));
+        Ok(Arc::new(table))
+    };
+    let with = |filters| Config {
+        filters,
+        routes: secured(vec![route("/", Action::NonForwarding)]),
+        ..Config::new(server.address)
+    };
+    server.slot.apply(with(vec![filter("a", Stamp::Mark("a"))]).build(1));
+    for http in BOTH {
+        let answer = get(http, server.address, "/x?y=z").await.unwrap();
+        let said = |name| answer.headers.get(name).map_or("", |value| value.to_str().unwrap());
+        let location = "https://a.test/x?y=z";
+        assert_eq!((answer.status.as_u16(), said("location"), answer.code()), (301, location, ""), "{http:?}");
+        assert_eq!((said("x-stamps"), answer.text.as_str()), ("a", ""), "filters see it, the application does not");
+    }
+    let answer = call(server.address, "/x").await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.grpc_status()), (200, ""));
+    server.slot.apply(with(vec![filter("a", Stamp::Deny)]).build(2));
+    assert_eq!(get(BOTH[0], server.address, "/").await.unwrap().status, 403, "what is denied is not redirected");
 }

@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use super::ResolveFuture;
 use crate::body::MeshBody;
+use crate::filter::DynamicMetadata;
 use crate::observe::CallLink;
 use crate::outbound::client::{InternalCaller, WaitForReady};
 use crate::outbound::downstream::Downstream;
@@ -92,6 +93,7 @@ impl<S> Resolve<S> {
             internal: request.extensions().get::<InternalCaller>().is_some(),
             downstream,
             channel_id: self.channel_id,
+            metadata: request.extensions().get::<DynamicMetadata>().cloned(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Response;
 use mesh_core::error::{Code, Error};
+use mesh_core::model::HedgePolicy;
 use mesh_core::policy::retry::{Outcome, RetryPermit};
 use tokio::time::Sleep;
 use tower_service::Service;
@@ -26,6 +27,8 @@ pub(super) struct Hedged<S: Service<Attempt>> {
     pause: Option<(Pin<Box<Sleep>>, Option<RetryPermit>)>,
     /// How long the newest attempt may take before another one joins it; None: no other will.
     patience: Option<Duration>,
+    /// Whether an attempt that takes longer than `per_try_timeout` is given up: where none joins it.
+    gives_up: bool,
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -33,6 +36,17 @@ pub(super) struct Hedged<S: Service<Attempt>> {
 struct Running<F> {
     future: Pin<Box<F>>,
     permit: Option<RetryPermit>,
+    /// Its own limit.
+    limit: Option<(Pin<Box<Sleep>>, Duration)>,
+}
+
+impl<F: At> Running<F> {
+    /// The failure of an attempt whose own time is up.
+    fn given_up(&mut self, plan: &Plan, cx: &mut Context<'_>) -> Poll<Done> {
+        let Some((timer, limit)) = &mut self.limit else { return Poll::Pending };
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(AttemptFailed { picked: self.future.endpoint().cloned(), ..plan.given_up(*limit) }))
+    }
 }
 
 impl<S: Service<Attempt>> Hedged<S> {
@@ -46,12 +60,15 @@ where
     S: Service<Attempt, Response = Response<ResponseBody>, Error = AttemptFailed>,
     S::Future: At,
 {
-    /// Starts `initial` attempts, as far as the budget agrees to more than one. Another joins each time that one has taken
-    /// `patience`.
-    pub(super) fn new(inner: S, plan: Plan, initial: u32, patience: Option<Duration>) -> Self {
-        let mut hedged = Self { inner, plan, running: Vec::new(), pause: None, patience, late: None };
+    /// Starts the attempts that begin at once, as far as the budget agrees to more than one. Another joins each time that one
+    /// has taken its `per_try_timeout`, if the policy says so; else that ends it.
+    pub(super) fn new(inner: S, plan: Plan, policy: HedgePolicy) -> Self {
+        let patience = plan.attempts.policy().and_then(|policy| policy.per_try_timeout);
+        let patience = patience.filter(|_| policy.on_per_try_timeout);
+        let gives_up = !policy.on_per_try_timeout;
+        let mut hedged = Self { inner, plan, running: Vec::new(), pause: None, patience, gives_up, late: None };
         hedged.start(None);
-        for _ in 1..initial {
+        for _ in 1..policy.initial_requests {
             let Some(permit) = hedged.plan.allowed() else { break };
             hedged.start(Some(permit));
         }
@@ -62,7 +79,9 @@ where
         let kept = self.plan.kept.as_ref().filter(|kept| kept.can_replay());
         let Some(request) = kept.map(KeptRequest::again) else { return };
         let attempt = self.plan.attempt(request);
-        self.running.push(Running { future: Box::pin(self.inner.call(attempt)), permit });
+        let limit = self.plan.limit_of_attempt(tokio::time::Instant::now().into_std(), self.gives_up);
+        let limit = limit.map(|(until, limit)| (Box::pin(tokio::time::sleep_until(until.into())), limit));
+        self.running.push(Running { future: Box::pin(self.inner.call(attempt)), permit, limit });
         self.late = self.patience.map(|patience| Box::pin(tokio::time::sleep(patience)));
     }
 
@@ -99,7 +118,11 @@ where
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Option<Result<Response<ResponseBody>, Error>> {
         let mut index = 0;
         while let Some(running) = self.running.get_mut(index) {
-            match running.future.as_mut().poll(cx) {
+            let polled = match running.future.as_mut().poll(cx) {
+                Poll::Pending => running.given_up(&self.plan, cx),
+                done => done,
+            };
+            match polled {
                 Poll::Pending => index += 1,
                 Poll::Ready(done) => {
                     let Running { permit, .. } = self.running.swap_remove(index);

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use http::{Request, Response};
 use mesh_core::error::{Code, Error};
-use mesh_core::policy::deadline::earlier;
-use mesh_core::policy::retry::{Failure, Outcome};
+use mesh_core::policy::retry::Outcome;
 use pin_project::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
@@ -154,22 +153,9 @@ fn per_try(
     began: Instant,
     cx: &mut Context<'_>,
 ) -> Option<AttemptFailed> {
-    let policy = plan.attempts.policy()?;
-    // Nothing of a response is the longest silence of all.
-    let limit = earlier(policy.per_try_timeout, policy.per_try_idle_timeout)?;
-    let until = began.checked_add(limit)?;
-    // An attempt that may take as long as the call has no limit of its own (Envoy).
-    if plan.deadline.is_some_and(|deadline| deadline <= until) {
-        return None;
-    }
+    let (until, limit) = plan.limit_of_attempt(began, true)?;
     if timer.is_none() {
         timer.set(Some(tokio::time::sleep_until(until.into())));
     }
-    timer.as_pin_mut()?.poll(cx).is_ready().then(|| AttemptFailed {
-        failure: Failure::PerTryTimeout,
-        error: Error::new(Code::ATTEMPT_TIMEOUT, format!("the attempt was not answered within {limit:?}"))
-            .with_config_version(plan.view.version()),
-        request: None,
-        picked: None,
-    })
+    timer.as_pin_mut()?.poll(cx).is_ready().then(|| plan.given_up(limit))
 }

@@ -1,6 +1,6 @@
 //! Makes a call's attempts: one, or more where the route's policy says so or the request provably never arrived.
 //!
-//! Where no policy is set nothing of the request is kept, and nothing is allocated for it.
+//! Where no policy is set nothing of the request is kept, and nothing is allocated for it (`outbound::tests::allocating`).
 
 mod future;
 mod hedged;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue, Request, Response};
-use mesh_core::policy::deadline::{format_grpc_timeout, parse_grpc_timeout};
-use mesh_core::policy::retry::{Attempts, Next, Now, Outcome, RetryPermit};
+use mesh_core::error::{Code, Error};
+use mesh_core::policy::deadline::{earlier, format_grpc_timeout, parse_grpc_timeout};
+use mesh_core::policy::retry::{Attempts, Failure, Next, Now, Outcome, RetryPermit};
 
 use super::kept::KeptRequest;
 use crate::body::MeshBody;
@@ -94,6 +95,27 @@ impl Plan {
                 self.permit = Some(self.allowed()?);
                 Some(Resend { request, after: Some(after) })
             }
+        }
+    }
+
+    /// When an attempt that `began` then is over, and how long that is: `per_try_timeout`, unless it only has another attempt
+    /// join, and `per_try_idle_timeout`, as nothing of a response is the longest silence of all.
+    pub(super) fn limit_of_attempt(&self, began: Instant, gives_up: bool) -> Option<(Instant, Duration)> {
+        let policy = self.attempts.policy()?;
+        let limit = earlier(policy.per_try_timeout.filter(|_| gives_up), policy.per_try_idle_timeout)?;
+        let until = began.checked_add(limit)?;
+        // An attempt that may take as long as the call has no limit of its own (Envoy).
+        self.deadline.is_none_or(|deadline| until < deadline).then_some((until, limit))
+    }
+
+    /// What became of an attempt whose own time is up.
+    pub(super) fn given_up(&self, limit: Duration) -> AttemptFailed {
+        let error = Error::new(Code::ATTEMPT_TIMEOUT, format!("the attempt was not answered within {limit:?}"));
+        AttemptFailed {
+            failure: Failure::PerTryTimeout,
+            error: error.with_config_version(self.view.version()),
+            request: None,
+            picked: None,
         }
     }
 

@@ -103,9 +103,7 @@ where
         let kept = KeptRequest::new(request, plan.replay_bytes, self.settings.keep_extensions);
         if let Some(hedge) = hedge {
             plan.kept = Some(kept);
-            let patience = plan.attempts.policy().and_then(|policy| policy.per_try_timeout);
-            let patience = patience.filter(|_| hedge.on_per_try_timeout);
-            return RetryFuture::hedged(Hedged::new(self.inner.clone(), plan, hedge.initial_requests, patience));
+            return RetryFuture::hedged(Hedged::new(self.inner.clone(), plan, hedge));
         }
         let request = kept.again();
         plan.kept = Some(kept);

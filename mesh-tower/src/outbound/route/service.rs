@@ -73,8 +73,13 @@ enum Refusal {
 
 /// The cluster that a header names and that the target's configuration does not have.
 fn missing_cluster(routed: &Routed) -> Option<mesh_core::model::Name> {
-    let by_header = matches!(routed.forward()?.cluster, ClusterChoice::Header(_));
-    let name = &routed.decision.cluster.as_ref()?.name;
+    let chosen = routed.decision.cluster.as_ref()?;
+    let name = &chosen.name;
+    let by_header = match &routed.forward()?.cluster {
+        ClusterChoice::Header(_) => true,
+        ClusterChoice::Weighted(_) => routed.decision.weighted_cluster().is_some_and(|one| one.header.is_some()),
+        _ => false,
+    };
     (by_header && routed.cluster.is_none()).then(|| name.clone())
 }
 

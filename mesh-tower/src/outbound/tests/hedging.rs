@@ -63,3 +63,15 @@ async fn attempts_at_once_are_within_the_budget() {
     assert_eq!(client.send(planned("hang,200")).await.unwrap().status(), StatusCode::OK);
     assert_eq!(one.count(), 2);
 }
+
+/// Where no other attempt joins one that is late, its time ends it, and the policy decides on another one.
+#[tokio::test]
+async fn attempts_at_once_have_their_own_limit() {
+    let one = Backend::start("one").await;
+    let client = client(&hedging(&json!({"initial_requests": 2})), &[cluster("one", &[one.address])]);
+    // Both hang; the retry that the policy has answers.
+    assert_eq!(client.send(planned("hang,hang,200")).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(one.count(), 3);
+    let error = client.send(planned("200,200,200,hang,hang,hang")).await.unwrap_err();
+    assert_eq!(error.code(), Code::ATTEMPT_TIMEOUT);
+}

@@ -1,5 +1,6 @@
 //! Tests of the whole way, on loopback, against real servers: configuration as a control plane would send it.
 
+mod allocating;
 mod away;
 mod backend;
 mod built_in;

@@ -174,8 +174,9 @@ fn what_grpc_ignores_is_matched() {
     assert!(matches.grpc_only && matches.tls_presented == Some(true) && matches.tls_validated.is_none());
     assert_eq!(matches.fraction, Some(Fraction { numerator: 5, denominator: 1_000_000 }));
     assert!(!matches.never);
-    // Nothing sets metadata yet: a route that asks for it must not take other requests (rule 64 would).
-    assert!(matched(|matches| matches.dynamic_metadata.push(matcher::MetadataMatcher::default())).never);
+    assert_eq!(matched(|matches| matches.dynamic_metadata.push(metadata_matcher())).metadata.len(), 1);
+    // Nothing sets filter state: a route that asks for it must not take other requests (rule 64 would).
+    assert!(matched(|matches| matches.filter_state.push(matcher::FilterStateMatcher::default())).never);
 }
 
 fn weights(change: fn(&mut pb::WeightedCluster)) -> Arc<WeightedClusters> {

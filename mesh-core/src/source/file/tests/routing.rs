@@ -71,6 +71,7 @@ fn facts<'a>(method: &'a Method, path: &'a str, headers: &'a HeaderMap) -> Reque
         source_ip: None,
         is_internal: false,
         channel_id: 1,
+        metadata: None,
     }
 }
 
