@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse, OkHttpResponse};
+use envoy_types::pb::google::rpc;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -30,6 +35,7 @@ struct Example {
     title: String,
     host: String,
     filter: String,
+    server: String,
     cluster: String,
     requests: String,
 }
@@ -47,6 +53,7 @@ fn examples(page: &str) -> Vec<Example> {
                 let text = match kind {
                     "yaml" => &mut example.host,
                     "yaml filter" => &mut example.filter,
+                    "yaml server" => &mut example.server,
                     "yaml cluster" => &mut example.cluster,
                     "text" => &mut example.requests,
                     other => panic!("nobody knows what a block of `{other}` is"),
@@ -115,6 +122,84 @@ type: STATIC
         );
     }
     text
+}
+
+/// The Listener of a server at `address` with these filters; what passes them goes on by the routes.
+fn server_listener(filters: &str, address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    format!(
+        "---
+\"@type\": type.googleapis.com/envoy.config.listener.v3.Listener
+name: grpc/server?xds.resource.listening_address={address}
+address: {{socket_address: {{address: {ip}, port_value: {port}}}}}
+filter_chains:
+- filters:
+  - name: http
+    typed_config:
+      \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      route_config:
+        virtual_hosts:
+        - name: all
+          domains: [\"*\"]
+          routes: [{{match: {{prefix: \"\"}}, non_forwarding_action: {{}}}}]
+      http_filters:
+{}      - name: router
+        typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+",
+        indented(filters, "      ", "      "),
+    )
+}
+
+/// The cluster of an authorization server.
+fn authz_cluster(address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    format!(
+        "---
+\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster
+name: authz
+type: STATIC
+typed_extension_protocol_options:
+  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+    \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    explicit_http_config: {{http2_protocol_options: {{}}}}
+load_assignment:
+  cluster_name: authz
+  endpoints:
+  - lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]
+"
+    )
+}
+
+/// An authorization server that lets in whoever says please, as Ann.
+struct Please;
+
+#[tonic::async_trait]
+impl Authorization for Please {
+    async fn check(
+        &self,
+        request: tonic::Request<CheckRequest>,
+    ) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
+        let attributes = request.into_inner().attributes.expect("a question has attributes");
+        let http = attributes.request.and_then(|request| request.http).expect("it is about HTTP");
+        let polite = http.headers.get("x-say").is_some_and(|said| said == "please");
+        let user = HeaderValue { key: "x-user".to_owned(), value: "ann".to_owned(), ..HeaderValue::default() };
+        let user = HeaderValueOption { header: Some(user), ..HeaderValueOption::default() };
+        let ok = OkHttpResponse { headers: vec![user], ..OkHttpResponse::default() };
+        Ok(tonic::Response::new(CheckResponse {
+            status: Some(rpc::Status { code: if polite { 0 } else { 7 }, ..rpc::Status::default() }),
+            http_response: polite.then_some(HttpResponse::OkResponse(ok)),
+            ..CheckResponse::default()
+        }))
+    }
+}
+
+async fn authorization_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
+    let address = listener.local_addr().expect("it is bound");
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server = tonic::transport::Server::builder().add_service(AuthorizationServer::new(Please));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    address
 }
 
 /// Starts a server; both of an example count together.
@@ -190,11 +275,18 @@ async fn ask(client: &HttpClient, line: &str) -> String {
 async fn run(example: &Example) {
     let count = Arc::new(AtomicUsize::new(0));
     let (a, b) = (server("a", count.clone()).await, server("b", count.clone()).await);
-    let path = std::env::temp_dir().join(format!("mesh-policy-{}-{}.yaml", std::process::id(), a.port()));
-    std::fs::write(&path, file(example, a, b)).expect("the folder can be written");
-    let mesh = Mesh::builder().file(&path).build();
     let title = &example.title;
-    let client = mesh.unwrap_or_else(|error| panic!("{title}: {error}")).http();
+    let mut text = file(example, a, b);
+    let front = if example.server.is_empty() { None } else { Some(free_address()) };
+    if let Some(front) = front {
+        text += &server_listener(&example.server, front);
+        text += &authz_cluster(authorization_server().await);
+    }
+    let mesh = of_file(&text, a.port(), title);
+    let client = match front {
+        None => mesh.http(),
+        Some(front) => caller(&mesh, front, title).await,
+    };
     for line in example.requests.lines() {
         let (request, wanted) = line.split_once(" -> ").expect("a request and what is seen of it");
         if let Some(share) = wanted.strip_prefix("a=") {
@@ -209,7 +301,33 @@ async fn run(example: &Example) {
             }
         }
     }
+}
+
+/// A mesh of a file, which is read when the mesh is built.
+fn of_file(text: &str, number: u16, title: &str) -> Mesh {
+    let path = std::env::temp_dir().join(format!("mesh-policy-{}-{number}.yaml", std::process::id()));
+    std::fs::write(&path, text).expect("the folder can be written");
+    let mesh = Mesh::builder().file(&path).build();
     std::fs::remove_file(&path).expect("it was written");
+    mesh.unwrap_or_else(|error| panic!("{title}: {error}"))
+}
+
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
+    listener.local_addr().expect("it is bound")
+}
+
+/// Serves `mesh` on `front`, and gives a client of that server: another mesh's, without a policy. Ready when the server is.
+async fn caller(mesh: &Mesh, front: SocketAddr, title: &str) -> HttpClient {
+    let server = mesh.clone();
+    tokio::spawn(async move { server.serve(front, server.http()).await });
+    let plain =
+        Example { host: "routes:\n- match: {prefix: /}\n  route: {cluster: a}\n".to_owned(), ..Example::default() };
+    let client = of_file(&file(&plain, front, front), front.port(), title).http();
+    while ask(&client, "GET /").await.contains(" MESH-") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    client
 }
 
 /// Of 100 such requests, so many come to server `a`, once the weights have followed.
@@ -244,7 +362,7 @@ async fn had(count: &AtomicUsize, wanted: usize, title: &str) {
 async fn every_example_of_the_page_does_what_it_says() {
     let page = std::fs::read_to_string(PAGE).unwrap();
     let all = examples(&page);
-    assert!(all.len() >= 14, "{} examples", all.len());
+    assert!(all.len() >= 16, "{} examples", all.len());
     for example in &all {
         tokio::time::timeout(PATIENCE, run(example)).await.unwrap_or_else(|_| panic!("{} hangs", example.title));
     }

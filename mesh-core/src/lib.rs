@@ -34,6 +34,7 @@ pub mod config;
 pub mod lrs;
 pub mod orca;
 pub mod certificates;
+pub mod authz;
 
 // -- a request's way --
 

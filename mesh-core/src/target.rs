@@ -91,6 +91,20 @@ impl Target {
     }
 }
 
+/// What targets that are one cluster begin with: no Listener's name has a space where a bootstrap did not put one.
+const CLUSTER: &str = "cluster ";
+
+/// The target of requests that go to one cluster whatever they say, without a Listener or routes: questions of the mesh's
+/// own, to an authorization server for one. It takes the place of a Listener's name.
+pub fn of_cluster(cluster: &str) -> Name {
+    format!("{CLUSTER}{cluster}").into()
+}
+
+/// The cluster of such a target; None: it is another.
+pub fn cluster_of(target: &str) -> Option<&str> {
+    target.strip_prefix(CLUSTER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

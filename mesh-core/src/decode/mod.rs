@@ -30,11 +30,12 @@ mod value;
 pub use decoder::Decoder;
 pub use dialect::Dialect;
 pub use filter::{
-    CorsFilter, FaultFilter, HeaderMutationFilter, JwtAuthnFilter, JwtOverride, LocalRateLimitFilter, RbacFilter,
-    RouterFilter,
+    CorsFilter, ExtAuthzFilter, FaultFilter, HeaderMutationFilter, JwtAuthnFilter, JwtOverride, LocalRateLimitFilter,
+    RbacFilter, RouterFilter,
 };
 pub use policy::PolicyScope;
 pub use secret::{SecretDecoder, SecretServers};
+pub(crate) use value::json_struct;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -176,7 +177,8 @@ impl Registry {
         Self::default()
     }
 
-    /// The built-in types: the router, fault injection, CORS, JWT authentication and RBAC; and every policy of [`balance`](crate::balance).
+    /// The built-in types: the router, fault injection, CORS, JWT authentication, external
+    /// authorization and RBAC; and every policy of [`balance`](crate::balance).
     pub fn standard() -> Self {
         let filters = Self::empty()
             .with_filter(Arc::new(RouterFilter))
@@ -185,6 +187,7 @@ impl Registry {
             .with_filter(Arc::new(LocalRateLimitFilter))
             .with_filter(Arc::new(CorsFilter))
             .with_filter(Arc::new(JwtAuthnFilter))
+            .with_filter(Arc::new(ExtAuthzFilter))
             .with_filter(Arc::new(RbacFilter));
         policy::built_in().into_iter().fold(filters, Self::with_policy)
     }

@@ -153,7 +153,7 @@ pub(super) fn metadata(value: Option<core::Metadata>) -> Metadata {
 }
 
 /// A `Struct` as JSON.
-pub(super) fn json_struct(value: protobuf::Struct) -> serde_json::Value {
+pub(crate) fn json_struct(value: protobuf::Struct) -> serde_json::Value {
     serde_json::Value::Object(value.fields.into_iter().map(|(key, value)| (key, json(value))).collect())
 }
 

@@ -10,6 +10,7 @@
 //! then sleep until [`poll_timeout`](Graph::poll_timeout), and say so with [`handle_time`](Graph::handle_time).
 
 mod clusters;
+mod direct;
 mod nodes;
 mod target;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::clusters::{ClusterWalk, Clusters, Verdict, same_error};
+use super::direct::everything_to;
 use super::nodes::{Found, Nodes};
 use crate::error::{Code, Error};
 use crate::model::{HttpConnection, Listener, ListenerKind, Name, RouteSource, RouteTable, ServerListener};
@@ -11,6 +12,7 @@ use crate::planted::{Mistake, planted};
 use crate::resource::{LISTENER, ROUTE_CONFIGURATION, ResourceKey, XdstpName};
 use crate::route::RouteIndex;
 use crate::snapshot::{ServerSnapshot, Snapshot, Update};
+use crate::target::cluster_of;
 
 /// Which root.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +50,8 @@ pub(super) struct Target {
     pub(super) dynamic: BTreeSet<Name>,
     published: Option<Published>,
     failed: Option<Error>,
+    /// What a target that is one cluster has in place of a Listener and routes.
+    direct: Option<ClientParts>,
     /// The clusters that the routes name, so that a large table is gone through once.
     named: Option<(Arc<RouteTable>, Arc<[Name]>)>,
 }
@@ -93,7 +97,11 @@ impl Target {
 
     fn walk_client(&mut self, name: &Name, nodes: &Nodes, clusters: &mut Clusters, version: u64) -> Walked {
         let mut needs = BTreeSet::new();
-        let parts = match client_routes(name, nodes, &mut needs) {
+        let found = match cluster_of(name) {
+            Some(cluster) => Step::Done(self.direct.get_or_insert_with(|| everything_to(cluster, name)).clone()),
+            None => client_routes(name, nodes, &mut needs),
+        };
+        let parts = match found {
             Step::Failed(error) => return self.fail(name, needs, error, false),
             Step::Absent(error) => return self.fail(name, needs, error, true),
             Step::Pending => return self.keep_client(name, needs, nodes, clusters, version),
@@ -261,12 +269,13 @@ impl Target {
 }
 
 /// What a client's walk over Listener and routes found.
-struct ClientParts {
-    listener: Arc<Listener>,
-    http: Arc<HttpConnection>,
-    routes: Arc<RouteTable>,
+#[derive(Debug, Clone)]
+pub(super) struct ClientParts {
+    pub(super) listener: Arc<Listener>,
+    pub(super) http: Arc<HttpConnection>,
+    pub(super) routes: Arc<RouteTable>,
     /// What is wrong with either.
-    note: Option<Error>,
+    pub(super) note: Option<Error>,
 }
 
 fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) -> Step<ClientParts> {

@@ -50,25 +50,7 @@ fn forward(cluster: &str) -> Arc<Route> {
     Arc::new(Route {
         name: "r".into(),
         matches: RouteMatch::default(),
-        action: Action::Forward(Box::new(Forward {
-            cluster: ClusterChoice::Cluster(cluster.into()),
-            cluster_not_found: http::StatusCode::SERVICE_UNAVAILABLE,
-            timeout: None,
-            idle_timeout: None,
-            max_stream_duration: MaxStreamDuration::default(),
-            retry: None,
-            hedge: None,
-            path_rewrite: None,
-            host_rewrite: None,
-            append_x_forwarded_host: false,
-            hash: Vec::new(),
-            metadata_match: Metadata::new(),
-            mirrors: Vec::new(),
-            high_priority: false,
-            cors: None,
-            limits: Vec::new(),
-            include_host_limits: false,
-        })),
+        action: Action::Forward(Box::new(Forward::to(cluster.into()))),
         headers: HeaderMutations::default(),
         overrides: FilterOverrides::new(),
         metadata: Metadata::new(),
@@ -265,6 +247,21 @@ fn a_configuration_is_published_when_it_is_whole_a74() {
     story.says(CLUSTER_LOAD_ASSIGNMENT, "a", endpoints(1));
     assert_eq!(story.port_of("a"), Some(1));
     assert_eq!(story.updates.len(), 1);
+}
+
+#[test]
+fn a_target_that_is_one_cluster_needs_no_listener() {
+    let target = crate::target::of_cluster("a");
+    let mut story = Story::of(&target);
+    assert!(story.wants(CLUSTER, "a") && story.subscribed.len() == 1, "{:?}", story.subscribed);
+    story.says(CLUSTER, "a", eds("a"));
+    story.says(CLUSTER_LOAD_ASSIGNMENT, "a", endpoints(1));
+    assert_eq!((story.port_of("a"), story.updates.len()), (Some(1), 1));
+    story.says(CLUSTER_LOAD_ASSIGNMENT, "a", endpoints(2));
+    assert_eq!((story.port_of("a"), story.updates.len()), (Some(2), 2), "it is kept up to date");
+    story.denies(CLUSTER, "a");
+    let snapshot = story.latest.clone().expect("published");
+    assert!(snapshot.clusters["a"].is_err() && snapshot.target == target, "requests fail with the cluster's reason");
 }
 
 #[test]

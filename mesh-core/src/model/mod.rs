@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod endpoint;
+pub mod ext_authz;
 pub mod fault;
 pub mod filter;
 pub mod header;
@@ -23,6 +24,7 @@ pub mod tls;
 
 pub use cluster::{CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, OutlierDetection, PanicThreshold};
 pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
+pub use ext_authz::{ExtAuthz, ExtAuthzOverride};
 pub use fault::{FaultAbort, FaultDelay, FaultDelayAmount, FaultOutcome, FaultPolicy, FaultRateLimit};
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
 pub use header::{AppendAction, HeaderAppend, HeaderMutations, HeaderStep, HeaderSteps};

@@ -287,6 +287,31 @@ pub struct Forward {
     pub include_host_limits: bool,
 }
 
+impl Forward {
+    /// Everything to `cluster`, as it is and without a limit of time.
+    pub fn to(cluster: Name) -> Self {
+        Self {
+            cluster: ClusterChoice::Cluster(cluster),
+            cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
+            timeout: None,
+            idle_timeout: None,
+            max_stream_duration: MaxStreamDuration::default(),
+            retry: None,
+            hedge: None,
+            path_rewrite: None,
+            host_rewrite: None,
+            append_x_forwarded_host: false,
+            hash: Vec::new(),
+            metadata_match: Metadata::new(),
+            mirrors: Vec::new(),
+            high_priority: false,
+            cors: None,
+            limits: Vec::new(),
+            include_host_limits: false,
+        }
+    }
+}
+
 /// `RouteAction.cluster_specifier`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -86,8 +86,9 @@ const NAMES: &[Names] = &[
     Names {
         names: &["envoy_types"],
         within: EVERYWHERE,
-        // The load reporting stream is a protocol beside ADS.
+        // The load reporting stream and questions to authorization servers are protocols beside ADS.
         except: &[
+            "mesh-core/src/authz/",
             "mesh-core/src/decode/",
             "mesh-core/src/ads/",
             "mesh-core/src/lrs/",
@@ -219,6 +220,7 @@ pub(crate) const ORDERS: &[Order] = &[
             "lrs",
             "orca",
             "certificates",
+            "authz",
             "target",
             "route",
             "policy",

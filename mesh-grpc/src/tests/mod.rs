@@ -9,6 +9,8 @@ mod load;
 mod weighing;
 mod served;
 #[cfg(feature = "control")]
+mod authorization;
+#[cfg(feature = "control")]
 mod control_planes;
 #[cfg(all(feature = "control", unix))]
 mod last_good;

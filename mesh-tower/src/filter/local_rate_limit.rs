@@ -1,6 +1,6 @@
 //! Local rate limits (Envoy's filter): token buckets of this process, for all requests and for those that rules describe.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 use mesh_core::decode::LocalRateLimitFilter as Decoding;
@@ -11,7 +11,7 @@ use mesh_core::policy::rate_limit::{Left, Limiter, Rules, describe};
 use mesh_core::route::format::FormatFacts;
 use mesh_core::route::mutate::{mutate_request, mutate_response};
 
-use super::{Filter, FilterFacts, FilterType, Verdict, config_of};
+use super::{Filter, FilterFacts, FilterType, Kept, Verdict, config_of};
 use crate::reply::Reply;
 
 /// What Envoy says to the client.
@@ -26,28 +26,12 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// shared by all routes that do not override it, and a change elsewhere fills none.
 #[derive(Debug, Default)]
 pub struct LocalRateLimitFilterType {
-    /// Looked at when filters are built, on the configuration thread, and never by requests.
-    kept: Mutex<Vec<Kept>>,
-}
-
-/// The buckets of a configuration that is in use.
-#[derive(Debug)]
-struct Kept {
-    config: Weak<dyn FilterConfig>,
-    limiter: Weak<Limiter>,
+    kept: Kept<Limiter>,
 }
 
 impl LocalRateLimitFilterType {
-    fn limiter(&self, config: &Arc<dyn FilterConfig>, policy: &LocalRateLimit) -> Arc<Limiter> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|kept| kept.config.strong_count() > 0 && kept.limiter.strong_count() > 0);
-        let same = |kept: &&Kept| std::ptr::addr_eq(kept.config.as_ptr(), Arc::as_ptr(config));
-        if let Some(limiter) = kept.iter().find(same).and_then(|kept| kept.limiter.upgrade()) {
-            return limiter;
-        }
-        let limiter = Arc::new(Limiter::new(policy, tokio::time::Instant::now().into_std()));
-        kept.push(Kept { config: Arc::downgrade(config), limiter: Arc::downgrade(&limiter) });
-        limiter
+    fn limiter(&self, config: &Arc<dyn FilterConfig>, policy: &LocalRateLimit) -> Result<Arc<Limiter>, Error> {
+        self.kept.get(config, || Ok(Limiter::new(policy, tokio::time::Instant::now().into_std())))
     }
 }
 
@@ -60,7 +44,7 @@ impl<F: FilterFacts> FilterType<F> for LocalRateLimitFilterType {
         // The most specific replaces the others whole, buckets and all.
         let config = overrides.last().unwrap_or(&filter.config);
         let policy = config_of::<LocalRateLimit>(config, Decoding::TYPE_URL)?;
-        let limiter = self.limiter(config, &policy);
+        let limiter = self.limiter(config, &policy)?;
         Ok(Arc::new(Limits { policy, limiter, _config: config.clone() }))
     }
 }

@@ -4,9 +4,12 @@
 //! route is known, with the overrides of the route, its virtual host and its table. A filter that this process does not have
 //! is never passed over: the Listener is refused.
 
+#[cfg(feature = "server")]
+mod callouts;
 mod cors;
 mod fault;
 mod header_mutation;
+mod kept;
 mod local_rate_limit;
 mod pace;
 mod run;
@@ -24,9 +27,14 @@ use mesh_core::route::RequestFacts;
 use mesh_core::route::format::FormatFacts;
 
 use crate::reply::Reply;
+#[cfg(feature = "server")]
+pub use callouts::Callouts;
+#[cfg(feature = "server")]
+pub(crate) use callouts::Work;
 pub use cors::CorsFilterType;
 pub use fault::FaultFilterType;
 pub use header_mutation::HeaderMutationFilterType;
+pub(crate) use kept::Kept;
 pub use local_rate_limit::LocalRateLimitFilterType;
 pub(crate) use pace::{Pace, Pacer, poll_paced};
 pub(crate) use run::FilterRun;
@@ -55,6 +63,13 @@ pub enum Verdict {
     /// Go on, and change the head of the response when it comes, after later filters have seen it: for what depends on the
     /// request.
     Watch(Box<dyn FnOnce(&mut response::Parts) + Send>),
+    /// Change the request, then go on, and change the head of the response when it comes.
+    Amend {
+        /// Changes the request.
+        request: Box<dyn FnOnce(&mut request::Parts) + Send>,
+        /// Changes the response, after later filters have seen it.
+        response: Box<dyn FnOnce(&mut response::Parts) + Send>,
+    },
     /// Answer so; neither later filters nor whoever is behind them see the request.
     Reply(Box<Reply>),
     /// It takes time (a delay, a question to another server).
@@ -66,6 +81,12 @@ pub enum Verdict {
 pub trait FilterType<F>: Send + Sync {
     /// The type of its configuration, without `type.googleapis.com/`.
     fn type_url(&self) -> &str;
+
+    /// This type, in a mesh whose filters can ask other servers. None, as by default: it asks nobody.
+    #[cfg(feature = "server")]
+    fn with_callouts(&self, _callouts: &Callouts) -> Option<Arc<dyn FilterType<F>>> {
+        None
+    }
 
     /// Makes `filter`, as the Listener lists it, for one route. `overrides` are the configurations of the table, the virtual
     /// host and the route, as far as there are any: the last is the most specific.
@@ -115,6 +136,16 @@ impl<F> Filters<F> {
     pub fn with(mut self, filter: Arc<dyn FilterType<F>>) -> Self {
         self.0.insert(filter.type_url().into(), filter);
         self
+    }
+
+    /// The same types, in a mesh whose filters can ask other servers.
+    #[cfg(feature = "server")]
+    pub(crate) fn with_callouts(&self, callouts: &Callouts) -> Self {
+        let each = self.0.iter();
+        Self(
+            each.map(|(url, kind)| (url.clone(), kind.with_callouts(callouts).unwrap_or_else(|| kind.clone())))
+                .collect(),
+        )
     }
 
     /// Makes the chain for one route. `levels` are the overrides of the table, the virtual host and the route.
@@ -176,6 +207,7 @@ impl fmt::Debug for Verdict {
             Self::Continue => f.write_str("Continue"),
             Self::Change(_) => f.write_str("Change"),
             Self::Watch(_) => f.write_str("Watch"),
+            Self::Amend { .. } => f.write_str("Amend"),
             Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
             Self::Wait(_) => f.write_str("Wait"),
         }

@@ -41,6 +41,10 @@ impl<F> FilterRun<F> {
                 Verdict::Continue => {}
                 Verdict::Change(change) => change(request),
                 Verdict::Watch(watch) => self.watching.push((self.next, watch)),
+                Verdict::Amend { request: change, response } => {
+                    change(request);
+                    self.watching.push((self.next, response));
+                }
                 Verdict::Reply(reply) => return Poll::Ready(Err(reply)),
                 Verdict::Wait(waiting) => self.waiting = Some(waiting),
             }

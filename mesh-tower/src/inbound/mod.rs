@@ -31,7 +31,7 @@ mod tests;
 pub use accept::{Addresses, InboundIo, InboundListener, TcpIo};
 pub use authenticate::JwtAuthnFilterType;
 pub(crate) use authorize::written as audit_written;
-pub use authorize::RbacFilterType;
+pub use authorize::{ExtAuthzFilterType, RbacFilterType};
 pub(crate) use config::{Accepted, BoxedAccept, HelloReader, InboundTls, TlsAcceptor, TlsClient};
 pub use facts::RequestFacts;
 pub use identify::PeerInfo;
@@ -55,9 +55,13 @@ use crate::filter::Filters;
 pub type InboundFilters = Filters<RequestFacts>;
 
 impl InboundFilters {
-    /// The built-in types for servers: those for both sides, JWT authentication and RBAC.
+    /// The built-in types for servers: those for both sides, JWT authentication, external
+    /// authorization and RBAC.
     #[must_use]
     pub fn of_server() -> Self {
-        Self::standard().with(Arc::new(JwtAuthnFilterType::default())).with(Arc::new(RbacFilterType))
+        Self::standard()
+            .with(Arc::new(JwtAuthnFilterType::default()))
+            .with(Arc::new(ExtAuthzFilterType::default()))
+            .with(Arc::new(RbacFilterType))
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::config::{InboundTls, NoTls};
 use super::slot::{ServingChange, ServingState};
 use super::{InboundFilters, ServerLoad};
+use crate::filter::Callouts;
 use crate::observe::Telemetry;
 
 /// Whom to tell when an address begins or ceases to serve.
@@ -115,6 +116,12 @@ impl InboundOptions {
     /// With TLS from here.
     pub(crate) fn with_tls(mut self, tls: Arc<dyn InboundTls>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// With filters that can ask other servers.
+    pub(crate) fn with_callouts(mut self, callouts: &Callouts) -> Self {
+        self.filters = self.filters.with_callouts(callouts);
         self
     }
 

@@ -36,6 +36,8 @@ use crate::secure::Secure;
 #[cfg(feature = "server")]
 use super::{Inbound, apply::Servers};
 #[cfg(feature = "server")]
+use crate::filter::Callouts;
+#[cfg(feature = "server")]
 use crate::inbound::Listeners;
 
 /// How often idle targets and unused clusters are looked for.
@@ -326,6 +328,8 @@ impl MeshBuilder {
             )
         })?;
         watches.start(config.clone());
+        #[cfg(feature = "server")]
+        let callouts = Callouts::new(targets.clone(), self.client.clone(), telemetry.clone(), runtime);
         Ok(Mesh(Arc::new(Shared {
             config,
             names,
@@ -346,7 +350,7 @@ impl MeshBuilder {
             inbound: Inbound {
                 listeners: Listeners::default(),
                 servers,
-                options: self.inbound.with_tls(Arc::new(secure)).with_telemetry(telemetry),
+                options: self.inbound.with_tls(Arc::new(secure)).with_callouts(&callouts).with_telemetry(telemetry),
             },
         })))
     }

@@ -184,7 +184,7 @@ enum Reach {
 }
 
 impl ClientRecord {
-    fn new(way: &Way) -> Arc<Self> {
+    pub(crate) fn new(way: &Way) -> Arc<Self> {
         let (target, reach) = match way {
             Way::ByAuthority { targets, .. } => ("*", Reach::All(Arc::downgrade(targets))),
             Way::Fixed { target, authority } => (&**authority, Reach::One(Arc::downgrade(target.slot()))),

@@ -168,7 +168,16 @@ impl Targets {
     ///
     /// As [`find`](Self::find).
     pub(crate) fn pin(&self, target: &Target) -> Result<Pinned, Error> {
-        let slot = self.subscribe(&target.listener_name(&self.names)?)?;
+        self.pin_listener(&target.listener_name(&self.names)?)
+    }
+
+    /// The target whose Listener is `name`, which stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub(crate) fn pin_listener(&self, name: &Name) -> Result<Pinned, Error> {
+        let slot = self.subscribe(name)?;
         slot.pins.fetch_add(1, Ordering::Relaxed);
         Ok(Pinned { slot })
     }

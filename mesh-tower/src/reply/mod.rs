@@ -61,8 +61,13 @@ impl Reply {
             return response;
         }
         if !self.message.is_empty() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-            *response.body_mut() = Bytes::from(self.message + "\n");
+            let mut message = self.message;
+            // What has a type of its own is not text for people: not a byte is added.
+            if !headers.contains_key(CONTENT_TYPE) {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+                message.push('\n');
+            }
+            *response.body_mut() = Bytes::from(message);
         }
         *response.status_mut() = self.status;
         response

@@ -1,6 +1,7 @@
 //! HTTP filters: rules 16 to 27, their overrides (85, 86), and the types every registry begins with.
 
 mod cors;
+mod ext_authz;
 mod fault;
 mod header_mutation;
 mod jwt_authn;
@@ -9,6 +10,7 @@ mod rbac;
 mod router;
 
 pub use cors::CorsFilter;
+pub use ext_authz::ExtAuthzFilter;
 pub use fault::FaultFilter;
 pub use header_mutation::HeaderMutationFilter;
 pub use jwt_authn::{JwtAuthnFilter, JwtOverride};

@@ -6,7 +6,6 @@ use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common;
 use envoy_types::pb::envoy::extensions::filters::http::composite::v3::Composite;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
-use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 use envoy_types::pb::envoy::extensions::filters::http::gcp_authn::v3::GcpAuthnFilterConfig;
 use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
@@ -131,7 +130,7 @@ pub(super) fn rules_26_and_27_which_filters_there_are() {
             }),
         ]);
         part.refuses(&[(26, "http_filters[0].typed_config", |manager| {
-            manager.http_filters.insert(0, http_filter("x", any(&ExtAuthz::default())));
+            manager.http_filters.insert(0, http_filter("x", any(&Composite::default())));
         })]);
     }
 }

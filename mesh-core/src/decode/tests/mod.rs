@@ -10,6 +10,7 @@ mod dialect;
 mod endpoints;
 mod envelope;
 mod exchange;
+mod ext_authz;
 mod filters;
 mod hostile;
 mod jwt;

@@ -2,8 +2,9 @@
 //! mesh-core's; signatures are computed in `secure`.
 
 mod keys;
+mod remote;
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::WWW_AUTHENTICATE;
@@ -14,9 +15,9 @@ use mesh_core::model::{FilterConfig, HttpFilter, JwtAuthn, JwtRequirement};
 use mesh_core::policy::jwt::{Authenticator, JwtRequest, JwtStatus, METADATA_NAMESPACE};
 
 use super::{DynamicMetadata, RequestFacts};
-use crate::filter::{Filter, FilterFacts, FilterType, Verdict, config_of};
+use crate::filter::{Callouts, Filter, FilterFacts, FilterType, Kept, Verdict, config_of};
 use crate::reply::{ERROR_HEADER, Reply};
-use keys::ProviderKeys;
+use keys::{Fetched, ProviderKeys};
 
 /// Envoy's bound for the URI that is the realm of a challenge.
 const LONGEST_REALM: usize = 256;
@@ -24,38 +25,35 @@ const LONGEST_REALM: usize = 256;
 /// The JWT authentication filter. A Listener's keys are read once, and shared by all its routes.
 #[derive(Debug, Default)]
 pub struct JwtAuthnFilterType {
-    /// Looked at when filters are built, on the configuration thread, and never by requests.
-    kept: Mutex<Vec<Weak<Listed>>>,
+    kept: Kept<Listed>,
+    fetched: Fetched,
+    callouts: Option<Callouts>,
 }
 
 /// What a Listener lists, made ready.
 #[derive(Debug)]
 struct Listed {
-    /// Its address is what this is found by.
-    config: Arc<dyn FilterConfig>,
     authenticator: Authenticator,
     keys: ProviderKeys,
 }
 
 impl JwtAuthnFilterType {
     fn listed(&self, config: &Arc<dyn FilterConfig>) -> Result<Arc<Listed>, Error> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|listed| listed.strong_count() > 0);
-        let same = |listed: &Arc<Listed>| std::ptr::addr_eq(Arc::as_ptr(&listed.config), Arc::as_ptr(config));
-        if let Some(listed) = kept.iter().filter_map(Weak::upgrade).find(same) {
-            return Ok(listed);
-        }
-        let policy = config_of::<JwtAuthn>(config, Decoding::TYPE_URL)?;
-        let keys = ProviderKeys::new(&policy)?;
-        let listed = Arc::new(Listed { config: config.clone(), authenticator: Authenticator::new(policy), keys });
-        kept.push(Arc::downgrade(&listed));
-        Ok(listed)
+        self.kept.get(config, || {
+            let policy = config_of::<JwtAuthn>(config, Decoding::TYPE_URL)?;
+            let keys = ProviderKeys::new(&policy, &self.fetched, self.callouts.as_ref())?;
+            Ok(Listed { authenticator: Authenticator::new(policy), keys })
+        })
     }
 }
 
 impl FilterType<RequestFacts> for JwtAuthnFilterType {
     fn type_url(&self) -> &str {
         Decoding::TYPE_URL
+    }
+
+    fn with_callouts(&self, callouts: &Callouts) -> Option<Arc<dyn FilterType<RequestFacts>>> {
+        Some(Arc::new(Self { callouts: Some(callouts.clone()), ..Self::default() }))
     }
 
     fn build(
@@ -77,7 +75,7 @@ struct Authentication {
 
 impl Filter<RequestFacts> for Authentication {
     fn on_request(&self, request: &mut request::Parts, facts: &RequestFacts) -> Verdict {
-        let Listed { authenticator, keys, .. } = &*self.listed;
+        let Listed { authenticator, keys } = &*self.listed;
         authenticator.sanitize(&mut request.headers);
         let asked = facts.request(request);
         if authenticator.is_bypassed(&asked) {

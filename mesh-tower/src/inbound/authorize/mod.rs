@@ -1,6 +1,7 @@
 //! RBAC (gRFC A41): lets a request through, or answers that it is not allowed. The decision is mesh-core's.
 
 mod audit;
+mod external;
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,6 +11,8 @@ use mesh_core::error::{Code, Error};
 use mesh_core::identity::PeerIdentity;
 use mesh_core::model::{FilterConfig, HttpFilter, Metadata, Name, Rbac, RbacRules};
 use mesh_core::policy::rbac::{RbacFacts, RbacVerdict};
+
+pub use external::ExtAuthzFilterType;
 
 use super::RequestFacts;
 use super::identify::PeerInfo;

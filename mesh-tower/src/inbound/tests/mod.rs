@@ -5,6 +5,8 @@ mod authenticate;
 mod authorize;
 mod client;
 mod drain;
+#[cfg(feature = "tls-aws-lc")]
+mod fetched;
 mod filters;
 mod handshake;
 mod limits;
