@@ -53,7 +53,7 @@ pub use mesh_core::identity::{PeerIdentity, SpiffeId};
 #[cfg(feature = "server")]
 pub use mesh_core::load::Load;
 pub use mesh_core::source::MemorySource;
-pub use mesh_tower::connect::ConnectSettings;
+pub use mesh_tower::connect::{ConnectSettings, TcpKeepalive};
 #[cfg(feature = "server")]
 pub use mesh_tower::inbound::{Bound, InboundLayer, InboundOptions, LoadRecorder, MeshListener, PeerInfo, ServerLoad};
 pub use mesh_tower::outbound::{HttpClient, OutboundOptions, UnknownHosts, WaitForReady};

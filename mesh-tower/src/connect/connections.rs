@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn endpoints_of_one_policy_share_its_tls() {
         let secure = Secure::new(CertificateProviders::default());
-        let dial = Arc::new(TcpDial::new(true));
+        let dial = Arc::new(TcpDial::new(Some(crate::connect::TcpKeepalive::default())));
         let connections = Connections::new(Handle::current(), dial, secure, ConnectSettings::default(), 1);
         let policy = Arc::new(upstream());
         let of = |policy: &Arc<UpstreamTls>, protocol| {

@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use super::BoxFuture;
 use super::hops::Hops;
+use super::tcp::TcpKeepalive;
 use crate::BoxError;
 use crate::io::BoxStream;
 
@@ -33,11 +34,11 @@ pub(crate) trait Dial: Send + Sync + fmt::Debug {
 /// TCP connections of our own.
 #[derive(Debug)]
 pub(crate) struct TcpDial {
-    keepalive: bool,
+    keepalive: Option<TcpKeepalive>,
 }
 
 impl TcpDial {
-    pub(crate) const fn new(keepalive: bool) -> Self {
+    pub(crate) const fn new(keepalive: Option<TcpKeepalive>) -> Self {
         Self { keepalive }
     }
 }
@@ -52,7 +53,7 @@ impl Dial for TcpDial {
 }
 
 /// Connects to whichever of `addresses` answers first, in their order and with a head start for each (gRFC A61).
-async fn first_of(addresses: Vec<SocketAddr>, keepalive: bool) -> io::Result<TcpStream> {
+async fn first_of(addresses: Vec<SocketAddr>, keepalive: Option<TcpKeepalive>) -> io::Result<TcpStream> {
     if let [address] = addresses[..] {
         return connect(address, keepalive).await;
     }
@@ -76,11 +77,14 @@ async fn first_of(addresses: Vec<SocketAddr>, keepalive: bool) -> io::Result<Tcp
     Err(failure)
 }
 
-async fn connect(address: SocketAddr, keepalive: bool) -> io::Result<TcpStream> {
+async fn connect(address: SocketAddr, keepalive: Option<TcpKeepalive>) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_keepalive(keepalive)?;
     socket.set_nodelay(true)?;
-    socket.connect(address).await
+    let stream = socket.connect(address).await?;
+    if let Some(keepalive) = keepalive {
+        keepalive.watch(&stream)?;
+    }
+    Ok(stream)
 }
 
 // ===== the application's connector =====

@@ -18,6 +18,7 @@ mod link;
 mod message;
 mod request;
 mod settings;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod way;
@@ -43,6 +44,7 @@ pub(crate) use self::dial::{Dial, ServiceDial, TcpDial};
 use self::hops::{Hop, Hops, PoolKey};
 pub(crate) use self::message::{Deframer, frame};
 pub use self::settings::ConnectSettings;
+pub use self::tcp::TcpKeepalive;
 use crate::body::MeshBody;
 
 /// A future whose kind no longer matters.

@@ -25,6 +25,7 @@ use mesh_core::model::Name;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use crate::connect::tcp::TcpKeepalive;
 use crate::io::BoxStream;
 use crate::secure::{ChannelTls, Protocol};
 use outgoing::Outgoing;
@@ -151,6 +152,7 @@ async fn connect_first(addresses: &[SocketAddr]) -> Result<BoxStream, TransportE
             Ok(io) => {
                 // Small requests follow large responses: nothing is gained by holding them back.
                 let _ = io.set_nodelay(true);
+                let _ = TcpKeepalive::default().watch(&io);
                 return Ok(Box::new(io));
             }
             Err(error) => failures.push(format!("{address}: {error}")),

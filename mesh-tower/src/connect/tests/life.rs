@@ -124,18 +124,22 @@ impl Dial for Vanishing {
     }
 }
 
+/// gRFC A8: servers take a PING in five minutes, and no more. A machine that is gone is found by the kernel (`connect::tcp`);
+/// this is for a process that hangs.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_vanishes_is_found_within_20_seconds() {
+async fn a_server_that_answers_no_ping_is_given_up_and_is_not_asked_too_often() {
     let (vanish, vanished) = watch::channel(false);
     let rig = Rig::new(&connections(Vanishing(vanished)), eager(Http2));
     rig.until_ready().await;
     let request = tokio::spawn(rig.handle.call(get("/")));
-    sleep(Duration::from_secs(300)).await;
+    sleep(Duration::from_secs(1200)).await;
     assert!(!request.is_finished(), "a slow server that answers PINGs is not gone");
     vanish.send_replace(true);
     let began = Instant::now();
     let failed = request.await.unwrap().unwrap_err();
-    assert!(began.elapsed() <= Duration::from_secs(20), "{:?}", began.elapsed());
+    let given_up = began.elapsed();
+    assert!(given_up <= Duration::from_secs(320), "{given_up:?}");
+    assert!(given_up >= Duration::from_secs(20), "{given_up:?}: asked more often than servers of gRPC take");
     assert_eq!(failed.failure, Failure::Reset { code: None });
     assert!(failed.error.message().contains("PING"), "{}", failed.error);
 }

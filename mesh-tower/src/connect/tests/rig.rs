@@ -69,7 +69,7 @@ pub(in crate::connect) fn plan(address: SocketAddr, protocol: WireProtocol) -> E
 }
 
 pub(super) fn tcp() -> Connections {
-    connections(TcpDial::new(true))
+    connections(TcpDial::new(Some(crate::connect::TcpKeepalive::default())))
 }
 
 pub(super) fn connections(dial: impl Dial + 'static) -> Connections {

@@ -80,7 +80,9 @@ struct Through(Hops);
 
 impl Dial for Through {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint, _: &'a Hops) -> BoxFuture<'a, io::Result<BoxStream>> {
-        Box::pin(async move { TcpDial::new(true).dial(endpoint, &self.0).await })
+        Box::pin(
+            async move { TcpDial::new(Some(crate::connect::TcpKeepalive::default())).dial(endpoint, &self.0).await },
+        )
     }
 }
 

@@ -47,7 +47,7 @@ async fn server(ca: &Ca) -> SocketAddr {
 }
 
 fn rig(source: &Arc<StaticSource>, address: SocketAddr, protocol: WireProtocol, policy: UpstreamTls) -> Rig {
-    let dial = Arc::new(TcpDial::new(true));
+    let dial = Arc::new(TcpDial::new(Some(crate::connect::TcpKeepalive::default())));
     let connections = Connections::new(Handle::current(), dial, secure(source), ConnectSettings::default(), 1);
     Rig::new(&connections, EndpointPlan { tls: Some(Arc::new(policy)), ..plan(address, protocol) })
 }
