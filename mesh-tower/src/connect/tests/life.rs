@@ -124,7 +124,7 @@ impl Dial for Vanishing {
     }
 }
 
-/// gRFC A8: servers take a PING in five minutes, and no more. A machine that is gone is found by the kernel (`connect::tcp`);
+/// Servers of gRPC (proposal 8) take a PING in five minutes, and no more. A machine that is gone is found by the kernel (`connect::tcp`);
 /// this is for a process that hangs.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_no_ping_is_given_up_and_is_not_asked_too_often() {
