@@ -92,7 +92,7 @@ pub fn http2(name: &'static str) -> Result<Listening, Error> {
 ///
 /// # Errors
 ///
-/// As [`http2`].
+/// As [`http2()`].
 pub fn http2_under(name: &'static str, load: Option<&Load>) -> Result<Listening, Error> {
     let says = load.map(Load::to_header);
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;

@@ -15,6 +15,7 @@ pub mod outbound;
 pub mod inbound;
 mod observe;
 
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "clients look at less of what passes"))]
 mod frames;
 mod io;
 mod secure;
