@@ -3,6 +3,9 @@
 pub mod admin;
 pub mod backend;
 pub mod load;
+pub mod memory;
+pub mod part;
+pub mod row;
 pub mod sandbox;
 pub mod signal;
 

@@ -7,7 +7,6 @@
 
 mod control;
 mod memory;
-mod row;
 mod rows;
 mod servers;
 mod stage;
@@ -19,7 +18,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use mesh_examples::{Failure, log_to_stderr, say};
 
-use row::Row;
+use mesh_examples::row::Row;
 use rows::ROWS;
 use stage::Stage;
 

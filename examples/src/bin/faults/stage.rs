@@ -1,17 +1,15 @@
 //! A control plane and backends in processes of their own, and the client that is measured.
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use mesh_core::bootstrap::Bootstrap;
 use mesh_examples::Failure;
 use mesh_examples::load::{self, Call, Pace, Tally};
 use mesh_tower::{Mesh, MeshBuilder};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+
+use mesh_examples::part::Part;
 
 use crate::control::{Answer, Order};
 use crate::world::{TARGET, World};
@@ -22,25 +20,22 @@ const RPS: u32 = 1000;
 const IN_FLIGHT: usize = 1000;
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a process may take to answer; it may have a hundred thousand endpoints to encode, or be told to go on for a
-/// minute.
-const PROCESS_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Everything around the client.
 pub(crate) struct Stage {
     pub(crate) quick: bool,
-    control: Process,
+    control: Part,
     address: SocketAddr,
-    _backends: Process,
+    _backends: Part,
     pub(crate) ports: Vec<u16>,
 }
 
 impl Stage {
     /// Starts the processes.
     pub(crate) async fn set(quick: bool) -> Result<Self, Failure> {
-        let mut backends = Process::start("backends").await?;
+        let mut backends = Part::start(&["backends"]).await?;
         let ports = serde_json::from_str(&backends.line().await?)?;
-        let mut control = Process::start("control").await?;
+        let mut control = Part::start(&["control"]).await?;
         let Answer::Listening(address) = serde_json::from_str(&control.line().await?)? else {
             return Err("the control plane does not say where it listens".into());
         };
@@ -113,32 +108,4 @@ pub(crate) fn call(mesh: &Mesh) -> Result<Call, Failure> {
 
 fn pace(duration: Duration) -> Pace {
     Pace { rps: RPS, duration, in_flight: IN_FLIGHT }
-}
-
-/// A part of this program in a process of its own. It ends with its owner.
-struct Process {
-    name: &'static str,
-    _child: Child,
-    stdin: ChildStdin,
-    said: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    async fn start(name: &'static str) -> Result<Self, Failure> {
-        let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.arg(name).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let stdin = child.stdin.take().ok_or("a process has no stdin")?;
-        let said = BufReader::new(child.stdout.take().ok_or("a process has no stdout")?).lines();
-        Ok(Self { name, _child: child, stdin, said })
-    }
-
-    async fn say(&mut self, line: &str) -> Result<(), Failure> {
-        Ok(self.stdin.write_all(format!("{line}\n").as_bytes()).await?)
-    }
-
-    async fn line(&mut self) -> Result<String, Failure> {
-        let line = timeout(PROCESS_PATIENCE, self.said.next_line()).await;
-        let line = line.map_err(|_| format!("the {} say nothing", self.name))??;
-        Ok(line.ok_or_else(|| format!("the {} ended", self.name))?)
-    }
 }

@@ -9,9 +9,9 @@ use mesh_tower::Mesh;
 use tokio::time::{sleep, timeout};
 
 use crate::control::{Answer, Order};
-use crate::row::{Row, lost, ms};
 use crate::stage::{Stage, background, call};
 use crate::world::{Discovered, TARGET, World};
+use mesh_examples::row::{Row, lost, ms};
 
 /// Clusters besides the one that the load goes to.
 const CLUSTERS: usize = 20;

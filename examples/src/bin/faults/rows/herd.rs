@@ -10,8 +10,8 @@ use mesh_core::resource::{LISTENER, ResourceKey};
 use mesh_core::source::responder::{ResourceSet, Responder};
 use mesh_examples::Failure;
 
-use crate::row::Row;
 use crate::world::{self, World};
+use mesh_examples::row::Row;
 
 const CLIENTS: usize = 1000;
 /// No more than so many in a hundred may come back within the window.

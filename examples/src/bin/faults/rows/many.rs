@@ -10,9 +10,9 @@ use tokio::time::sleep;
 
 use crate::control::{Answer, Order};
 use crate::memory::Memory;
-use crate::row::{Row, lost, ms};
 use crate::stage::{Stage, background};
 use crate::world::{Discovered, World};
+use mesh_examples::row::{Row, lost, ms};
 
 const ENDPOINTS: u32 = 100_000;
 /// So long they may take, in microseconds.

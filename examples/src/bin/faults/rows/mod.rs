@@ -10,8 +10,8 @@ use std::pin::Pin;
 
 use mesh_examples::Failure;
 
-use crate::row::Row;
 use crate::stage::Stage;
+use mesh_examples::row::Row;
 
 type Measured = Pin<Box<dyn Future<Output = Result<Vec<Row>, Failure>>>>;
 

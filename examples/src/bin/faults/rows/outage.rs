@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::control::Order;
-use crate::row::{Row, lost, ms};
 use crate::stage::{Stage, background, call};
 use crate::world::{TARGET, World};
+use mesh_examples::row::{Row, lost, ms};
 
 /// Clients that lose the control plane together.
 const CLIENTS: usize = 20;

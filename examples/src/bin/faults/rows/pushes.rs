@@ -8,9 +8,9 @@ use tokio::time::interval;
 
 use crate::control::{Answer, Order};
 use crate::memory::Memory;
-use crate::row::{Row, lost, ms};
 use crate::stage::{Stage, background};
 use crate::world::World;
+use mesh_examples::row::{Row, lost, ms};
 
 /// Latency may be so many times that of a quiet control plane.
 const SLOWER: u64 = 2;
