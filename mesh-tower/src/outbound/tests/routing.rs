@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::body::MeshBody;
+use crate::filter::DynamicMetadata;
 
 #[tokio::test]
 async fn any_host_is_a_target_of_its_own() {
@@ -156,4 +157,40 @@ async fn a_header_that_chooses_the_virtual_host_finds_its_clusters() {
     let request = Request::get("http://a/").header("x-vhost", "b").body(MeshBody::empty()).unwrap();
     assert_eq!(text(client.send(request).await.unwrap()).await, "two GET / a");
     assert_eq!(code(client.get("http://a/").await), Code::NO_VIRTUAL_HOST);
+}
+
+#[tokio::test]
+async fn what_the_application_knows_of_a_request_chooses_its_route() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let gold = |invert: bool| {
+        json!([{"filter": "app", "path": [{"key": "tenant"}, {"key": "tier"}],
+            "value": {"string_match": {"exact": "gold"}}, "invert": invert}])
+    };
+    let table = routes(&json!([
+        {"match": {"prefix": "/cheap", "dynamic_metadata": gold(true)}, "direct_response": {"status": 402}},
+        {"match": {"prefix": "/", "dynamic_metadata": gold(false)}, "route": {"cluster": "two"}},
+        {"match": {"prefix": "/"}, "route": {"cluster": "one"}},
+    ]));
+    let client = client(&table, &[cluster("one", &[one.address]), cluster("two", &[two.address])]);
+    for (known, cheap, plain) in [
+        // Nothing is known: a matcher does not match, an inverted one does.
+        (None, "402 ", "200 one GET / a"),
+        (Some(json!({})), "402 ", "200 one GET / a"),
+        (Some(json!({"app": {"tenant": {"tier": "gold"}}})), "200 two GET /cheap a", "200 two GET / a"),
+        (Some(json!({"app": {"tenant": {"tier": "tin"}}})), "402 ", "200 one GET / a"),
+        // The path's end and its beginning alone are not the path, and another's namespace is not this one.
+        (Some(json!({"app": {"tier": "gold"}})), "402 ", "200 one GET / a"),
+        (Some(json!({"app": {"tenant": "gold"}})), "402 ", "200 one GET / a"),
+        (Some(json!({"other": {"tenant": {"tier": "gold"}}})), "402 ", "200 one GET / a"),
+    ] {
+        for (path, expected) in [("/cheap", cheap), ("/", plain)] {
+            let mut request = Request::get(format!("http://a{path}")).body(MeshBody::empty()).unwrap();
+            if let Some(known) = &known {
+                request.extensions_mut().insert(DynamicMetadata(serde_json::from_value(known.clone()).unwrap()));
+            }
+            let response = client.send(request).await.unwrap();
+            let status = response.status().as_u16();
+            assert_eq!(format!("{status} {}", text(response).await), expected, "{known:?} {path}");
+        }
+    }
 }
