@@ -35,6 +35,9 @@ pub enum Event {
     Accepted {
         /// The server's URI.
         server: Name,
+        /// What the process that answered calls itself (`control_plane.identifier`), cut where it is long; None where it
+        /// says nothing. Behind one URI there may be many.
+        control_plane: Option<Name>,
         /// The type, without `type.googleapis.com/`.
         type_url: Name,
         /// The response's version.
@@ -46,6 +49,9 @@ pub enum Event {
     Rejected {
         /// The server's URI.
         server: Name,
+        /// What the process that answered calls itself (`control_plane.identifier`), cut where it is long; None where it
+        /// says nothing. Behind one URI there may be many.
+        control_plane: Option<Name>,
         /// The type, without `type.googleapis.com/`.
         type_url: Name,
         /// The response's version.
@@ -244,11 +250,13 @@ impl fmt::Display for Event {
         match self {
             Self::Connected { server } => write!(f, "connected to xDS server {server}"),
             Self::ConnectivityLost { server, reason } => write!(f, "xDS server {server} cannot be reached: {reason}"),
-            Self::Accepted { server, type_url, version, resources } => {
-                write!(f, "took {resources} {type_url} version `{version}` from {server}")
+            Self::Accepted { server, control_plane, type_url, version, resources } => {
+                let who = Answering(server, control_plane.as_ref());
+                write!(f, "took {resources} {type_url} version `{version}` from {who}")
             }
-            Self::Rejected { server, type_url, version, reason } => {
-                write!(f, "refused part of {type_url} version `{version}` from {server}: {reason}")
+            Self::Rejected { server, control_plane, type_url, version, reason } => {
+                let who = Answering(server, control_plane.as_ref());
+                write!(f, "refused part of {type_url} version `{version}` from {who}: {reason}")
             }
             Self::Missing { type_url, name } => write!(f, "{type_url} `{name}` does not exist"),
             Self::Withdrawn { type_url, name, how, grace: Some(grace) } => {
@@ -297,6 +305,17 @@ impl fmt::Display for Event {
             }
             Self::FileRefused { reason } => write!(f, "kept the last good configuration file: {reason}"),
         }
+    }
+}
+
+/// A server, and which process of it answered.
+struct Answering<'a>(&'a Name, Option<&'a Name>);
+
+impl fmt::Display for Answering<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(server, control_plane) = self;
+        write!(f, "{server}")?;
+        control_plane.map_or(Ok(()), |name| write!(f, " (control plane `{name}`)"))
     }
 }
 

@@ -57,6 +57,7 @@ impl Engine {
         self.server_answers(server.0);
         let row = self.types.rows()[kind].clone();
         let (version, nonce) = (envelope.version.clone(), envelope.nonce.clone());
+        let control_plane = envelope.control_plane.clone();
         let wanted = &self.cache[kind];
         let in_use = |name: &str| Some(wanted.get(name)?.held.as_ref().map(|held| held.version.as_str()));
         let mut contents = envelope.open(&row, in_use);
@@ -72,10 +73,12 @@ impl Engine {
         }
         self.apply(&response, &contents);
         self.wildcard_is_answered(server.0, kind, now);
-        let type_url = row.type_url.clone();
-        self.events.push_back(match &nack {
-            None => Event::Accepted { server: uri, type_url, version: version.clone(), resources: total },
-            Some(reason) => Event::Rejected { server: uri, type_url, version: version.clone(), reason: reason.clone() },
+        self.events.push_back({
+            let (server, type_url, version) = (uri, row.type_url.clone(), version.clone());
+            match nack.clone() {
+                None => Event::Accepted { server, control_plane, type_url, version, resources: total },
+                Some(reason) => Event::Rejected { server, control_plane, type_url, version, reason },
+            }
         });
         let state = &mut self.streams[server.0].types[kind];
         state.owe(&version, nonce, nack);

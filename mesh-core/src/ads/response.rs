@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::ControlPlane;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryResponse, DiscoveryResponse, Resource, ResourceError, ResourceName,
 };
@@ -21,6 +22,8 @@ use crate::resource::{ResourceKey, ResourceValue, WILDCARD, canonical_name, name
 const WRAPPER: &str = "envoy.service.discovery.v3.Resource";
 /// A NACK's text ends after so many bytes: the server's own limit of a message must not end the stream.
 const LONGEST_NACK: usize = 256 * 1024;
+/// So many characters of what a control plane calls itself are shown: istiod's build information fits.
+const LONGEST_IDENTIFIER: usize = 512;
 /// So many other names may a resource have. Each is looked for, so a server must not choose how long that takes.
 const MOST_ALIASES: usize = 100;
 
@@ -31,6 +34,8 @@ pub(super) struct Envelope {
     /// The version of the whole; in an incremental response it is for people only.
     pub(super) version: String,
     pub(super) nonce: String,
+    /// What the process that answered calls itself.
+    pub(super) control_plane: Option<Name>,
     resources: Vec<Result<Wrapper, Refused>>,
     removed: Vec<String>,
     errors: Vec<ResourceError>,
@@ -45,6 +50,7 @@ impl Envelope {
                     type_url: bare(&response.type_url).into(),
                     version: response.version_info,
                     nonce: response.nonce,
+                    control_plane: identifier(response.control_plane),
                     resources: response.resources.into_iter().map(Wrapper::around).collect(),
                     removed: Vec::new(),
                     errors: response.resource_errors,
@@ -58,6 +64,7 @@ impl Envelope {
                     type_url: bare(&response.type_url).into(),
                     version: response.system_version_info,
                     nonce: response.nonce,
+                    control_plane: identifier(response.control_plane),
                     resources: response.resources.into_iter().map(|inner| Ok(Wrapper::from(inner))).collect(),
                     removed,
                     errors: response.resource_errors,
@@ -92,6 +99,13 @@ impl Envelope {
         }
         contents
     }
+}
+
+/// For people only (`spec` section 2.2): cut, and in one line.
+fn identifier(value: Option<ControlPlane>) -> Option<Name> {
+    let shown = |letter: &char| !letter.is_control();
+    let text: String = value?.identifier.chars().filter(shown).take(LONGEST_IDENTIFIER).collect();
+    (!text.is_empty()).then(|| text.into())
 }
 
 /// What a response holds, sorted by what it means.

@@ -1,5 +1,7 @@
 //! Incremental ADS (`spec` section 2.12). No gRPC speaks it; the rules are the xDS protocol's own.
 
+use envoy_types::pb::envoy::config::core::v3::ControlPlane;
+
 use super::*;
 use crate::bootstrap::Authority;
 
@@ -352,4 +354,13 @@ fn delta_when_the_last_name_of_a_type_goes_it_is_unsubscribed_from() {
     it.subscribe(LISTENER, "l");
     it.unsubscribe(CLUSTER, "a");
     assert_eq!(it.requests(A), ["Listener +l", "Cluster -a"]);
+}
+
+#[test]
+fn delta_events_say_which_control_plane_answered() {
+    let mut it = cached();
+    let control_plane = Some(ControlPlane { identifier: "istiod-1".into() });
+    it.hear_delta(&DeltaDiscoveryResponse { control_plane, ..delta(CLUSTER, "n2", &["a@2:two"], &[]) });
+    let events = it.events();
+    assert!(events.last().is_some_and(|event| event.ends_with("from a (control plane `istiod-1`)")), "{events:?}");
 }

@@ -1,5 +1,7 @@
 //! Version, nonce, ACK, NACK and subscriptions (`spec` sections 2.2 and 2.3).
 
+use envoy_types::pb::envoy::config::core::v3::ControlPlane;
+
 use super::*;
 
 /// grpc-go's `TestADS_ACK_NACK_Simple`.
@@ -341,6 +343,32 @@ fn events_say_what_was_taken_and_refused() {
             "took 1 envoy.config.listener.v3.Listener version `1` from a",
             "refused part of envoy.config.listener.v3.Listener version `2` from a: 1 of 1 resources refused: \
              Listener `a`: field: must not be bad",
+        ]
+    );
+}
+
+/// Behind one URI there may be many servers: which one it was helps whoever looks into a bad version.
+#[test]
+fn events_say_which_control_plane_answered() {
+    let named = |identifier: &str, version: &str, resource: &str| DiscoveryResponse {
+        control_plane: Some(ControlPlane { identifier: identifier.into() }),
+        ..response(LISTENER, version, version, &[resource])
+    };
+    let mut it = Dialogue::new().asking(LISTENER, &["a"]);
+    it.respond_from(A, &named("istiod-1", "1", "a:one"));
+    it.respond_from(A, &named("istiod-2\nforged", "2", "a:bad"));
+    it.respond_from(A, &named("", "3", "a:three"));
+    it.respond_from(A, &named(&"\u{e9}".repeat(1000), "4", "a:four"));
+    let cut = "\u{e9}".repeat(512);
+    assert_eq!(
+        it.events()[1..],
+        [
+            "took 1 envoy.config.listener.v3.Listener version `1` from a (control plane `istiod-1`)".to_owned(),
+            "refused part of envoy.config.listener.v3.Listener version `2` from a (control plane `istiod-2forged`): \
+             1 of 1 resources refused: Listener `a`: field: must not be bad"
+                .to_owned(),
+            "took 1 envoy.config.listener.v3.Listener version `3` from a".to_owned(),
+            format!("took 1 envoy.config.listener.v3.Listener version `4` from a (control plane `{cut}`)"),
         ]
     );
 }
