@@ -46,6 +46,26 @@ async fn the_connection_is_refused() {
     assert!(status.message().contains(&address.to_string()), "{}", status.message());
 }
 
+/// gRFC A88: where no endpoint can be reached, and nothing is wrong with the configuration, the text says who asks.
+#[cfg(feature = "control")]
+#[tokio::test]
+async fn a88_where_nobody_is_reached_the_text_carries_the_node_id() {
+    let (_reserved, address) = nobody();
+    for (endpoints, code) in [(&[][..], Code::NO_ENDPOINTS), (&[address], Code::NO_CONNECTION)] {
+        let resources = [listener("greeter", &json!([forward("blue")])), cluster("blue", endpoints)];
+        let builder = crate::control::ControlPlane::builder().resources(encode(&resources));
+        let control = builder.listen("127.0.0.1:0").await.unwrap();
+        let bootstrap = crate::Bootstrap::from_json(&control.bootstrap("node-7").to_json()).unwrap();
+        let status = failed(&Mesh::builder().bootstrap(bootstrap).build().unwrap()).await;
+        is(&status, Grpc::Unavailable, code);
+        assert!(status.message().contains("[xDS node id: node-7]"), "{}", status.message());
+        // Without a control plane there is nobody to name.
+        let status = failed(&mesh(&resources).0).await;
+        is(&status, Grpc::Unavailable, code);
+        assert!(!status.message().contains("node id"), "{}", status.message());
+    }
+}
+
 /// gRFC A28.
 #[tokio::test]
 async fn no_route_matches() {

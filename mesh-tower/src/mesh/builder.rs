@@ -276,9 +276,11 @@ impl MeshBuilder {
         let settings = self.settings.clone();
         let Opened { source, names, providers, allowed, control } = open(self.origin, self.settings, self.last_good)?;
         let names = self.names.unwrap_or(names);
-        let node = control.as_ref().map(|control| control.node.clone()).unwrap_or_default();
+        let own_node = control.as_ref().map(|control| control.node.clone()).unwrap_or_default();
+        let node = (!own_node.id.is_empty()).then(|| Name::from(own_node.id.as_str()));
         let (configured, chosen) = (providers, self.certificates);
-        let opening = Opening { configured, allowed: &allowed, chosen, node, settings, events: events.clone() };
+        let opening =
+            Opening { configured, allowed: &allowed, chosen, node: own_node, settings, events: events.clone() };
         let Certificates { providers: certificates, secrets, work: refresh } = opening.open()?;
         let secure = Secure::new(certificates.clone());
         let dialect = self.dialect.unwrap_or_else(|| source.dialect());
@@ -297,8 +299,9 @@ impl MeshBuilder {
         let targets = targets(&names, &self.client, &watches);
         let joining = Joining::default();
         let loads = control.as_ref().map(|_| LoadStore::new());
+        let options = &self.client;
         let parts =
-            OutboundParts { targets: &targets, signal: &signal, options: &self.client, events: &events, loads: &loads };
+            OutboundParts { targets: &targets, signal: &signal, options, events: &events, loads: &loads, node: &node };
         let outbound = parts.apply(connections());
         #[cfg(feature = "server")]
         let servers = Arc::<Servers>::default();
@@ -343,6 +346,7 @@ impl MeshBuilder {
                 in_flight: Arc::default(),
                 events,
                 loads,
+                node,
                 telemetry: telemetry.clone(),
                 traffic: Traffic::default(),
             },
@@ -368,6 +372,7 @@ pub(super) struct OutboundParts<'a> {
     pub(super) options: &'a OutboundOptions,
     pub(super) events: &'a Arc<dyn EventSink>,
     pub(super) loads: &'a Option<Arc<LoadStore>>,
+    pub(super) node: &'a Option<Name>,
 }
 
 impl OutboundParts<'_> {
@@ -376,6 +381,7 @@ impl OutboundParts<'_> {
         let (targets, events) = (self.targets.clone(), self.events.clone());
         let limits = Limits { connected: self.options.connected_endpoints, seed: fastrand::u64(..) };
         OutboundApply::new(targets, factory, self.signal, filters, events, self.loads.clone(), limits)
+            .of_node(self.node.clone())
     }
 }
 

@@ -70,10 +70,10 @@ impl Mesh {
 
     /// A client with endpoints of its own, for one target.
     fn client_over(&self, target: &Target, factory: Arc<dyn EndpointFactory>) -> HttpClient {
-        let Outbound { watches, signal, joining, options, in_flight, events, loads, telemetry, traffic, .. } =
+        let Outbound { watches, signal, joining, options, in_flight, events, loads, node, telemetry, traffic, .. } =
             &self.0.outbound;
         let targets = targets(&self.0.names, options, watches);
-        let parts = OutboundParts { targets: &targets, signal, options, events, loads };
+        let parts = OutboundParts { targets: &targets, signal, options, events, loads, node };
         joining.lock().unwrap_or_else(PoisonError::into_inner).push(parts.apply(factory));
         signal.raise();
         let authority = target.authority();

@@ -75,6 +75,8 @@ struct Outbound {
     in_flight: Arc<InFlight>,
     events: Arc<dyn mesh_core::event::EventSink>,
     loads: Option<Arc<mesh_core::load::LoadStore>>,
+    /// Who we are to the control plane; None: there is none, or we have no name.
+    node: Option<mesh_core::model::Name>,
     telemetry: Telemetry,
     traffic: Traffic,
 }

@@ -26,6 +26,8 @@ pub(crate) struct OutboundApply {
     registry: Registry,
     filters: OutboundFilters,
     events: Arc<dyn EventSink>,
+    /// Who we are to the control plane; None: there is none.
+    node: Option<Name>,
     changed: Reader<()>,
     /// When pickers change though nothing else does.
     due: Option<Instant>,
@@ -51,12 +53,19 @@ impl OutboundApply {
             registry,
             filters,
             events,
+            node: None,
             changed: signal.reader(),
             due: None,
             timer: None,
             retired: Vec::new(),
             told: BTreeSet::new(),
         }
+    }
+
+    /// What a control plane knows us as, for the text of errors.
+    pub(crate) fn of_node(mut self, id: Option<Name>) -> Self {
+        self.node = id;
+        self
     }
 
     /// Puts a snapshot in force: first the clusters, then the routes to them (gRFC A31).
@@ -68,7 +77,7 @@ impl OutboundApply {
         let before = slot.view();
         let version = snapshot.version;
         let state = match TargetView::new(snapshot, clusters, &self.filters, before.as_deref()) {
-            Ok(view) => TargetState::Ready(Arc::new(view)),
+            Ok(view) => TargetState::Ready(Arc::new(view.of_node(self.node.clone()))),
             Err(error) => TargetState::Missing(NoConfig { error: error.with_config_version(version), absent: false }),
         };
         drop(before);

@@ -20,6 +20,7 @@ pub(crate) struct TargetView {
     index: Arc<RouteIndex>,
     clusters: HashMap<Name, Result<Arc<ClusterHandle>, Error>>,
     filters: Arc<RouteFilters>,
+    node: Option<Name>,
 }
 
 /// The filters of each route.
@@ -51,7 +52,13 @@ impl TargetView {
             Some(before) => before.filters.clone(),
             None => Arc::new(RouteFilters::new(&snapshot.http, &index, filters)?),
         };
-        Ok(Self { snapshot, index, clusters, filters })
+        Ok(Self { snapshot, index, clusters, filters, node: None })
+    }
+
+    /// As a control plane knows us.
+    pub(crate) fn of_node(mut self, id: Option<Name>) -> Self {
+        self.node = id;
+        self
     }
 
     pub(crate) fn index(&self) -> &RouteIndex {
@@ -73,6 +80,11 @@ impl TargetView {
     /// What is wrong with its Listener or routes, which are used all the same.
     pub(crate) fn note(&self) -> Option<&Error> {
         self.snapshot.note.as_ref()
+    }
+
+    /// The node id, if there is a control plane.
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.node.as_deref()
     }
 
     /// The handle of a cluster; None: no route names it.

@@ -160,14 +160,18 @@ fn picked(view: &LaneView, index: usize, mut attempt: Attempt) -> Picked {
 fn nobody(view: &LaneView, attempt: &Attempt) -> Error {
     let cluster = attempt.cluster.name();
     let config = attempt.cluster.state().config();
-    // gRFC A88: what is wrong with the configuration may be why the endpoints are.
     let note = note(&config).or(attempt.view.note());
+    // gRFC A88's `resolution_note`: what is wrong with the configuration may be why the endpoints are. Where nothing is, whoever
+    // looks into it needs to know whom to ask the control plane about.
+    let told = |before: &str| match (note, attempt.view.node()) {
+        (Some(note), _) => format!("{before}{}", note.message()),
+        (None, Some(id)) => format!(" [xDS node id: {id}]"),
+        (None, None) => String::new(),
+    };
     let error = if view.candidates.is_empty() {
-        let why = note.map(|note| format!(": {}", note.message())).unwrap_or_default();
-        Error::new(Code::NO_ENDPOINTS, format!("cluster `{cluster}` has no endpoints{why}"))
+        Error::new(Code::NO_ENDPOINTS, format!("cluster `{cluster}` has no endpoints{}", told(": ")))
     } else {
-        let beside = note.map(|note| format!("; besides, {}", note.message())).unwrap_or_default();
-        no_connection(cluster, view, &beside)
+        no_connection(cluster, view, &told("; besides, "))
     };
     error.with_config_version(attempt.view.version())
 }
