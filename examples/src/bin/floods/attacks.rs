@@ -176,11 +176,13 @@ async fn trickle(plan: &Plan, bytes: Vec<u8>) -> Result<Seen, Failure> {
             let (first, rest) = bytes.split_at(30);
             let _ = stream.write_all(first).await;
             let mut answer = [0; 4096];
-            for byte in rest {
+            let mut rest = rest.iter();
+            loop {
                 match timeout(Duration::from_secs(1), stream.read(&mut answer)).await {
                     Ok(Ok(1..)) => {}
                     Ok(_) => break,
                     Err(_) => {
+                        let Some(byte) = rest.next() else { break };
                         if stream.write_all(&[*byte]).await.is_err() {
                             break;
                         }
