@@ -126,7 +126,8 @@ mod tests {
             }
         };
         let locality = Arc::new(Locality { zone: number.to_string().into(), ..Locality::default() });
-        LocalityEndpoints { locality, priority, weight: 1, endpoints: (0..count).map(endpoint).collect() }
+        let endpoints = (0..count).map(endpoint).collect();
+        LocalityEndpoints { locality, priority, weight: 1, metadata: Metadata::new(), endpoints }
     }
 
     fn set(localities: Vec<LocalityEndpoints>) -> Endpoints {

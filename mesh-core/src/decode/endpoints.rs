@@ -59,6 +59,8 @@ struct LocalityBytes {
     priority: u32,
     #[prost(oneof = "LbConfig", tags = "7, 8")]
     lb_config: Option<LbConfig>,
+    #[prost(message, optional, tag = "9")]
+    metadata: Option<core::Metadata>,
 }
 
 impl Assignment {
@@ -74,6 +76,7 @@ impl Assignment {
                         weight: value.load_balancing_weight.map(|weight| weight.value),
                         priority: value.priority,
                         lb_config: value.lb_config,
+                        metadata: value.metadata,
                     };
                     reader.locality(head, value.lb_endpoints.into_iter().map(pb::LbEndpoint::decode), &at);
                 }
@@ -96,6 +99,7 @@ pub(super) fn inline_endpoints(value: pb::ClusterLoadAssignment, at: &At<'_>) ->
             weight: value.load_balancing_weight.map(|weight| weight.value),
             priority: value.priority,
             lb_config: value.lb_config,
+            metadata: value.metadata,
         };
         reader.locality(head, value.lb_endpoints.into_iter().map(Ok), &at.item("endpoints", index));
     }
@@ -108,6 +112,7 @@ struct Head {
     weight: Option<u32>,
     priority: u32,
     lb_config: Option<LbConfig>,
+    metadata: Option<core::Metadata>,
 }
 
 #[derive(Default)]
@@ -167,6 +172,7 @@ impl Reader {
             locality: Arc::new(locality),
             priority: head.priority,
             weight,
+            metadata: metadata(head.metadata),
             endpoints,
         });
     }

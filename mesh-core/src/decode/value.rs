@@ -158,7 +158,7 @@ pub(crate) fn json_struct(value: protobuf::Struct) -> serde_json::Value {
 }
 
 /// A `Value` as JSON. prost bounds the depth.
-fn json(value: protobuf::Value) -> serde_json::Value {
+pub(super) fn json(value: protobuf::Value) -> serde_json::Value {
     match value.kind {
         None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
         Some(Kind::NumberValue(value)) => number(value),

@@ -1,9 +1,12 @@
 //! Clusters: a group of endpoints, how to find them, choose among them, reach them and trust them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::Endpoints;
+use serde_json::Value;
+
+use super::endpoint::{Endpoint, Endpoints, LocalityEndpoints};
 use super::tls::UpstreamTls;
 use super::{LoadPolicy, Metadata, Name, Unsupported};
 use crate::balance::PolicyConfig;
@@ -17,8 +20,10 @@ pub struct Cluster {
     pub discovery: DiscoveryKind,
     /// How an endpoint is chosen: `load_balancing_policy` (gRFC A52), or the old `lb_policy`.
     pub policy: Arc<dyn PolicyConfig>,
-    /// TLS to its endpoints; None is plaintext.
+    /// `transport_socket`: TLS to the endpoints that none of [`tls_matches`](Self::tls_matches) takes; None is plaintext.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// `transport_socket_matches`, in order.
+    pub tls_matches: Vec<TlsMatch>,
     /// `connect_timeout`: 5 s by default.
     pub connect_timeout: Duration,
     /// `circuit_breakers`.
@@ -35,6 +40,45 @@ pub struct Cluster {
     pub metadata: Metadata,
     /// What it asks for and does not get.
     pub unsupported: Vec<Unsupported>,
+}
+
+/// `Cluster.TransportSocketMatch`: TLS to the endpoints whose metadata ask for it. Istio's auto-mTLS is one for
+/// `tlsMode: istio`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsMatch {
+    /// Its name.
+    pub name: Name,
+    /// `match`: what metadata must say under [`TLS_MATCH`]; with nothing in it, it takes every endpoint.
+    pub criteria: BTreeMap<String, Value>,
+    /// TLS to them; None is plaintext.
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+/// Where metadata say which TLS is for an endpoint.
+pub const TLS_MATCH: &str = "envoy.transport_socket_match";
+
+impl TlsMatch {
+    fn takes(&self, metadata: &Metadata) -> bool {
+        let said = metadata.get(TLS_MATCH);
+        self.criteria.iter().all(|(key, value)| said.and_then(|said| said.get(key)) == Some(value))
+    }
+}
+
+impl Cluster {
+    /// The TLS to `endpoint` of `locality`: that of the first match that takes the endpoint's metadata, or else of the first
+    /// that takes its locality's, or else the cluster's; None is plaintext.
+    pub fn tls_of(&self, endpoint: &Endpoint, locality: &LocalityEndpoints) -> Option<&Arc<UpstreamTls>> {
+        let first = |metadata| self.tls_matches.iter().find(|one| one.takes(metadata));
+        let found = first(&endpoint.metadata).or_else(|| first(&locality.metadata));
+        found.map_or(self.tls.as_ref(), |one| one.tls.as_ref())
+    }
+
+    /// The TLS of each kind of endpoint that it may have: no endpoint gets past a match that takes every one.
+    pub fn each_tls(&self) -> impl Iterator<Item = Option<&Arc<UpstreamTls>>> {
+        let everyone = self.tls_matches.iter().position(|one| one.criteria.is_empty());
+        let met = self.tls_matches.iter().take(everyone.map_or(usize::MAX, |last| last + 1));
+        met.map(|one| one.tls.as_ref()).chain(everyone.is_none().then_some(self.tls.as_ref()))
+    }
 }
 
 /// How a cluster's endpoints are found.

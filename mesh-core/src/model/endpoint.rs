@@ -39,6 +39,8 @@ pub struct LocalityEndpoints {
     pub priority: u32,
     /// `load_balancing_weight`; never zero.
     pub weight: u32,
+    /// `metadata.filter_metadata`.
+    pub metadata: Metadata,
     /// Its endpoints, beside each other: a hundred thousand of them are one allocation, which allocators give back to the
     /// system when it is freed.
     pub endpoints: Box<[Endpoint]>,

@@ -22,7 +22,9 @@ pub mod retry;
 pub mod route;
 pub mod tls;
 
-pub use cluster::{CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, OutlierDetection, PanicThreshold};
+pub use cluster::{
+    CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, OutlierDetection, PanicThreshold, TlsMatch,
+};
 pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
 pub use ext_authz::{ExtAuthz, ExtAuthzOverride};
 pub use fault::{FaultAbort, FaultDelay, FaultDelayAmount, FaultOutcome, FaultPolicy, FaultRateLimit};

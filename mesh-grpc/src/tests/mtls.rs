@@ -102,6 +102,24 @@ impl World {
     fn call_with(&self, socket: &Value) {
         let mut blue = cluster("blue", &[self.relay.address]);
         blue["transport_socket"] = socket.clone();
+        self.call(blue);
+    }
+
+    /// Has clients call this cluster, whose endpoint says of itself that it has this `tlsMode`, as istiod writes both.
+    fn call_by_mode(&self, mode: &str) {
+        let plaintext = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+        let mut blue = cluster("blue", &[self.relay.address]);
+        blue["transport_socket_matches"] = json!([
+            {"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": upstream(SERVER)},
+            {"name": "tlsMode-disabled", "match": {}, "transport_socket":
+                {"name": "envoy.transport_sockets.raw_buffer", "typed_config": {"@type": plaintext}}},
+        ]);
+        let endpoint = &mut blue["load_assignment"]["endpoints"][0]["lb_endpoints"][0];
+        endpoint["metadata"] = json!({"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": mode}}});
+        self.call(blue);
+    }
+
+    fn call(&self, blue: Value) {
         let routes = listener("greeter", &json!([forward("blue")]));
         self.control.set(encode(&[self.listener.clone(), routes, blue]));
     }
@@ -145,6 +163,26 @@ async fn a_server_that_is_somebody_else_gets_no_byte() {
     assert!(!sent.is_empty() && sent.iter().all(|bytes| is_tls(bytes)), "{sent:?}");
 
     world.call_with(&upstream(SERVER));
+    assert_eq!(who(&mesh).await.0, CLIENT);
+}
+
+/// The server is STRICT: plaintext is seen by what it does not answer.
+#[tokio::test]
+async fn auto_mtls_follows_the_endpoints_metadata_live() {
+    let world = World::new("auto").await;
+    world.call_by_mode("istio");
+    let mesh = world.client();
+    assert_eq!(who(&mesh).await.0, CLIENT);
+    assert!(world.relay.sent().iter().all(|bytes| is_tls(bytes)));
+    world.call_by_mode("disabled");
+    let refused = async {
+        while health(&mesh).check(ask("")).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("the connection that stood is used no more");
+    assert!(world.relay.sent().iter().any(|bytes| !is_tls(bytes)));
+    world.call_by_mode("istio");
     assert_eq!(who(&mesh).await.0, CLIENT);
 }
 

@@ -15,11 +15,13 @@ use pb::cluster::lb_subset_config::LbSubsetFallbackPolicy;
 
 use super::Decoder;
 use super::at::At;
-use super::value::{metadata, percent, positive_duration};
-use crate::model::{Cluster, EndpointMetric, LoadPolicy, PanicThreshold};
+use super::value::{json, metadata, percent, positive_duration};
+use crate::model::{Cluster, EndpointMetric, LoadPolicy, PanicThreshold, TlsMatch};
 
 /// HTTP/2 has 31 bits for it.
 const MOST_STREAMS: u32 = (1 << 31) - 1;
+/// Every endpoint is held against each of them; istiod sends two or three.
+const MOST_TLS_MATCHES: usize = 256;
 /// Envoy's default.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -27,7 +29,6 @@ impl Decoder {
     /// Decodes a cluster.
     pub(super) fn cluster(&self, value: pb::Cluster, at: &At<'_>) -> Option<Cluster> {
         note_unsupported(&value, at);
-        check_transport_matches(&value, at);
         check_as_envoy(&value, at);
         let discovery = self.discovery(&value, at);
         let policy = discovery.as_ref().and_then(|discovery| self.cluster_policy(&value, discovery, at));
@@ -38,6 +39,7 @@ impl Decoder {
             discovery: discovery?,
             policy: policy?,
             tls: tls.map(Arc::new),
+            tls_matches: self.tls_matches(&value, at),
             connect_timeout: positive_duration(value.connect_timeout.as_ref(), &at.field("connect_timeout"))
                 .unwrap_or(CONNECT_TIMEOUT),
             circuit_breakers: breakers::circuit_breakers(value.circuit_breakers.as_ref(), at),
@@ -53,15 +55,37 @@ impl Decoder {
         };
         Some(Cluster { unsupported: at.notes_since(0), ..cluster })
     }
-}
 
-/// Rule 116: TLS that depends on the endpoint. Ignoring it could mean plaintext.
-fn check_transport_matches(value: &pb::Cluster, at: &At<'_>) {
-    if !value.transport_socket_matches.is_empty() {
-        at.field("transport_socket_matches").fault("must be empty");
+    /// Rule 116: TLS that depends on the endpoint. Leaving any of it out could mean plaintext.
+    fn tls_matches(&self, value: &pb::Cluster, at: &At<'_>) -> Vec<TlsMatch> {
+        if value.transport_socket_matcher.is_some() {
+            at.field("transport_socket_matcher").fault("is not supported");
+        }
+        if value.transport_socket_matches.len() > MOST_TLS_MATCHES {
+            at.field("transport_socket_matches").fault(format!("must be at most {MOST_TLS_MATCHES}"));
+            return Vec::new();
+        }
+        let matches = value.transport_socket_matches.iter().enumerate();
+        let read = |(index, one)| self.tls_match(one, &value.name, &at.item("transport_socket_matches", index));
+        matches.filter_map(read).collect()
     }
-    if value.transport_socket_matcher.is_some() {
-        at.field("transport_socket_matcher").fault("is not supported");
+
+    /// What cannot be honoured refuses the cluster: without it, its endpoints would get the TLS of others.
+    fn tls_match(&self, value: &pb::cluster::TransportSocketMatch, owner: &str, at: &At<'_>) -> Option<TlsMatch> {
+        if value.name.is_empty() {
+            at.field("name").fault("is empty");
+        }
+        let at = at.field("transport_socket");
+        let Some(socket) = &value.transport_socket else {
+            at.fault("is missing");
+            return None;
+        };
+        let criteria = value.r#match.clone().unwrap_or_default().fields;
+        Some(TlsMatch {
+            name: value.name.as_str().into(),
+            criteria: criteria.into_iter().map(|(key, value)| (key, json(value))).collect(),
+            tls: self.upstream_tls(socket, owner, &at).map(Arc::new),
+        })
     }
 }
 

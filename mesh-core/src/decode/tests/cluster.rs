@@ -247,13 +247,6 @@ fn endpoints_of_a_static_cluster_follow_envoy() {
     ]);
 }
 
-#[test]
-pub(super) fn rule_116_tls_by_endpoint() {
-    cluster().refuses(&[(116, "transport_socket_matches", |cluster| {
-        cluster.transport_socket_matches.push(pb::cluster::TransportSocketMatch::default());
-    })]);
-}
-
 fn outlier(cluster: &mut pb::Cluster) -> &mut pb::OutlierDetection {
     cluster.outlier_detection.get_or_insert_default()
 }

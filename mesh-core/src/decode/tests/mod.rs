@@ -23,6 +23,7 @@ mod secret;
 mod table;
 mod tls;
 mod tls_checks;
+mod tls_matches;
 
 use std::fmt::Debug;
 use std::sync::Arc;

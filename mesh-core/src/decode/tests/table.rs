@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{cluster, endpoints, envelope, filters, listener, policies, rbac, route, secret, tls, tls_checks};
+use super::{
+    cluster, endpoints, envelope, filters, listener, policies, rbac, route, secret, tls, tls_checks, tls_matches,
+};
 
 const TABLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/validation.md"));
 const RULES: u32 = 150;
@@ -65,7 +67,7 @@ const TESTS: &[fn()] = &[
     cluster::rules_91_to_94_discovery,
     cluster::rules_95_to_101_logical_dns,
     cluster::rules_102_to_104_aggregates_and_load_reports,
-    cluster::rule_116_tls_by_endpoint,
+    tls_matches::rule_116_tls_by_endpoint,
     cluster::rules_123_and_124_outlier_detection,
     cluster::rule_125_upstream_protocols,
     cluster::rules_126_and_128_circuit_breakers,

@@ -199,16 +199,25 @@ impl Members {
         if withdrawn && !self.known.contains_key(&address) && !next.known.contains_key(&address) {
             return;
         }
-        let kept = next.known.entry(address).or_insert_with(|| {
-            let before = self.known.remove(&address).filter(|known| known.serves(endpoint, cluster));
-            before.unwrap_or_else(|| Known::make(making.lane, endpoint, cluster, making.factory))
+        let locality = &endpoints.localities[place.locality];
+        let tls = cluster.tls_of(endpoint, locality);
+        let kept = next.known.entry(address).or_insert_with(|| match self.known.remove(&address) {
+            Some(known) if known.serves(endpoint, tls) => known,
+            other => {
+                self.left.extend(other);
+                Known::make(making, endpoint, tls)
+            }
         });
+        if !kept.has(tls) {
+            // It is told twice, with two kinds of TLS. The first counts: no request may take the other's.
+            return;
+        }
         kept.learn(endpoint);
         kept.withdraw(withdrawn, cluster);
         if withdrawn && !kept.state.is_ready() {
             return;
         }
-        let (locality, observer) = (&endpoints.localities[place.locality], &next.observers[place.locality]);
+        let observer = &next.observers[place.locality];
         let learner = cluster.policy.observer(&kept.state);
         let observer = if out_of_band(making.lane, making.config, making.factory).is_some() {
             kept.learner = learner;
@@ -242,7 +251,7 @@ impl Next {
 /// Whether only what is connected may be used: what stands leads to the servers that were meant; what is made anew may lead
 /// to another, unless TLS says who it is.
 fn is_withdrawn(config: &ClusterConfig) -> bool {
-    let proven = config.cluster.tls.as_ref().is_some_and(|tls| tls.proves_identity());
+    let proven = config.cluster.each_tls().all(|tls| tls.is_some_and(|tls| tls.proves_identity()));
     matches!(config.children, Children::Endpoints { lapsing: true, .. }) && !proven
 }
 
@@ -254,14 +263,16 @@ fn out_of_band(lane: &Lane, config: &ClusterConfig, factory: &dyn EndpointFactor
 }
 
 impl Known {
-    fn make(lane: &Lane, endpoint: &Endpoint, cluster: &Cluster, factory: &dyn EndpointFactory) -> Self {
+    fn make(making: Making<'_>, endpoint: &Endpoint, tls: Option<&Arc<UpstreamTls>>) -> Self {
+        let Making { lane, factory, .. } = making;
+        let cluster = &making.config.cluster;
         let endpoint = Arc::new(endpoint.clone());
         let state = Arc::new(CandidateState::default());
         let way = factory.endpoint(EndpointPlan {
             cluster: cluster.name.clone(),
             endpoint: endpoint.clone(),
             protocol: lane.protocol(),
-            tls: cluster.tls.clone(),
+            tls: tls.cloned(),
             connect_timeout: cluster.connect_timeout,
             max_connections: cluster.circuit_breakers.max_connections,
             connecting: lane.connecting().clone(),
@@ -269,7 +280,7 @@ impl Known {
             state: state.clone(),
             changed: lane.changes().clone(),
         });
-        Self { endpoint, tls: cluster.tls.clone(), state, way, learner: None, reports: None }
+        Self { endpoint, tls: tls.cloned(), state, way, learner: None, reports: None }
     }
 
     /// Has the endpoint report its load every `period` while it is connected, or no longer. The reports of one connection end
@@ -313,9 +324,17 @@ impl Known {
     }
 
     /// Whether the way leads to this endpoint as it is now.
-    fn serves(&self, endpoint: &Endpoint, cluster: &Cluster) -> bool {
+    fn serves(&self, endpoint: &Endpoint, tls: Option<&Arc<UpstreamTls>>) -> bool {
         let old = &*self.endpoint;
-        old.additional == endpoint.additional && old.hostname == endpoint.hostname && self.tls == cluster.tls
+        old.additional == endpoint.additional && old.hostname == endpoint.hostname && self.has(tls)
+    }
+
+    /// Whether this is the TLS to it.
+    fn has(&self, tls: Option<&Arc<UpstreamTls>>) -> bool {
+        match (&self.tls, tls) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new) || old == new,
+            (old, new) => old.is_none() && new.is_none(),
+        }
     }
 }
 

@@ -106,7 +106,7 @@ fn protocol_of(cluster: &Cluster, grpc: bool, http2: bool) -> WireProtocol {
         HttpProtocol::SameAsRequest => WireProtocol::Http1,
         HttpProtocol::Default if grpc && http2 => WireProtocol::Http2,
         // Nothing is said, and TLS can ask.
-        HttpProtocol::Default if cluster.tls.is_some() => WireProtocol::Negotiated,
+        HttpProtocol::Default if cluster.each_tls().any(|tls| tls.is_some()) => WireProtocol::Negotiated,
         HttpProtocol::Default => WireProtocol::Http1,
     }
 }

@@ -181,7 +181,7 @@ fn service_name(cluster: &Cluster) -> Option<&Name> {
 /// A cluster that demands what this client cannot prove or do is refused as a whole, so that its requests fail with the
 /// reason.
 fn check(cluster: &Cluster, factory: &dyn EndpointFactory) -> Result<(), Error> {
-    if cluster.tls.is_some() && !factory.proves_tls() {
+    if cluster.each_tls().any(|tls| tls.is_some()) && !factory.proves_tls() {
         return Err(Error::new(
             Code::UNPROVABLE_TLS,
             format!("cluster `{}` demands TLS, and the connections are the application's", cluster.name),

@@ -9,9 +9,10 @@ use std::time::Duration;
 use http::Request;
 use mesh_core::balance::{ClientSideWrrConfig, PolicyConfig, RoundRobinConfig};
 use mesh_core::error::Error;
+use mesh_core::model::cluster::TLS_MATCH;
 use mesh_core::model::{
     CircuitBreakers, Cluster, DiscoveryKind, Endpoint, Endpoints, Health, HttpProtocol, LocalityEndpoints, Metadata,
-    PanicThreshold, Pattern, SanMatch, StringMatch, UpstreamTls,
+    PanicThreshold, Pattern, SanMatch, StringMatch, TlsMatch, UpstreamTls,
 };
 use mesh_core::snapshot::{Children, ClusterConfig, Lease};
 
@@ -97,6 +98,9 @@ struct World {
     registry: Registry,
     handle: Option<Arc<ClusterHandle>>,
     tls: Option<Arc<UpstreamTls>>,
+    tls_matches: Vec<TlsMatch>,
+    /// What the endpoints say of their TLS, in order; those beyond say nothing.
+    modes: Vec<&'static str>,
     policy: Arc<dyn PolicyConfig>,
     http2: bool,
 }
@@ -106,14 +110,19 @@ impl World {
         let factory = Arc::<Factory>::default();
         let registry = Registry::new(factory.clone(), Signal::new(), None, Limits { connected: 100, seed: 1 });
         let policy = Arc::new(RoundRobinConfig);
-        Self { factory, registry, handle: None, tls: tls.map(Arc::new), policy, http2: false }
+        let (tls, tls_matches, modes) = (tls.map(Arc::new), Vec::new(), Vec::new());
+        Self { factory, registry, handle: None, tls, tls_matches, modes, policy, http2: false }
     }
 
     /// The cluster has endpoints at these ports.
     fn says(&mut self, ports: &[u16], lapsing: bool) {
         let config = Arc::new(ClusterConfig {
-            cluster: Arc::new(Cluster { policy: self.policy.clone(), ..cluster(self.tls.clone()) }),
-            children: Children::Endpoints { endpoints: Arc::new(endpoints(ports)), note: None, lapsing },
+            cluster: Arc::new(Cluster {
+                policy: self.policy.clone(),
+                tls_matches: self.tls_matches.clone(),
+                ..cluster(self.tls.clone())
+            }),
+            children: Children::Endpoints { endpoints: Arc::new(endpoints(ports, &self.modes)), note: None, lapsing },
             load_server: None,
             lease: Arc::new(Lease { cluster: "a".into() }),
         });
@@ -168,6 +177,7 @@ fn cluster(tls: Option<Arc<UpstreamTls>>) -> Cluster {
         discovery: DiscoveryKind::Eds { service_name: "a".into() },
         policy: Arc::new(RoundRobinConfig),
         tls,
+        tls_matches: Vec::new(),
         connect_timeout: Duration::from_secs(5),
         circuit_breakers: CircuitBreakers::default(),
         outlier: None,
@@ -179,18 +189,84 @@ fn cluster(tls: Option<Arc<UpstreamTls>>) -> Cluster {
     }
 }
 
-fn endpoints(ports: &[u16]) -> Endpoints {
-    let endpoint = |port: &u16| Endpoint {
+fn endpoints(ports: &[u16], modes: &[&str]) -> Endpoints {
+    let said = |mode: &&str| (TLS_MATCH.to_owned(), serde_json::json!({"tlsMode": mode}));
+    let endpoint = |(index, port): (usize, &u16)| Endpoint {
         address: SocketAddr::from(([127, 0, 0, 1], *port)),
         additional: Vec::new(),
         weight: 1,
         health: Health::Unknown,
         hostname: "".into(),
-        metadata: Metadata::new(),
+        metadata: modes.get(index).map(said).into_iter().collect(),
     };
-    let endpoints = ports.iter().map(endpoint).collect();
-    let locality = LocalityEndpoints { locality: Arc::default(), priority: 0, weight: 1, endpoints };
+    let endpoints = ports.iter().enumerate().map(endpoint).collect();
+    let metadata = Metadata::new();
+    let locality = LocalityEndpoints { locality: Arc::default(), priority: 0, weight: 1, metadata, endpoints };
     Endpoints { localities: vec![locality], drops: Vec::new(), overprovisioning_factor: 140 }
+}
+
+/// Istio's auto-mTLS.
+fn auto_mtls(tls: UpstreamTls) -> World {
+    let mut world = World::new(None);
+    let criteria = [("tlsMode".to_owned(), "istio".into())].into();
+    world.tls_matches = vec![TlsMatch { name: "tlsMode-istio".into(), criteria, tls: Some(Arc::new(tls)) }];
+    world
+}
+
+/// The ports of the ways there are, with whether TLS goes to them.
+fn ways(world: &World) -> Vec<(u16, bool)> {
+    let plans = world.factory.plans.lock().unwrap();
+    let open = plans.iter().filter(|plan| !plan.state.is_withdrawn());
+    open.map(|plan| (plan.endpoint.address.port(), plan.tls.is_some())).collect()
+}
+
+/// An endpoint is reached anew when what its metadata ask for changes, and nothing is left of the old way.
+#[test]
+fn each_endpoint_gets_the_tls_that_its_metadata_ask_for_and_switches_live() {
+    let mut world = auto_mtls(upstream());
+    world.modes = vec!["istio"];
+    world.says(&[1, 2], false);
+    assert_eq!(ways(&world), [(1, true), (2, false)]);
+    world.connected(1, true);
+    world.connected(2, true);
+    world.modes = vec!["istio", "istio"];
+    world.says(&[1, 2], false);
+    assert_eq!(ways(&world), [(1, true), (2, true)]);
+    assert_eq!((world.withdrawn(), world.ports()), (vec![2], vec![1, 2]), "the other one stays as it is");
+    let view = world.handle.as_ref().unwrap().state().lane(false, false).load();
+    let ready: Vec<bool> = view.candidates.iter().map(|candidate| candidate.state.is_ready()).collect();
+    assert_eq!(ready, [true, false], "what stood in plaintext is not taken for TLS");
+    world.modes = vec!["disabled"];
+    world.says(&[1, 2], false);
+    assert_eq!(ways(&world), [(1, false), (2, false)]);
+    // The policy itself changes, though no endpoint does.
+    world.tls = Some(Arc::new(upstream()));
+    world.says(&[1, 2], false);
+    assert_eq!(ways(&world), [(1, true), (2, true)]);
+}
+
+#[test]
+fn an_address_that_is_told_with_two_kinds_of_tls_has_the_first() {
+    for (modes, tls) in [(["istio", "none"], true), (["none", "istio"], false)] {
+        let mut world = auto_mtls(upstream());
+        world.modes = modes.to_vec();
+        world.says(&[1, 1], false);
+        assert_eq!((ways(&world), world.ports()), (vec![(1, tls)], vec![1]));
+    }
+}
+
+/// In plaintext, what is made anew may lead to another.
+#[test]
+fn endpoints_in_their_grace_are_proven_only_if_each_of_them_would_be() {
+    let sni = UpstreamTls { auto_sni_san_validation: true, ..upstream() };
+    for (own, used) in [(None, vec![1]), (Some(sni.clone()), vec![1, 2])] {
+        let mut world = auto_mtls(sni.clone());
+        (world.tls, world.modes) = (own.map(Arc::new), vec!["istio", "istio"]);
+        world.says(&[1, 2], false);
+        world.connected(1, true);
+        world.says(&[1, 2], true);
+        assert_eq!(world.ports(), used);
+    }
 }
 
 #[test]

@@ -52,10 +52,11 @@ where
 /// Who asks for `https` gets TLS or nothing.
 fn secured(attempt: &Attempt) -> Result<(), Error> {
     let state = attempt.cluster.state();
-    if !attempt.call.https || state.config().cluster.tls.is_some() {
+    if !attempt.call.https || state.config().cluster.each_tls().all(|tls| tls.is_some()) {
         return Ok(());
     }
-    let text = format!("the request asks for https, and cluster `{}` has no TLS", state.name());
+    let text =
+        format!("the request asks for https, and cluster `{}` has no TLS, or not to every endpoint", state.name());
     Err(Error::new(Code::UNPROVABLE_TLS, text).with_next_step("give the cluster TLS, or ask with http"))
 }
 

@@ -81,6 +81,15 @@ async fn who_asks_for_https_gets_no_plaintext() {
     let (mesh, _source) = mesh(&[listener("a:443", &routes(&to("one"))), cluster("one", &[one.address])]);
     let error = mesh.http().get("https://a/").await.unwrap_err();
     assert_eq!((error.code(), one.count()), (Code::UNPROVABLE_TLS, 0));
+    // TLS to some of the endpoints is not TLS to the one that is chosen.
+    let mut some = cluster("one", &[one.address]);
+    some["transport_socket_matches"] = json!([{"name": "some", "match": {"tlsMode": "istio"}, "transport_socket":
+        {"name": "envoy.transport_sockets.tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {"validation_context": {"system_root_certs": {}}}}}}]);
+    let (mesh, _source) = super::mesh(&[listener("a:443", &routes(&to("one"))), some]);
+    let error = mesh.http().get("https://a/").await.unwrap_err();
+    assert_eq!((error.code(), one.count()), (Code::UNPROVABLE_TLS, 0));
 }
 
 #[tokio::test]
