@@ -165,7 +165,10 @@ fn slow_handshake() -> Vec<u8> {
     bytes
 }
 
-/// Sends these bytes on every connection, one each second after the first 30, until all are closed or the time is over.
+/// So many bytes come at once: what is timed has begun by then, in HTTP/2 after the preface and SETTINGS.
+const BEGUN: usize = 36;
+
+/// Sends these bytes on every connection, one each second after the first, until all are closed or the time is over.
 async fn trickle(plan: &Plan, bytes: Vec<u8>) -> Result<Seen, Failure> {
     let mut open = JoinSet::new();
     for _ in 0..plan.connections {
@@ -173,7 +176,7 @@ async fn trickle(plan: &Plan, bytes: Vec<u8>) -> Result<Seen, Failure> {
         open.spawn(timeout(Duration::from_secs(plan.seconds), async move {
             let Ok(mut stream) = TcpStream::connect(address).await else { return Duration::ZERO };
             let began = Instant::now();
-            let (first, rest) = bytes.split_at(30);
+            let (first, rest) = bytes.split_at(BEGUN);
             let _ = stream.write_all(first).await;
             let mut answer = [0; 4096];
             let mut rest = rest.iter();
