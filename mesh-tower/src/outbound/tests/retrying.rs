@@ -59,7 +59,7 @@ async fn a_request_that_is_too_long_to_keep_is_tried_once() {
 #[tokio::test]
 async fn an_attempt_that_hangs_is_given_up_for_another() {
     let one = Backend::start("one").await;
-    let table = retrying(&json!({"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.05s"}));
+    let table = retrying(&json!({"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.5s"}));
     let client = client(&table, &[cluster("one", &[one.address])]);
     assert_eq!(client.send(planned("hang,200")).await.unwrap().status(), StatusCode::OK);
 }
@@ -197,8 +197,9 @@ async fn what_is_kept_of_a_body_is_the_configurations_to_say() {
 
 #[tokio::test]
 async fn an_error_says_after_how_many_retries() {
+    // Real sockets and so real time: long enough for a busy machine to reach the server with each attempt.
     let one = Backend::start("one").await;
-    let table = retrying(&json!({"retry_on": "5xx,reset", "num_retries": 2, "per_try_timeout": "0.05s",
+    let table = retrying(&json!({"retry_on": "5xx,reset", "num_retries": 2, "per_try_timeout": "0.5s",
         "retry_back_off": {"base_interval": "0.001s"}}));
     let exhausted = client(&table, &[cluster("one", &[one.address])]);
     let error = exhausted.send(planned("hang,hang,hang")).await.unwrap_err();
@@ -208,7 +209,7 @@ async fn an_error_says_after_how_many_retries() {
     let two = Backend::start("two").await;
     let mut table =
         retrying(&json!({"retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"}}));
-    table["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("0.3s");
+    table["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("1.5s");
     let late = client(&table, &[cluster("one", &[two.address])]);
     let error = late.send(planned("503,hang")).await.unwrap_err();
     assert_eq!((error.code(), error.retries(), two.count()), (Code::DEADLINE, 1, 2));

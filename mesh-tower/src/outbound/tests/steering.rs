@@ -87,7 +87,7 @@ async fn a_call_in_which_nothing_moves_is_over_and_one_that_sends_is_not() {
 #[tokio::test]
 async fn an_attempt_that_is_silent_for_too_long_is_given_up_for_another() {
     let one = Backend::start("one").await;
-    let policy = json!({"retry_on": "5xx", "num_retries": 1, "per_try_idle_timeout": "0.05s"});
+    let policy = json!({"retry_on": "5xx", "num_retries": 1, "per_try_idle_timeout": "0.5s"});
     let table = routes(&json!([{"match": {"prefix": "/"}, "route": {"cluster": "one", "retry_policy": policy}}]));
     let client = client(&table, &[cluster("one", &[one.address])]);
     assert_eq!(client.send(asking("hang,200", &[])).await.unwrap().status(), StatusCode::OK);
