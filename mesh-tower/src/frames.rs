@@ -26,6 +26,8 @@ pub(crate) struct Frame {
     flags: u8,
     /// How many bytes its payload has.
     pub(crate) length: usize,
+    /// Its stream; 0 is the connection.
+    pub(crate) stream: u32,
 }
 
 impl Frame {
@@ -66,10 +68,12 @@ impl Frames {
             self.filled += take;
             bytes = &bytes[take..];
             if self.filled == HEADER {
-                let [a, b, c, kind, flags, ..] = self.header;
+                let [a, b, c, kind, flags, stream @ ..] = self.header;
+                // The first bit means nothing.
+                let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
                 self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 self.filled = 0;
-                saw(Frame { kind, flags, length: self.payload });
+                saw(Frame { kind, flags, length: self.payload, stream });
             }
         }
     }
@@ -105,10 +109,15 @@ mod tests {
             let mut frames = Frames::default();
             let mut seen = Vec::new();
             for bytes in stream().chunks(cut) {
-                frames.read(bytes, |frame| seen.push((frame.kind, frame.length, frame.ends_stream())));
+                frames.read(bytes, |frame| seen.push((frame.kind, frame.length, frame.stream, frame.ends_stream())));
             }
             assert!(frames.is_between());
-            let want = [(kind::SETTINGS, 6, false), (kind::DATA, 300, true), (6, 8, false), (kind::GOAWAY, 8, false)];
+            let want = [
+                (kind::SETTINGS, 6, 0, false),
+                (kind::DATA, 300, 1, true),
+                (6, 8, 0, false),
+                (kind::GOAWAY, 8, 0, false),
+            ];
             assert_eq!(seen, want, "cut into {cut}");
         }
     }

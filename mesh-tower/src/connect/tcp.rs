@@ -7,6 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use socket2::SockRef;
+#[cfg(feature = "server")]
+use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 
 /// When a connection counts as dead whose peer says nothing, not even that it received our bytes: Envoy's
@@ -33,19 +35,30 @@ impl Default for TcpKeepalive {
 impl TcpKeepalive {
     /// Sets it on a connection.
     pub(crate) fn watch(self, stream: &TcpStream) -> io::Result<()> {
-        let socket = SockRef::from(stream);
+        self.set(&SockRef::from(stream), self.time + self.interval * self.probes)
+    }
+
+    /// Sets it on a listening socket, which has every connection that it accepts begin with it. A client may take nothing of what
+    /// it is sent for `write_timeout`.
+    #[cfg(feature = "server")]
+    pub(crate) fn watch_accepted(self, listener: &TcpListener, write_timeout: Duration) -> io::Result<()> {
+        self.set(&SockRef::from(listener), write_timeout)
+    }
+
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables, reason = "only Linux can be told"))]
+    fn set(self, socket: &SockRef<'_>, unacknowledged: Duration) -> io::Result<()> {
         let probing = socket2::TcpKeepalive::new().with_time(self.time).with_interval(self.interval);
         socket.set_tcp_keepalive(&probing.with_retries(self.probes))?;
         // Probes rest while bytes of ours are under way, which the kernel alone would send again for 15 minutes.
         #[cfg(target_os = "linux")]
-        socket.set_tcp_user_timeout(Some(self.time + self.interval * self.probes))?;
+        socket.set_tcp_user_timeout(Some(unacknowledged))?;
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -61,5 +74,20 @@ mod tests {
         assert_eq!(silent + probing, Duration::from_secs(20));
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(20)));
+    }
+
+    #[cfg(feature = "server")]
+    #[tokio::test]
+    async fn a_client_that_vanished_is_found_as_soon() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let patience = Duration::from_secs(60);
+        TcpKeepalive::default().watch_accepted(&listener, patience).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.keepalive().unwrap(), "what is accepted begins with it");
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), TcpKeepalive::default().time);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(patience), "it may be slow to take what it is sent");
     }
 }

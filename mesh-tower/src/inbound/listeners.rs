@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::options::InboundOptions;
 use super::slot::{InboundSlot, Owner};
 use super::split::{Bound, listen};
+use crate::connect::TcpKeepalive;
 
 /// The listening addresses of one mesh, so that they can be shut down together.
 #[derive(Debug, Default)]
@@ -32,6 +33,10 @@ impl Listeners {
         name_of: impl FnOnce(SocketAddr) -> Result<Name, Error>,
     ) -> Result<Bound, Error> {
         let (listener, address) = listen(address).await?;
+        // A connection that nobody is at the other end of costs what a flood's costs, and lasts longer.
+        if let Err(error) = TcpKeepalive::default().watch_accepted(&listener, options.limits.write_timeout) {
+            tracing::warn!(target: "mesh", "{address} finds clients that vanish late: {error}");
+        }
         let slot = InboundSlot::owned(name_of(address)?, address, options, Some(owner));
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|slot| slot.strong_count() > 0);

@@ -47,7 +47,9 @@ pub struct InboundLimits {
     /// Connections at the same time; further ones wait in the kernel's backlog. None by default: the limit of open files
     /// is one already, and a smaller number would surprise.
     pub max_connections: Option<usize>,
-    /// TLS handshakes at the same time: 1,024 by default; further connections wait in the kernel's backlog.
+    /// Connections before their first request, in their TLS handshake or after it: 1,024 at the same time by default; further
+    /// ones wait in the kernel's backlog. When all places are taken the oldest connection is closed that has had its place
+    /// for a quarter of `handshake_timeout`, so that whoever says nothing keeps nobody out.
     pub max_handshakes: usize,
     /// How long the TLS handshake may take, and after it the first 24 bytes: 10 s by default.
     pub handshake_timeout: Duration,
@@ -69,6 +71,10 @@ pub struct InboundLimits {
     /// without data, and unknown ones. 1,000 by default, as Envoy lets wait for an answer. A tenth of them comes back
     /// each second, and ten with each frame of an answer. Over it the connection is closed (CVE-2019-9511 to 9518).
     pub max_control_frames: u32,
+    /// HTTP/2: how many bytes of answers one connection holds that its client has not taken: 256 KiB by default. Over it the
+    /// bodies of its answers are not asked for more until the client takes some. Envoy's connections hold 1 MiB; a thousand
+    /// clients that ask for much and take nothing must not cost a gigabyte.
+    pub max_send_buffer: usize,
     /// How long a client may take nothing of what it is sent, while its window lets us send: 60 s by default. Then the
     /// connection is closed.
     pub write_timeout: Duration,
@@ -90,6 +96,7 @@ impl Default for InboundLimits {
             max_concurrent_streams: 1024,
             max_resets: 1000,
             max_control_frames: 1000,
+            max_send_buffer: 256 * 1024,
             write_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(2 * 60 * 60),
             keepalive_timeout: Duration::from_secs(20),

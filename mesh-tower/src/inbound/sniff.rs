@@ -4,16 +4,14 @@
 //! to a number of them, so that whoever dribbles holds nothing but a place among the handshakes.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use mesh_core::chain::FirstBytes;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::Inspection;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::config::{HelloReader, InboundTls};
+use super::early::Early;
 use crate::io::BoxStream;
 
 /// The first byte of TLS: a record of a handshake.
@@ -22,8 +20,8 @@ const HANDSHAKE: u8 = 22;
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// The longest request line that is looked for: Envoy's.
 const LONGEST_LINE: usize = 8 * 1024;
-/// So much is read at once.
-const CHUNK: usize = 4096;
+/// The most bytes of a record of TLS before there are keys (RFC 8446, section 5.1).
+const LONGEST_RECORD: usize = 16 * 1024;
 
 /// Reads until it is known what the client speaks.
 ///
@@ -35,19 +33,40 @@ pub(crate) async fn sniff(
     inspection: &Inspection,
     tls: &Arc<dyn InboundTls>,
 ) -> Result<(BoxStream, FirstBytes), Error> {
-    let mut sniffed = Sniffed { seen: Vec::new(), at: 0, io };
+    let mut early = Early::new(io);
     let mut hello = None;
     loop {
-        if let Some(first) = understand(&sniffed.seen, inspection, tls, &mut hello)? {
-            return Ok((Box::new(sniffed), first));
+        if let Some(first) = understand(early.seen(), inspection, tls, &mut hello)? {
+            return Ok((Box::new(early), first));
         }
-        let before = sniffed.seen.len();
-        sniffed.seen.reserve(CHUNK);
-        let read = (&mut sniffed.io).take(CHUNK as u64).read_buf(&mut sniffed.seen).await;
-        read.map_err(|error| Error::new(Code::HANDSHAKE, format!("the client is gone: {error}")))?;
-        if sniffed.seen.len() == before {
+        let more = early.more().await;
+        if !more.map_err(|error| Error::new(Code::HANDSHAKE, format!("the client is gone: {error}")))? {
             return Err(Error::new(Code::HANDSHAKE, "the client hung up before it said what it speaks"));
         }
+    }
+}
+
+/// Reads until the client's first record of TLS is whole, or it is clear that there will be none: what to make of it is the
+/// handshake's to say.
+///
+/// # Errors
+///
+/// The connection is broken.
+pub(crate) async fn first_record(io: BoxStream) -> io::Result<BoxStream> {
+    let mut early = Early::new(io);
+    while !record_is_whole(early.seen()) && early.more().await? {}
+    Ok(Box::new(early))
+}
+
+/// Whether there is a whole record, or something that can't become one.
+fn record_is_whole(seen: &[u8]) -> bool {
+    match seen {
+        [HANDSHAKE, _, _, high, low, rest @ ..] => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            length > LONGEST_RECORD || rest.len() >= length
+        }
+        [] | [HANDSHAKE, ..] => false,
+        _ => true,
     }
 }
 
@@ -60,6 +79,9 @@ fn understand(
 ) -> Result<Option<FirstBytes>, Error> {
     let Some(first) = seen.first() else { return Ok(None) };
     if inspection.tls && *first == HANDSHAKE {
+        if !record_is_whole(seen) && seen.len() <= inspection.max_client_hello {
+            return Ok(None);
+        }
         let (reader, fed) = hello.get_or_insert_with(|| (tls.hello_reader(), 0));
         let new = &seen[*fed..];
         *fed = seen.len();
@@ -104,32 +126,6 @@ fn http(seen: &[u8]) -> Option<Option<&'static str>> {
     })
 }
 
-/// A stream whose first bytes were looked at.
-struct Sniffed {
-    seen: Vec<u8>,
-    /// How many of them were read again.
-    at: usize,
-    io: BoxStream,
-}
-
-impl AsyncRead for Sniffed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let left = &self.seen[self.at..];
-        if left.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, to);
-        }
-        let count = left.len().min(to.remaining());
-        to.put_slice(&left[..count]);
-        self.at += count;
-        if self.at == self.seen.len() {
-            (self.seen, self.at) = (Vec::new(), 0);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-crate::io::writes_pass!(Sniffed, io);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +148,16 @@ mod tests {
         }
         assert_eq!(http(b"GET /"), None);
         assert_eq!(http(&[b"GET /".as_slice(), &vec![b'a'; LONGEST_LINE]].concat()), Some(None), "lines have an end");
+    }
+
+    #[test]
+    fn a_handshake_begins_with_a_whole_record_or_with_none() {
+        let record = [&[HANDSHAKE, 3, 1, 0, 3][..], b"abc"].concat();
+        for end in 0..record.len() {
+            assert!(!record_is_whole(&record[..end]), "{end}");
+        }
+        assert!(record_is_whole(&record));
+        assert!(record_is_whole(b"G"), "nobody waits for the rest of what is no TLS");
+        assert!(record_is_whole(&[HANDSHAKE, 3, 1, 255, 255]), "nor of what no record may have");
     }
 }

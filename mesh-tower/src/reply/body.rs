@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -13,7 +13,7 @@ use pin_project::pin_project;
 
 use crate::BoxError;
 use crate::filter::Pacer;
-use crate::inbound::Reporting;
+use crate::inbound::{Held, Reporting};
 use crate::observe::{ServedEnd, ServedObserver};
 
 /// The body of a response: the application's `B`, or a text of the mesh.
@@ -29,6 +29,8 @@ pub struct ReplyBody<B> {
     served: Option<Served>,
     /// What the trailers are to say of the load.
     report: Option<Reporting>,
+    /// What it shares of its connection's budget, where others are on the connection.
+    held: Option<Held>,
 }
 
 /// Who is told how the response ends, and what it has said so far.
@@ -55,7 +57,7 @@ enum Kind<B> {
 
 impl<B> ReplyBody<B> {
     pub(crate) fn app(body: B) -> Self {
-        Self { kind: Kind::App(body), pacer: None, served: None, report: None }
+        Self { kind: Kind::App(body), pacer: None, served: None, report: None, held: None }
     }
 
     pub(crate) fn ours(text: Bytes) -> Self {
@@ -64,6 +66,7 @@ impl<B> ReplyBody<B> {
             pacer: None,
             served: None,
             report: None,
+            held: None,
         }
     }
 }
@@ -89,6 +92,11 @@ impl<B: Body> ReplyBody<B> {
         self.report = Some(report);
     }
 
+    /// Has it wait while its connection holds too much.
+    pub(crate) fn shares(&mut self, held: Held) {
+        self.held = Some(held);
+    }
+
     /// Whether nothing of it is left, not even trailers.
     pub(crate) fn is_over(&self) -> bool {
         let over = match &self.kind {
@@ -110,6 +118,9 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.as_mut().project();
+        if let Some(held) = &*this.held {
+            ready!(held.poll_room(cx));
+        }
         let mut polled = match this.pacer {
             None => poll_kind(this.kind.as_mut(), cx),
             Some(pacer) => pacer.poll(cx, |cx| poll_kind(this.kind.as_mut(), cx)),
@@ -121,6 +132,9 @@ where
         }
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(data), Some(held)) = (frame.data_ref(), &*this.held) {
+                    held.gave(data.len());
+                }
                 if let (Some(trailers), Some(served)) = (frame.trailers_ref(), &mut *this.served) {
                     served.grpc = GrpcStatus::of(trailers).or(served.grpc);
                 }

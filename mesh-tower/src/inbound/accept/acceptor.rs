@@ -12,11 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::places::{Place, Places};
 use super::{Addresses, InboundIo, InboundListener};
 use crate::inbound::config::{Accepted, ChainState, Generation};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::slot::{Current, InboundSlot};
-use crate::inbound::sniff::sniff;
+use crate::inbound::sniff::{first_record, sniff};
 use crate::io::BoxStream;
 
 /// How long the loop rests when accepting fails, for instance because there are too many open files.
@@ -25,31 +26,31 @@ const REST: Duration = Duration::from_millis(100);
 /// Makes connections ready for their first request.
 pub(crate) struct Acceptor {
     pub(crate) slot: Arc<InboundSlot>,
-    handshakes: Arc<Semaphore>,
+    places: Arc<Places>,
     connections: Option<Arc<Semaphore>>,
     refused_logged: AtomicBool,
 }
 
 /// What becomes of a connection that is ready.
 pub(crate) trait Deliver: Clone + Send + 'static {
-    /// Takes the connection to its end. `handshake` is dropped when the next connection may take its place.
-    fn deliver(self, io: BoxStream, peer: PeerInfo, handshake: OwnedSemaphorePermit)
-    -> impl Future<Output = ()> + Send;
+    /// Takes the connection to its end. `place` is dropped when the next connection may take it.
+    fn deliver(self, io: BoxStream, peer: PeerInfo, place: Place) -> impl Future<Output = ()> + Send;
 }
 
 impl Acceptor {
     pub(crate) fn new(slot: Arc<InboundSlot>) -> Arc<Self> {
         let limits = &slot.options().limits;
-        let handshakes = Arc::new(Semaphore::new(limits.max_handshakes.clamp(1, Semaphore::MAX_PERMITS)));
+        let places = Places::new(limits.max_handshakes, limits.handshake_timeout);
         let connections =
             limits.max_connections.map(|max| Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))));
-        Arc::new(Self { slot, handshakes, connections, refused_logged: AtomicBool::new(false) })
+        Arc::new(Self { slot, places, connections, refused_logged: AtomicBool::new(false) })
     }
 
     /// Chooses the chain and makes the handshake. None: the connection is closed, and the log says why.
-    async fn establish(self: &Arc<Self>, io: impl InboundIo) -> Option<(BoxStream, PeerInfo)> {
+    async fn establish(self: &Arc<Self>, io: impl InboundIo, place: &mut Place) -> Option<(BoxStream, PeerInfo)> {
         let addresses = io.addresses();
-        match self.secure(io, addresses).await {
+        let ready = place.kept(self.secure(io, addresses)).await;
+        match ready.unwrap_or_else(|| Err(Error::new(Code::HANDSHAKE, "the client took long, and others wait"))) {
             Ok(ready) => Some(ready),
             Err(error) => {
                 self.log_refusal(addresses, &error);
@@ -72,7 +73,8 @@ impl Acceptor {
         let seen = first.as_ref().unwrap_or(FirstBytes::unseen());
         let facts = ConnectionFacts { destination: addresses.local, source: addresses.peer, first: seen };
         let (chain, drain) = generation.select(&facts)?;
-        let Accepted { io, client } = self.handshake(io, &chain, deadline).await?;
+        let inspected = first.as_ref().is_some_and(|first| first.tls);
+        let Accepted { io, client } = self.handshake(io, &chain, inspected, deadline).await?;
         let peer = PeerInfo::new(addresses, client, first, chain, self.slot.clone(), drain);
         // It may have been revoked during the handshake, before it was listed.
         peer.connection().judge(&self.slot.current());
@@ -95,9 +97,21 @@ impl Acceptor {
         }
     }
 
-    async fn handshake(&self, io: BoxStream, chain: &Arc<ChainState>, deadline: Instant) -> Result<Accepted, Error> {
+    /// `inspected`: its first record was seen already.
+    async fn handshake(
+        &self,
+        io: BoxStream,
+        chain: &Arc<ChainState>,
+        inspected: bool,
+        deadline: Instant,
+    ) -> Result<Accepted, Error> {
         let Some(tls) = chain.tls.clone()? else { return Ok(Accepted::anonymous(io)) };
-        match timeout_at(deadline, tls.accept(io)).await {
+        let handshake = async {
+            let io = if inspected { Ok(io) } else { first_record(io).await };
+            let gone = |error| Error::new(Code::HANDSHAKE, format!("the client is gone: {error}"));
+            tls.accept(io.map_err(gone)?).await
+        };
+        match timeout_at(deadline, handshake).await {
             Ok(done) => done,
             Err(_) => {
                 let limit = self.slot.options().limits.handshake_timeout;
@@ -122,7 +136,7 @@ impl Acceptor {
             Some(connections) => Some(connections.clone().acquire_owned().await.expect(NEVER_CLOSED)),
             None => None,
         };
-        (self.handshakes.clone().acquire_owned().await.expect(NEVER_CLOSED), connection)
+        (self.places.free().await, connection)
     }
 }
 
@@ -144,7 +158,11 @@ pub(crate) async fn run<L: InboundListener>(mut listener: L, acceptor: Arc<Accep
             () = revoking.as_mut() => {}
             Some(_) = tasks.join_next() => {}
             (accepted, permits) = next => match accepted {
-                Ok(io) => { tasks.spawn(take(acceptor.clone(), io, permits, deliver.clone())); }
+                Ok(io) => {
+                    let (place, connection) = permits;
+                    let place = acceptor.places.give(place);
+                    tasks.spawn(take(acceptor.clone(), io, place, connection, deliver.clone()));
+                }
                 Err(error) => rest(&acceptor, &error).await,
             },
         }
@@ -167,11 +185,12 @@ async fn revoke(slot: Arc<InboundSlot>) {
 async fn take(
     acceptor: Arc<Acceptor>,
     io: impl InboundIo,
-    (handshake, connection): (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    mut place: Place,
+    connection: Option<OwnedSemaphorePermit>,
     deliver: impl Deliver,
 ) {
-    if let Some((io, peer)) = acceptor.establish(io).await {
-        deliver.deliver(io, peer, handshake).await;
+    if let Some((io, peer)) = acceptor.establish(io, &mut place).await {
+        deliver.deliver(io, peer, place).await;
     }
     drop(connection);
 }

@@ -2,6 +2,8 @@
 
 mod acceptor;
 mod io;
+mod places;
 
 pub(crate) use acceptor::{Acceptor, Deliver, run};
 pub use io::{Addresses, InboundIo, InboundListener, TcpIo};
+pub(crate) use places::Place;

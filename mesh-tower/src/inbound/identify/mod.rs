@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use mesh_core::chain::{ConnectionFacts, FirstBytes};
@@ -10,6 +10,7 @@ use mesh_core::identity::PeerIdentity;
 use tokio::sync::{oneshot, watch};
 
 use super::accept::Addresses;
+use super::backlog::Backlog;
 use super::config::{ChainState, TlsClient};
 use super::slot::{Current, InboundSlot};
 
@@ -45,8 +46,8 @@ pub(crate) struct Connection {
     pub(crate) drain: watch::Receiver<bool>,
     /// Whether the inbound layer has seen a request of it.
     seen: AtomicBool,
-    /// How many bytes have come from the client, after TLS.
-    read: AtomicUsize,
+    /// What its answers hold that the client has not taken.
+    pub(crate) backlog: Backlog,
     /// Breaks the connection; None: it is broken, or its client has shown no certificate.
     kill: Mutex<Option<oneshot::Sender<()>>>,
     /// What [`kill`](Self::kill) fires, until the stream has taken it.
@@ -62,11 +63,11 @@ impl PeerInfo {
         slot: Arc<InboundSlot>,
         drain: watch::Receiver<bool>,
     ) -> Self {
-        let (seen, read) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let (seen, backlog) = (AtomicBool::new(false), Backlog::new(slot.options().limits.max_send_buffer));
         let (kill, killed) = client.identity.is_some().then(oneshot::channel).unzip();
         let (kill, killed) = (Mutex::new(kill), Mutex::new(killed));
         let peer =
-            Self(Arc::new(Connection { addresses, client, first, chain, slot, drain, seen, read, kill, killed }));
+            Self(Arc::new(Connection { addresses, client, first, chain, slot, drain, seen, backlog, kill, killed }));
         peer.0.slot.list(&peer);
         peer
     }
@@ -154,14 +155,6 @@ impl Connection {
     /// What fires when the connection must break. For its stream.
     pub(crate) fn take_killed(&self) -> Option<oneshot::Receiver<()>> {
         self.killed.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    pub(crate) fn add_read(&self, bytes: usize) {
-        self.read.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn bytes_read(&self) -> usize {
-        self.read.load(Ordering::Relaxed)
     }
 }
 

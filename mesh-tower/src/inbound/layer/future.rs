@@ -18,7 +18,7 @@ use tower_service::Service;
 use crate::filter::{FilterRun, Pace};
 use crate::inbound::BoxError;
 use crate::inbound::normalize::Asked;
-use crate::inbound::{Reporting, RequestFacts};
+use crate::inbound::{Held, Reporting, RequestFacts};
 use crate::observe::ServedObserver;
 use crate::reply::{Reply, ReplyBody};
 
@@ -196,6 +196,9 @@ fn finish<R: Body>(
     let (mut head, mut body) = shown.unwrap_or_else(|panic| broken(&text_of(panic.as_ref()), grpc)).into_parts();
     if let Some(pacer) = Pace::take(&mut head) {
         body.pace(pacer);
+    }
+    if version == Version::HTTP_2 && !body.is_over() {
+        body.shares(Held::new(&run.facts().peer));
     }
     let mut response = Response::from_parts(head, body);
     if version <= Version::HTTP_11 && run.facts().peer.is_draining() {

@@ -1,4 +1,4 @@
-//! One connection: HTTP over it until it ends, is drained, or is silent from the start.
+//! One connection: HTTP over it until it ends, or is drained.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -7,22 +7,19 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
 
 use super::handler::Handler;
+use super::opening::{Opened, Version, open};
 use super::{Heads, RequestBody};
 use crate::inbound::BoxError;
-use crate::inbound::accept::Deliver;
+use crate::inbound::accept::{Deliver, Place};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::normalize::Limits;
 use crate::inbound::options::InboundLimits;
 use crate::inbound::split::MeshIo;
 use crate::io::BoxStream;
-
-/// The length of HTTP/2's preface: until so much has come, nobody knows which HTTP it is. No HTTP/1.1 request is shorter.
-const PREFACE: usize = 24;
 
 /// Serves HTTP on a connection.
 #[derive(Clone)]
@@ -44,24 +41,49 @@ where
     R: http_body::Body<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    async fn deliver(self, io: BoxStream, peer: PeerInfo, handshake: OwnedSemaphorePermit) {
-        drop(handshake);
+    async fn deliver(self, io: BoxStream, peer: PeerInfo, mut place: Place) {
+        let of_head = Limits::of(&peer.connection().slot.options().limits, &peer.connection().chain.chain.http);
+        let opened = place.kept(open(io, &peer, room(of_head))).await;
+        drop(place);
+        match opened {
+            // A place of its own: who has not asked for anything yet has no room for HTTP.
+            Some(Some(opened)) => Box::pin(self.run(opened, peer, of_head)).await,
+            Some(None) => {}
+            None => {
+                tracing::debug!(target: "mesh", "closed a connection of {}: it took long, and others wait", peer.remote_addr());
+            }
+        }
+    }
+}
+
+impl<S, R> Http<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    R: http_body::Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    async fn run(self, opened: Opened, peer: PeerInfo, of_head: Limits) {
+        let Opened { io, version, deadline } = opened;
         let slot = peer.connection().slot.clone();
-        let limits = &slot.options().limits;
-        let of_head = Limits::of(limits, &peer.connection().chain.chain.http);
         let service = Handler::new(self.app, slot.clone(), peer.clone(), of_head);
-        let builder = builder(limits, of_head);
-        let io = TokioIo::new(MeshIo::plain(io, peer.clone(), Heads::new()));
+        let builder = builder(&slot.options().limits, of_head);
+        let builder = match version {
+            Version::Http1 => builder.http1_only(),
+            Version::Http2 => builder.http2_only(),
+        };
+        let io = TokioIo::new(MeshIo::plain(Box::new(io), peer.clone(), Heads::new()));
         let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
-        let mut ending = pin!(ending(&peer, slot.options().drain_grace));
-        let mut silent = pin!(silent(&peer, limits.handshake_timeout));
+        let ending = async {
+            match deadline {
+                Some(deadline) => deadline,
+                None => ending(&peer, slot.options().drain_grace).await,
+            }
+        };
         let deadline = tokio::select! {
             done = connection.as_mut() => return ended(&peer, done),
-            () = silent.as_mut() => {
-                tracing::debug!(target: "mesh", "closed a connection of {}: it sent nothing", peer.remote_addr());
-                return;
-            }
-            deadline = ending.as_mut() => deadline,
+            deadline = ending => deadline,
         };
         connection.as_mut().graceful_shutdown();
         tokio::select! {
@@ -93,30 +115,26 @@ pub(crate) async fn ending(peer: &PeerInfo, grace: Duration) -> Instant {
     }
 }
 
-/// Resolves if the client has not said within `limit` which HTTP it speaks; from then on HTTP's own timeouts hold.
-async fn silent(peer: &PeerInfo, limit: Duration) {
-    sleep(limit).await;
-    if peer.connection().bytes_read() >= PREFACE {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Heads are counted exactly where requests are normalised. Here they are bounded by what it takes to count them: HTTP/1's by a
-/// buffer with room for spaces that need not be there, HTTP/2's by its own way to count, 32 bytes more for each header.
 /// How much of an answer waits for its stream's turn: a frame's worth. A client that opens every window and takes nothing makes
 /// us keep so much for each stream; hyper's own 400 KiB came to 200 MiB for ten connections of fifty.
 const SEND_BUFFER: usize = 16 * 1024;
 
+/// How many bytes of a head of HTTP/1 are held: with room for spaces that need not be there.
+fn room(head: Limits) -> usize {
+    head.bytes.saturating_add(SMALLEST_BUFFER)
+}
+
+/// Heads are counted exactly where requests are normalised. Here they are bounded by what it takes to count them: HTTP/1's by a
+/// buffer with room for spaces that need not be there, HTTP/2's by its own way to count, 32 bytes more for each header.
 fn builder(limits: &InboundLimits, head: Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    let room = head.bytes.saturating_add(SMALLEST_BUFFER);
     let counted = head.headers.saturating_add(1).saturating_mul(32).saturating_add(head.bytes);
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(head.headers)
-        .max_buf_size(room);
+        .max_buf_size(room(head));
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -1,5 +1,6 @@
 //! The safe one-liner: a server that owns its connections, so that it can drain each of them.
 
+mod opening;
 mod heads;
 mod connection;
 mod body;

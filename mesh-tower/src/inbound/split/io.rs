@@ -12,20 +12,16 @@ use tokio::time::Instant;
 
 use super::Half;
 use super::gate::Gate;
-use super::watch::Watch;
+use super::watch::{ENHANCE_YOUR_CALM, NO_ERROR, Watch};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::serve::Heads;
 use crate::io::BoxStream;
-
-/// How many bytes are counted: enough to know which HTTP it is.
-const COUNTED: usize = 24;
 
 /// An accepted connection, TLS taken off. Whoever serves it puts [`peer`](Self::peer) into the extensions of each request;
 /// `axum::serve` with `into_make_service_with_connect_info::<PeerInfo>()` and tonic do so on their own.
 pub struct MeshIo {
     io: BoxStream,
     peer: PeerInfo,
-    counted: usize,
     /// Where the mesh itself serves: what follows the heads of requests.
     heads: Option<Heads>,
     gate: Option<(Gate, Arc<Half>)>,
@@ -40,14 +36,14 @@ impl MeshIo {
     pub(crate) fn plain(io: BoxStream, peer: PeerInfo, heads: Heads) -> Self {
         let watch = Watch::new(&peer.connection().slot.options().limits);
         let revoked = peer.connection().take_killed();
-        Self { io, peer, counted: 0, heads: Some(heads), gate: None, kill: None, revoked, watch }
+        Self { io, peer, heads: Some(heads), gate: None, kill: None, revoked, watch }
     }
 
     /// A connection that the application's server serves. It breaks when `kill` fires.
     pub(super) fn split(io: BoxStream, peer: PeerInfo, half: Option<Arc<Half>>, kill: oneshot::Receiver<()>) -> Self {
         let watch = Watch::new(&peer.connection().slot.options().limits);
         let (gate, revoked) = (half.map(|half| (Gate::Start, half)), peer.connection().take_killed());
-        Self { io, peer, counted: 0, heads: None, gate, kill: Some(kill), revoked, watch }
+        Self { io, peer, heads: None, gate, kill: Some(kill), revoked, watch }
     }
 
     /// Who is at the other end.
@@ -88,11 +84,15 @@ impl MeshIo {
         Ok(())
     }
 
-    fn count(&mut self, bytes: usize) {
-        if self.counted < COUNTED {
-            self.counted += bytes;
-            self.peer.connection().add_read(bytes);
+    /// Tells an HTTP/2 client why its connection ends, if it takes that now: nobody waits for it.
+    fn cut(&mut self, cx: &mut Context<'_>, reason: u32, error: io::Error) -> io::Error {
+        if let Some(goodbye) = self.watch.goodbye(reason) {
+            let written = Pin::new(&mut self.io).poll_write(cx, &goodbye);
+            if matches!(written, Poll::Ready(Ok(_))) {
+                let _ = Pin::new(&mut self.io).poll_flush(cx);
+            }
         }
+        error
     }
 
     fn poll_gated(
@@ -110,6 +110,7 @@ impl MeshIo {
                 gate.wrote(from, count);
             }
             self.watch_written(from, count);
+            self.peer.connection().backlog.wrote(count);
         }
         self.watch.poll_written(written, cx)
     }
@@ -125,17 +126,20 @@ impl MeshIo {
 
 impl AsyncRead for MeshIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.poll_killed(cx)?;
-        self.poll_revoked(cx)?;
-        if let Some((gate, half)) = &self.gate {
+        let this = &mut *self;
+        if let Err(error) = this.poll_killed(cx).and_then(|()| this.poll_revoked(cx)) {
+            return Poll::Ready(Err(this.cut(cx, NO_ERROR, error)));
+        }
+        if let Some((gate, half)) = &this.gate {
             gate.check_read(half)?;
         }
         let before = to.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, to);
-        self.count(to.filled().len() - before);
-        self.watch.read(&to.filled()[before..])?;
-        self.watch.poll_head(cx)?;
-        if let Some(heads) = &mut self.heads {
+        let polled = Pin::new(&mut this.io).poll_read(cx, to);
+        let watched = this.watch.read(&to.filled()[before..]);
+        if let Err(error) = watched.and_then(|()| this.watch.poll_head(cx)) {
+            return Poll::Ready(Err(this.cut(cx, ENHANCE_YOUR_CALM, error)));
+        }
+        if let Some(heads) = &mut this.heads {
             heads.read(&mut to.filled_mut()[before..]);
         }
         polled
@@ -162,6 +166,9 @@ impl AsyncWrite for MeshIo {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            this.peer.connection().backlog.flushed();
+        }
         this.watch.poll_written(flushed, cx)
     }
 

@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 
 use super::{Half, MeshIo};
-use crate::inbound::accept::{Acceptor, Deliver, run};
+use crate::inbound::accept::{Acceptor, Deliver, Place, run};
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::serve::ending;
 use crate::inbound::slot::InboundSlot;
@@ -98,13 +98,14 @@ struct ToServer {
 }
 
 impl Deliver for ToServer {
-    async fn deliver(self, io: BoxStream, peer: PeerInfo, handshake: OwnedSemaphorePermit) {
+    async fn deliver(self, io: BoxStream, peer: PeerInfo, mut place: Place) {
         let Self { ready, half } = self;
         let (mut kill, killed) = oneshot::channel();
-        if ready.send(MeshIo::split(io, peer.clone(), half, killed)).await.is_err() {
+        let sent = place.kept(ready.send(MeshIo::split(io, peer.clone(), half, killed))).await;
+        if sent.is_none_or(|sent| sent.is_err()) {
             return;
         }
-        drop((ready, handshake));
+        drop((ready, place));
         let grace = peer.connection().slot.options().drain_grace;
         let over = async { sleep_until(ending(&peer, grace).await).await };
         tokio::select! {

@@ -21,6 +21,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Each frame of an answer excuses so many that say nothing: two WINDOW_UPDATEs and a PING for each DATA frame are what
 /// clients with small windows and a bandwidth estimate send. Envoy's number.
 const EXCUSED: u32 = 10;
+/// The length of a GOAWAY that says no more than it must (RFC 9113, section 6.8).
+const GOAWAY: usize = 9 + 8;
+/// Why a connection ends: it is not the client's fault.
+pub(super) const NO_ERROR: u32 = 0x0;
+/// The client asks for more work than it may.
+pub(super) const ENHANCE_YOUR_CALM: u32 = 0xb;
 /// What was spent comes back within so many milliseconds.
 const REFILL: u128 = 10_000;
 
@@ -29,6 +35,8 @@ const REFILL: u128 = 10_000;
 pub(super) struct Watch {
     speaks: Speaks,
     written: Frames,
+    /// Whether the server has begun, with its own SETTINGS, and not said goodbye.
+    may_end: bool,
     resets: Budget,
     control: Budget,
     head_timeout: Duration,
@@ -57,6 +65,8 @@ struct Reading {
     in_head: bool,
     /// Whether more of its field block must follow it.
     continued: bool,
+    /// The last stream that the client has opened.
+    last: u32,
 }
 
 impl Watch {
@@ -64,6 +74,7 @@ impl Watch {
         Self {
             speaks: Speaks::Preface(0),
             written: Frames::default(),
+            may_end: false,
             resets: Budget::new(limits.max_resets),
             control: Budget::new(limits.max_control_frames),
             head_timeout: limits.header_timeout,
@@ -91,7 +102,7 @@ impl Watch {
         }
         let Speaks::Http2(reading) = &mut self.speaks else { return Ok(()) };
         let (mut resets, mut control) = (0, 0);
-        let Reading { frames, in_head, continued } = reading;
+        let Reading { frames, in_head, continued, last } = reading;
         // Whether the next frame begins in these bytes.
         let mut begins = !frames.is_in_header();
         frames.read(bytes, |frame| {
@@ -102,6 +113,7 @@ impl Watch {
             begins = true;
             *in_head = frame.is_head();
             *continued = frame.is_head_to_be_continued();
+            *last = if frame.is_head() { frame.stream.max(*last) } else { *last };
             resets += u32::from(frame.kind == kind::RST_STREAM);
             control += u32::from(says_nothing(frame));
         });
@@ -114,6 +126,7 @@ impl Watch {
         if matches!(self.speaks, Speaks::Other) {
             return;
         }
+        self.may_end |= !bytes.is_empty();
         let Self { written, resets, control, .. } = self;
         written.read(bytes, |frame| match frame.kind {
             kind::HEADERS => {
@@ -123,6 +136,20 @@ impl Watch {
             kind::DATA => control.earn(EXCUSED),
             _ => {}
         });
+    }
+
+    /// What an HTTP/2 client is told before its connection is cut; None: there is no place for it in what is being written.
+    /// It is said once.
+    pub(super) fn goodbye(&mut self, reason: u32) -> Option<[u8; GOAWAY]> {
+        let Speaks::Http2(reading) = &self.speaks else { return None };
+        if !self.written.is_between() || !std::mem::take(&mut self.may_end) {
+            return None;
+        }
+        let mut frame = [0; GOAWAY];
+        (frame[2], frame[3]) = (8, kind::GOAWAY);
+        frame[9..13].copy_from_slice(&reading.last.to_be_bytes());
+        frame[13..].copy_from_slice(&reason.to_be_bytes());
+        Some(frame)
     }
 
     /// Whether a head takes too long. HTTP/1's are timed by hyper.
@@ -270,6 +297,28 @@ mod tests {
         assert_eq!(passes(&mut watch, &frame(kind::HEADERS, 5, b"head")), 1000);
         assert_eq!(passes(&mut watch, &frame(kind::DATA, 0, b"x")), 1000);
         assert_eq!(passes(&mut watch, &frame(kind::DATA, 1, b"")), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_goaway_names_the_last_stream_and_is_put_into_no_other_frame() {
+        let mut watch = http2();
+        assert_eq!(watch.goodbye(ENHANCE_YOUR_CALM), None, "the server's SETTINGS come first");
+        let settings = frame(kind::SETTINGS, 0, b"");
+        watch.wrote(&settings);
+        for stream in [5, 3] {
+            let mut head = frame(kind::HEADERS, 5, b"head");
+            head[8] = stream;
+            watch.read(&head).unwrap();
+        }
+        let goodbye = [0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0xb];
+        assert_eq!(watch.goodbye(ENHANCE_YOUR_CALM), Some(goodbye));
+        assert_eq!(watch.goodbye(ENHANCE_YOUR_CALM), None, "once");
+        watch.wrote(&settings[..4]);
+        assert_eq!(watch.goodbye(NO_ERROR), None);
+        let mut other = Watch::new(&limits());
+        other.read(b"GET / HTTP/1.1").unwrap();
+        other.wrote(b"HTTP/1.1 200 OK");
+        assert_eq!(other.goodbye(NO_ERROR), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use crate::inbound::testing::Config;
 use crate::inbound::{InboundLimits, InboundOptions};
 use crate::io::BoxStream;
 
-/// A handshake that is a single byte: `y` succeeds, anything else fails.
+/// A handshake that begins with any byte, and then is a single one: `y` succeeds, anything else fails.
 #[derive(Debug, Clone, Default)]
 struct OneByte {
     begun: Arc<AtomicUsize>,
@@ -33,7 +33,8 @@ impl TlsAcceptor for OneByte {
     fn accept(&self, mut io: BoxStream) -> BoxedAccept {
         self.begun.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
-            match io.read_u8().await {
+            let (_, answer) = (io.read_u8().await, io.read_u8().await);
+            match answer {
                 Ok(b'y') => Ok(Accepted::anonymous(io)),
                 _ => Err(Error::new(Code::HANDSHAKE, "not the byte")),
             }
@@ -65,7 +66,7 @@ async fn http_follows_the_handshake_and_a_failed_one_ends_the_connection() {
     let (server, _) = server(InboundLimits::default()).await;
     for http in BOTH {
         let mut raw = TcpStream::connect(server.address).await.unwrap();
-        raw.write_all(b"y").await.unwrap();
+        raw.write_all(b"?y").await.unwrap();
         assert_eq!(Client::over(http, raw).await.unwrap().0.get("/").await.unwrap().status, 200);
     }
     let mut raw = TcpStream::connect(server.address).await.unwrap();
@@ -88,18 +89,20 @@ async fn a_handshake_ends_after_its_time() {
 #[tokio::test]
 async fn handshakes_at_the_same_time_are_bounded_and_slow_ones_hold_up_nobody_within_the_bound() {
     let (server, double) = server(InboundLimits { max_handshakes: 2, ..InboundLimits::default() }).await;
-    let slow = TcpStream::connect(server.address).await.unwrap();
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    slow.write_all(b"?").await.unwrap();
     // One slow handshake: the second place is enough for everybody else, one after the other.
     for _ in 0..3 {
         let mut raw = TcpStream::connect(server.address).await.unwrap();
-        raw.write_all(b"y").await.unwrap();
+        raw.write_all(b"?y").await.unwrap();
         assert_eq!(Client::over(BOTH[0], raw).await.unwrap().0.get("/").await.unwrap().status, 200);
     }
     // Two slow ones: a third is not begun until a place is free.
     let begun = double.begun.load(Ordering::SeqCst);
-    let slower = TcpStream::connect(server.address).await.unwrap();
+    let mut slower = TcpStream::connect(server.address).await.unwrap();
+    slower.write_all(b"?").await.unwrap();
     let mut third = TcpStream::connect(server.address).await.unwrap();
-    third.write_all(b"y").await.unwrap();
+    third.write_all(b"?y").await.unwrap();
     while double.begun.load(Ordering::SeqCst) == begun {
         tokio::task::yield_now().await;
     }
@@ -109,4 +112,24 @@ async fn handshakes_at_the_same_time_are_bounded_and_slow_ones_hold_up_nobody_wi
     assert_eq!(double.begun.load(Ordering::SeqCst), begun + 1);
     drop((slow, slower));
     assert_eq!(Client::over(BOTH[0], third).await.unwrap().0.get("/").await.unwrap().status, 200);
+}
+
+/// All places are taken by clients that say nothing, in the handshake or after it: whoever means it gets through.
+#[tokio::test(start_paused = true)]
+async fn who_takes_all_places_and_says_nothing_keeps_nobody_out() {
+    for said in [&b""[..], b"?", b"?y", b"?yGET / HTTP/1.1\r\n"] {
+        let (server, _) = server(InboundLimits { max_handshakes: 3, ..InboundLimits::default() }).await;
+        let mut silent = Vec::new();
+        for _ in 0..5 {
+            let mut raw = TcpStream::connect(server.address).await.unwrap();
+            raw.write_all(said).await.unwrap();
+            silent.push(raw);
+        }
+        let start = Instant::now();
+        let mut raw = TcpStream::connect(server.address).await.unwrap();
+        raw.write_all(b"?y").await.unwrap();
+        assert_eq!(Client::over(BOTH[0], raw).await.unwrap().0.get("/").await.unwrap().status, 200);
+        let limit = InboundLimits::default().handshake_timeout;
+        assert!(start.elapsed() < limit, "{said:?}: {:?}, and a place lasts {limit:?}", start.elapsed());
+    }
 }

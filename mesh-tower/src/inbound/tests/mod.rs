@@ -8,6 +8,7 @@ mod drain;
 #[cfg(feature = "tls-aws-lc")]
 mod fetched;
 mod filters;
+mod floods;
 mod handshake;
 mod limits;
 mod misuse;

@@ -13,7 +13,7 @@ use super::{ANY, tell};
 use crate::inbound::testing::Config;
 use crate::inbound::{Addresses, InboundIo, InboundListener, InboundOptions, InboundSlot, serve};
 
-struct TunnelIo(DuplexStream, Addresses);
+pub(super) struct TunnelIo(pub(super) DuplexStream, pub(super) Addresses);
 
 impl InboundIo for TunnelIo {
     fn addresses(&self) -> Addresses {
@@ -41,7 +41,7 @@ impl AsyncWrite for TunnelIo {
     }
 }
 
-struct Tunnels(mpsc::Receiver<TunnelIo>);
+pub(super) struct Tunnels(pub(super) mpsc::Receiver<TunnelIo>);
 
 impl InboundListener for Tunnels {
     type Io = TunnelIo;

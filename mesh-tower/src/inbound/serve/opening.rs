@@ -1,0 +1,164 @@
+//! A connection before it is HTTP's: until its first request's head is whole, or HTTP/2's preface is. Until then it costs what
+//! its client has sent, and not HTTP's buffers.
+
+use std::pin::pin;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::ending;
+use crate::inbound::early::Early;
+use crate::inbound::identify::PeerInfo;
+use crate::inbound::options::InboundLimits;
+use crate::io::BoxStream;
+
+/// How HTTP/2 begins. Until so much has come, nobody knows which HTTP it is.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a connection has become.
+pub(super) struct Opened {
+    pub(super) io: Early,
+    pub(super) version: Version,
+    /// When it must be gone, where it is drained already.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// Which HTTP it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    Http1,
+    Http2,
+}
+
+/// Reads as far as it takes. None: the connection is over before its first request.
+pub(super) async fn open(io: BoxStream, peer: &PeerInfo, room: usize) -> Option<Opened> {
+    let options = peer.connection().slot.options();
+    let mut io = Early::new(io);
+    let mut head = Head { room, looked_at: 0 };
+    let mut ending = pin!(ending(peer, options.drain_grace));
+    let (mut timing, mut deadline) = (Timing::new(), None::<Instant>);
+    loop {
+        if let Some(version) = head.version(io.seen()) {
+            return Some(Opened { io, version, deadline });
+        }
+        let until = timing.limit(io.seen().len(), &options.limits);
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        tokio::select! {
+            more = timeout_at(until, io.more()) => match more {
+                Ok(Ok(true)) => {}
+                Ok(_) => return None,
+                Err(_) => {
+                    tracing::debug!(target: "mesh", "closed a connection of {}: no request in time", peer.remote_addr());
+                    return None;
+                }
+            },
+            at = ending.as_mut(), if deadline.is_none() => {
+                // What has begun may end.
+                if io.seen().is_empty() {
+                    return None;
+                }
+                deadline = Some(at);
+            }
+        }
+    }
+}
+
+/// How long the client may take.
+struct Timing {
+    ready: Instant,
+    /// When its first byte was there.
+    begun: Option<Instant>,
+}
+
+impl Timing {
+    fn new() -> Self {
+        Self { ready: Instant::now(), begun: None }
+    }
+
+    /// Until when there must be more than these bytes. No request of HTTP/1.1 is shorter than the preface.
+    fn limit(&mut self, seen: usize, limits: &InboundLimits) -> Instant {
+        if seen > 0 {
+            self.begun.get_or_insert_with(Instant::now);
+        }
+        match self.begun {
+            Some(begun) if seen >= PREFACE.len() => begun + limits.header_timeout,
+            _ => self.ready + limits.handshake_timeout,
+        }
+    }
+}
+
+/// Looks for the end of the first request's head.
+struct Head {
+    /// A head that has more bytes is whole enough: HTTP will refuse it.
+    room: usize,
+    /// So many bytes need not be looked at again.
+    looked_at: usize,
+}
+
+impl Head {
+    /// What `seen` begins; None: it takes more to know.
+    fn version(&mut self, seen: &[u8]) -> Option<Version> {
+        let common = seen.len().min(PREFACE.len());
+        if seen[..common] == PREFACE[..common] {
+            return (common == PREFACE.len()).then_some(Version::Http2);
+        }
+        (seen.len() > self.room || self.ends(seen)).then_some(Version::Http1)
+    }
+
+    /// Whether there is a line without a character after one that has some.
+    fn ends(&mut self, seen: &[u8]) -> bool {
+        let text = seen.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(seen.len());
+        // An end may have begun in what was looked at.
+        let from = self.looked_at.saturating_sub(2).max(text);
+        self.looked_at = seen.len();
+        let rest = &seen[from..];
+        let mut ends = rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| &rest[at + 1..]);
+        ends.any(|after| after.starts_with(b"\n") || after.starts_with(b"\r\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: usize = 100;
+
+    /// What is known at the earliest, and after how many bytes, however they come.
+    fn known(bytes: &[u8]) -> Option<(Version, usize)> {
+        let found = (1..=bytes.len()).map(|step| {
+            let mut head = Head { room: ROOM, looked_at: 0 };
+            let mut ends = (step..=bytes.len()).step_by(step).chain([bytes.len()]);
+            ends.find_map(|end| Some((head.version(&bytes[..end])?, end)))
+        });
+        let found: Vec<_> = found.collect();
+        let earliest = found[0];
+        for (index, later) in found.iter().enumerate() {
+            let step = index + 1;
+            let rounded = earliest.map(|(version, end)| (version, end.next_multiple_of(step).min(bytes.len())));
+            assert_eq!(*later, rounded, "in pieces of {step}: {bytes:?}");
+        }
+        earliest
+    }
+
+    #[test]
+    fn a_first_head_is_whole_at_its_empty_line() {
+        for (bytes, end) in [
+            (&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], 27),
+            (b"GET / HTTP/1.0\r\n\r\nbody", 18),
+            (b"GET / HTTP/1.0\n\nbody", 16),
+            (b"GET / HTTP/1.0\n\r\nbody", 17),
+            (b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", 22),
+            (b"PRI * HTTP/1.1\r\n\r\n", 18),
+        ] {
+            assert_eq!(known(bytes), Some((Version::Http1, end)), "{bytes:?}");
+        }
+        assert_eq!(known(b"GET / HTTP/1.1\r\nhost: a\r\n"), None);
+        assert_eq!(known(b"\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn http2_is_known_by_its_preface_and_what_is_too_long_is_left_to_http() {
+        assert_eq!(known(&[PREFACE, b"more"].concat()), Some((Version::Http2, PREFACE.len())));
+        assert_eq!(known(&PREFACE[..23]), None);
+        assert_eq!(known(&[b'a'; ROOM + 9]), Some((Version::Http1, ROOM + 1)));
+    }
+}
