@@ -8,6 +8,7 @@ have nothing of ours in them: when one of those is red, look at the peers and no
 
 import argparse
 import collections
+import json
 import pathlib
 import signal
 import sys
@@ -17,7 +18,7 @@ import traceback
 
 import scripted
 import security
-from peers import Failure, Place, expect, free_address, listening, spiffe
+from peers import Failure, Place, expect, free_address, listening, spiffe, until
 from resources import backends, document, kinds, server_listener, target
 
 CASES = {}
@@ -35,14 +36,6 @@ def all_well(came, count):
     """All calls came back, and from where."""
     expect(came["ok"] == count and not came["errors"], f"{came} of {count} calls")
     return came.get("peers") or came.get("names")
-
-
-def until(ask, true, what, patience=20):
-    """Asks again until the answer is right: a change takes as long as it takes, within reason."""
-    end = time.monotonic() + patience
-    while not true(answer := ask()):
-        expect(time.monotonic() < end, f"{what}: {answer}")
-    return answer
 
 
 def put(control_plane, configuration):
@@ -584,6 +577,97 @@ def their_tools_read_our_admin_ports(place):
     nothing_lost(client.output(60))
 
 
+# ---- Istio's CA, over real TLS ----
+
+CA_LIFE = 12
+"""Seconds that a certificate of the CA lives: renewals come within a case."""
+
+
+def istio_ca(place, folder, trusted=None):
+    """A CA in Go, and the provider of a client's bootstrap that has its certificate from it; `trusted` is another's folder."""
+    folder = place.folder / folder
+    folder.mkdir(exist_ok=True)
+    named = [f"{name}={spiffe(name)}" for name in ("client", "server")]
+    ca = place.go(f"ca-{folder.name}", "istio-ca", "-dir", folder, "-life", f"{CA_LIFE}s", *named)
+    config = {
+        "ca_address": ca.address(),
+        "ca_root_file": str((trusted or folder) / "ca.pem"),
+        "token_file": str(folder / "client.token"),
+        "trust_domain": "interop.test",
+    }
+    return ca, {"default": {"plugin_name": "istio_ca", "config": config}}
+
+
+def with_provider(place, at, provider):
+    """A bootstrap whose certificates come from this provider."""
+    made = json.loads(place.bootstrap(at).read_text())
+    return place.write("bootstrap-istio.json", json.dumps({**made, "node": {"id": "client"}, "certificate_providers": provider}))
+
+
+def issued(ca, count, patience=2 * CA_LIFE):
+    """The first so many certificates of the client."""
+
+    def so_far():
+        time.sleep(0.1)
+        return [line for line in ca.all_heard() if line.get("issued") == spiffe("client")]
+
+    return until(so_far, lambda lines: len(lines) >= count, f"not {count} certificates", patience)
+
+
+def go_servers_that_ask(place, folder):
+    """Addresses of two servers that let in the client alone, our control plane for them, and how to start one of grpc-go."""
+    shown = place.folder / folder
+    for ending in ("pem", "key"):
+        place.write(f"server.{ending}", (shown / f"server.{ending}").read_text())
+    place.write("ca.pem", (shown / "ca.pem").read_text())
+    addresses = free_address(), free_address()
+    allowed = security.policy("mtls", "allowed")
+    listeners = [server_listener(address, is_tls=True, filters=[allowed]) for address in addresses]
+    clusters = backends("a", list(addresses), spiffe("server"))
+    at, _ = our_control_plane(place, [*target(TARGET, clusters), *listeners])
+
+    def start(name, address):
+        server = place.go(name, "server", "-listen", address, "-xds", bootstrap=place.bootstrap(at, "server"))
+        server.hear(lambda line: line.get("serving") == "SERVING")
+
+    return at, addresses, start
+
+
+@case
+def our_client_has_its_identity_of_an_istio_ca_in_go(place):
+    """By the token first, then by the certificate; through an outage; and grpc-go believes it (`spec/istio.md` 1.2)."""
+    ca, provider = istio_ca(place, "ca")
+    at, (one, other), start = go_servers_that_ask(place, "ca")
+    start("one", one)
+    load = probe(place, "load", with_provider(place, at, provider), 2 * CA_LIFE)
+    first, second = issued(ca, 2)[:2]
+    expect((first["by"], second["by"]) == ("token", "certificate"), f"{first} {second}")
+    # At half of its life, give or take a twentieth of it.
+    expect(second["at"] - first["at"] > 0.44 * CA_LIFE, f"renewed too early: {first} {second}")
+    # While the CA is away, and a renewal is due, the certificate in hand is good for a handshake with who has just come.
+    ca.tell("stop")
+    start("other", other)
+    time.sleep(max(0, second["at"] + 0.65 * CA_LIFE - time.time()))
+    ca.tell("start")
+    third = issued(ca, 3)[2]
+    expect(third["by"] == "certificate" and third["at"] - second["at"] > 0.64 * CA_LIFE, f"no outage: {second} {third}")
+    endpoints = nothing_lost(load.output(60))
+    expect(set(endpoints) == {one, other}, f"{endpoints}")
+    our_log_has_no_nack(place)
+
+
+@case
+def our_client_refuses_an_istio_ca_of_another_root(place):
+    """No token is sent to who is not the CA, and nothing is called without an identity."""
+    istio_ca(place, "trusted")
+    ca, provider = istio_ca(place, "foreign", trusted=place.folder / "trusted")
+    at, (one, _), start = go_servers_that_ask(place, "trusted")
+    start("one", one)
+    came = probe(place, "load", with_provider(place, at, provider), 3).output(60)
+    expect(came["ok"] == 0 and came["lost"] > 0, f"{came}")
+    expect(not [line for line in ca.all_heard() if "issued" in line], "the foreign CA was asked")
+
+
 # ---- security ----
 
 
@@ -609,6 +693,12 @@ def security_our_client_calls_c_core_servers(place):
 def security_our_client_calls_envoy_servers(place):
     """The same, Envoy as server, and PERMISSIVE."""
     security.our_client(place, our_control_plane, security.envoy_servers, security.BOTH)
+
+
+@case
+def security_openssl_finds_no_way_past_our_servers(place):
+    """Versions, certificates and plaintext that clients of gRPC can't be made to try."""
+    security.openssl(place, our_control_plane)
 
 
 # ---- the run ----

@@ -213,10 +213,10 @@ class Place:
         name = "-".join(["bootstrap", identity or "plain", server.rsplit(":", 1)[1], *features])
         return self.write(f"{name}.json", json.dumps(made, indent=1))
 
-    def certificates(self, *identities):
-        """Issues a certificate for each name, with the SPIFFE identity of that name."""
+    def certificates(self, *identities, edges=""):
+        """Issues a certificate for each name, with the SPIFFE identity of that name; for one of them the faulty ones, too."""
         asked = [f"{name}={spiffe(name)}" for name in identities]
-        command = [self.tools.peer, "certificates", "-dir", self.folder, *asked]
+        command = [self.tools.peer, "certificates", "-dir", self.folder, "-edges", edges, *asked]
         subprocess.run([str(part) for part in command], check=True)
 
 
@@ -250,3 +250,11 @@ def expect(true, what):
     """Fails the case with what was found."""
     if not true:
         raise Failure(what)
+
+
+def until(ask, true, what, patience=20):
+    """Asks again until the answer is right: a change takes as long as it takes, within reason."""
+    end = time.monotonic() + patience
+    while not true(answer := ask()):
+        expect(time.monotonic() < end, f"{what}: {answer}")
+    return answer

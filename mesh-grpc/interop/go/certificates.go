@@ -23,6 +23,7 @@ import (
 func certificates(args []string) error {
 	flags := flag.NewFlagSet("certificates", flag.ExitOnError)
 	dir := flags.String("dir", ".", "where the files go")
+	asEdges := flags.String("edges", "", "the name of one whose certificate is issued with each fault of `edges`, too")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -47,8 +48,46 @@ func certificates(args []string) error {
 		if _, err := issue(*dir, name, leaf, authority, authorityKey); err != nil {
 			return err
 		}
+		if name == *asEdges {
+			if err := issueEdges(*dir, name, id, authority, authorityKey); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// edges is what a certificate of a peer must not be, by the name of its file.
+var edges = map[string]func(leaf *x509.Certificate){
+	"expired":     func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Minute) },
+	"future":      func(leaf *x509.Certificate) { leaf.NotBefore = time.Now().Add(time.Hour) },
+	"server-only": func(leaf *x509.Certificate) { leaf.ExtKeyUsage = leaf.ExtKeyUsage[:1] },
+	"authority":   func(leaf *x509.Certificate) { leaf.IsCA, leaf.KeyUsage = true, leaf.KeyUsage|x509.KeyUsageCertSign },
+	"two-names":   func(leaf *x509.Certificate) { leaf.URIs = append(leaf.URIs, leaf.URIs[0].JoinPath("too")) },
+	"no-name":     func(leaf *x509.Certificate) { leaf.URIs, leaf.DNSNames = nil, []string{"interop.test"} },
+}
+
+// issueEdges writes DIR/NAME-FAULT.pem for each fault, and DIR/NAME-foreign.pem by a CA that nobody knows.
+func issueEdges(dir, name string, id *url.URL, authority *x509.Certificate, key crypto.Signer) error {
+	leaf := func() *x509.Certificate {
+		made := template(name)
+		made.KeyUsage, made.URIs = x509.KeyUsageDigitalSignature, []*url.URL{id}
+		return made
+	}
+	for fault, makes := range edges {
+		faulty := leaf()
+		makes(faulty)
+		if _, err := issue(dir, name+"-"+fault, faulty, authority, key); err != nil {
+			return err
+		}
+	}
+	// Of the same name, and with another key.
+	foreign, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	_, err = issue(dir, name+"-foreign", leaf(), authority, foreign)
+	return err
 }
 
 func cut(each string) (name string, id *url.URL, ok bool) {

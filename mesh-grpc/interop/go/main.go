@@ -17,13 +17,14 @@ var commands = map[string]func(args []string) error{
 	"client":        client,
 	"control-plane": controlPlane,
 	"identities":    identities,
+	"istio-ca":      istioCA,
 	"scripted":      scripted,
 	"server":        server,
 }
 
 func main() {
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: peer certificates|client|control-plane|identities|scripted|server [flags]")
+		fmt.Fprintln(os.Stderr, "usage: peer certificates|client|control-plane|identities|istio-ca|scripted|server [flags]")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
@@ -382,6 +383,8 @@ mod tls {
 
     use super::*;
     use crate::inbound::InboundTls;
+    #[cfg(feature = "istio-ca")]
+    use crate::secure::testing::show;
     use crate::secure::testing::{Ca, Leaf, downstream, secure, source};
 
     /// A server under TLS with this certificate.
@@ -513,6 +516,37 @@ mod tls {
         assert!(refusal().await.contains("the private key does not belong to the certificate"));
         fs::write(&key, pair.serialize_pem()).unwrap();
         transport.open(&config, AGGREGATED_RESOURCES).await.unwrap();
+    }
+
+    /// How Istio's CA is asked for the next certificate: by the one in hand, whichever that is by then.
+    #[cfg(feature = "istio-ca")]
+    #[tokio::test]
+    async fn the_identity_of_the_mesh_is_shown_as_it_is_at_each_connection() {
+        let (ca, files) = (Ca::new(), Files::new());
+        let (port, mut calls) = server(&ca, &Leaf::web("localhost"), downstream()).await;
+        fs::write(files.path("ca.pem"), ca.root_pem()).unwrap();
+        let credentials = format!(
+            r#""channel_creds": [{{"type": "tls", "config": {{"ca_certificate_file": "{}"}}}}]"#,
+            files.path("ca.pem")
+        );
+        let config = configured(&format!("dns:///localhost:{port}"), &credentials);
+        let foreign = Ca::new();
+        let client = Leaf::workload("spiffe://mesh.test/client");
+        let identity = source(&foreign, &client);
+        let transport = super::super::control_transport_as(identity.clone());
+        if let Ok(mut stream) = transport.open(&config, AGGREGATED_RESOURCES).await {
+            // In TLS 1.3 the client is done before it is judged.
+            receive(&mut stream).await.unwrap().unwrap_err();
+        }
+        show(&identity, &ca, &client);
+        let mut stream = transport.open(&config, AGGREGATED_RESOURCES).await.unwrap();
+        send(&mut stream, "hello").await;
+        let call = tokio::time::timeout(Duration::from_secs(10), calls.recv()).await.expect("the certificate is shown");
+        assert_eq!(call.unwrap().message().await.unwrap(), "hello");
+        // Without the identity, the server that asks for one takes nothing.
+        if let Ok(mut stream) = control_transport().open(&config, AGGREGATED_RESOURCES).await {
+            receive(&mut stream).await.unwrap().unwrap_err();
+        }
     }
 
     /// gRFC A65.
