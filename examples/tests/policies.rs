@@ -239,7 +239,11 @@ async fn answer(
     }
     let load = request.headers().get("x-load").map(|load| load.to_str().expect("loads are text"));
     let mut response = Response::new(Full::from(text));
-    *response.status_mut() = step.parse().unwrap_or(StatusCode::OK);
+    let (status, location) = step.split_once('>').unwrap_or((step, ""));
+    *response.status_mut() = status.parse().unwrap_or(StatusCode::OK);
+    if !location.is_empty() {
+        response.headers_mut().insert("location", location.parse().expect("URLs here are text"));
+    }
     if let Some((a, b)) = load.map(|load| load.split_once(',').expect("a load for each")) {
         let application_utilization = if name == "a" { a } else { b }.parse().expect("a load is a number");
         let load = Load { requests_per_second: 100.0, application_utilization, ..Load::default() };

@@ -111,6 +111,15 @@ const MESSAGES: &[Row] = &[
         "envoy/extensions/retry/priority/previous_priorities/v3/previous_priorities_config.proto",
         &["PreviousPrioritiesConfig"],
     ),
+    (
+        "envoy/extensions/internal_redirect/allow_listed_routes/v3/allow_listed_routes_config.proto",
+        &["AllowListedRoutesConfig"],
+    ),
+    ("envoy/extensions/internal_redirect/previous_routes/v3/previous_routes_config.proto", &["PreviousRoutesConfig"]),
+    (
+        "envoy/extensions/internal_redirect/safe_cross_scheme/v3/safe_cross_scheme_config.proto",
+        &["SafeCrossSchemeConfig"],
+    ),
     ("envoy/extensions/access_loggers/file/v3/file.proto", &["FileAccessLog"]),
     ("envoy/extensions/access_loggers/stream/v3/stream.proto", &["StdoutAccessLog", "StderrAccessLog"]),
     ("envoy/extensions/access_loggers/grpc/v3/als.proto", &["HttpGrpcAccessLogConfig", "TcpGrpcAccessLogConfig"]),

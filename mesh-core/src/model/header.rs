@@ -32,6 +32,8 @@ impl HeaderMutations {
 pub struct HeaderSteps {
     /// Done to requests.
     pub request: Vec<HeaderStep>,
+    /// `query_parameter_mutations`: done to the query of requests, after [`request`](Self::request).
+    pub query: Vec<QueryStep>,
     /// Done to responses.
     pub response: Vec<HeaderStep>,
     /// `most_specific_header_mutations_wins` of the Listener's filter: routes come after virtual hosts, and not before.
@@ -48,6 +50,23 @@ pub enum HeaderStep {
     Append(HeaderAppend),
     /// Remove every header whose name matches.
     RemoveMatching(StringMatch),
+}
+
+/// `config.core.v3.KeyValueMutation`, of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QueryStep {
+    /// Remove a parameter, all of its values.
+    Remove(String),
+    /// Add a value, or replace all.
+    Append {
+        /// The parameter's name, as it is behind its percent-encoding.
+        name: String,
+        /// Its value, with Envoy's `%FORMAT%` substitutions; what comes of it is percent-encoded.
+        value: HeaderValue,
+        /// What to do when the parameter is already there.
+        action: AppendAction,
+    },
 }
 
 /// `config.core.v3.HeaderValueOption`.

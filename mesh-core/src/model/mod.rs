@@ -10,6 +10,7 @@ pub mod ext_authz;
 pub mod fault;
 pub mod filter;
 pub mod header;
+pub mod internal_redirect;
 pub mod jwt;
 pub mod listener;
 pub mod load;
@@ -29,7 +30,8 @@ pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, Locality
 pub use ext_authz::{ExtAuthz, ExtAuthzOverride};
 pub use fault::{FaultAbort, FaultDelay, FaultDelayAmount, FaultOutcome, FaultPolicy, FaultRateLimit};
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
-pub use header::{AppendAction, HeaderAppend, HeaderMutations, HeaderStep, HeaderSteps};
+pub use header::{AppendAction, HeaderAppend, HeaderMutations, HeaderStep, HeaderSteps, QueryStep};
+pub use internal_redirect::{InternalRedirect, RedirectPredicate};
 pub use jwt::{ClaimHeader, JwksSource, JwtAuthn, JwtProvider, JwtRequirement, JwtRule, RemoteJwks, TokenHeader};
 pub use listener::{
     ChainMatch, Cidr, ClientCertDetails, FilterChain, ForwardClientCert, ForwardClientCertMode, HeadRules,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
+use super::Metadata;
 use super::matcher::HeaderMatch;
 
 /// `config.route.v3.RetryPolicy`, with every default filled in.
@@ -28,6 +29,12 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// `retry_host_predicate` contains `omit_canary_hosts`.
     pub omit_canary_hosts: bool,
+    /// `retry_host_predicate` contains `omit_host_metadata`: hosts that carry all of one of these values in the namespace
+    /// `envoy.lb`.
+    pub omit_metadata: Vec<Metadata>,
+    /// `retry_priority` is `previous_priorities`: after each so many attempts (`update_frequency`), the priorities that were
+    /// tried are left alone while another one is there. None: priorities are as without a retry.
+    pub previous_priorities: Option<u32>,
     /// `host_selection_retry_max_attempts`: how often to pick again for a host that passes; default 1.
     pub host_selection_attempts: u32,
     /// `retriable_headers`: response headers that make a response retriable, with `retriable-headers`.
@@ -49,10 +56,19 @@ impl Default for RetryPolicy {
             rate_limited_backoff: None,
             avoid_previous_hosts: false,
             omit_canary_hosts: false,
+            omit_metadata: Vec::new(),
+            previous_priorities: None,
             host_selection_attempts: 1,
             retriable_headers: Vec::new(),
             retriable_request_headers: Vec::new(),
         }
+    }
+}
+
+impl RetryPolicy {
+    /// Whether a retry is to leave endpoints alone for what they are, and not only for what became of an attempt there.
+    pub fn chooses_hosts(&self) -> bool {
+        self.omit_canary_hosts || !self.omit_metadata.is_empty() || self.previous_priorities.is_some()
     }
 }
 

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::MetadataMatch;
 use super::filter::FilterOverrides;
 use super::header::HeaderMutations;
+use super::internal_redirect::InternalRedirect;
 use super::matcher::{ByteRegex, CookieMatch, Fraction, HeaderMatch, PathMatch, QueryMatch, StringMatch, UriTemplate};
 use super::rate_limit::LimitRule;
 use super::retry::{HedgePolicy, RetryPolicy};
@@ -265,6 +266,8 @@ pub struct Forward {
     pub retry: Option<Arc<RetryPolicy>>,
     /// The hedge policy; the virtual host's where there is none.
     pub hedge: Option<HedgePolicy>,
+    /// `internal_redirect_policy`: the redirects that are followed here; None: they are the caller's. gRPC knows no redirects.
+    pub internal_redirect: Option<Box<InternalRedirect>>,
     /// What becomes of the path.
     pub path_rewrite: Option<PathRewrite>,
     /// What becomes of the authority.
@@ -298,6 +301,7 @@ impl Forward {
             max_stream_duration: MaxStreamDuration::default(),
             retry: None,
             hedge: None,
+            internal_redirect: None,
             path_rewrite: None,
             host_rewrite: None,
             append_x_forwarded_host: false,

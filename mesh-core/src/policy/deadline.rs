@@ -111,7 +111,6 @@ pub fn format_grpc_timeout(timeout: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ClusterChoice;
 
     const fn secs(seconds: u64) -> Option<Duration> {
         Some(Duration::from_secs(seconds))
@@ -170,25 +169,7 @@ mod tests {
     }
 
     fn forward() -> Forward {
-        Forward {
-            cluster: ClusterChoice::Cluster("a".into()),
-            cluster_not_found: http::StatusCode::SERVICE_UNAVAILABLE,
-            timeout: None,
-            idle_timeout: None,
-            max_stream_duration: MaxStreamDuration::default(),
-            retry: None,
-            hedge: None,
-            path_rewrite: None,
-            host_rewrite: None,
-            append_x_forwarded_host: false,
-            hash: Vec::new(),
-            metadata_match: std::collections::BTreeMap::new(),
-            mirrors: Vec::new(),
-            high_priority: false,
-            cors: None,
-            limits: Vec::new(),
-            include_host_limits: false,
-        }
+        Forward::to("a".into())
     }
 
     #[test]

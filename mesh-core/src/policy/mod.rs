@@ -4,6 +4,7 @@ pub mod cors;
 pub mod deadline;
 pub mod fault;
 pub mod grpc;
+pub mod internal_redirect;
 pub mod jwt;
 pub mod limit;
 pub mod metadata;

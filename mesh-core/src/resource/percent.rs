@@ -40,6 +40,23 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Undoes percent-encoding; what is malformed stays as it is.
+pub(crate) fn bytes(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let after = &mut rest.clone();
+        match escaped(after).filter(|_| byte == b'%') {
+            Some(escaped) => {
+                bytes.push(escaped);
+                rest = after.clone();
+            }
+            None => bytes.push(byte),
+        }
+    }
+    bytes
+}
+
 /// Spells a path or a query in the one way that is equal to it (RFC 3986, section 6.2.2): what needs no escape has none, what
 /// has one has it in upper case. An escaped delimiter stays escaped, as it means something else. None if it is malformed.
 pub(crate) fn normalize(text: &str) -> Option<String> {
@@ -69,13 +86,14 @@ fn is_plain(byte: u8, also: &[u8]) -> bool {
 }
 
 /// The byte whose `%` was read.
-fn escaped(rest: &mut std::str::Bytes<'_>) -> Option<u8> {
+pub(crate) fn escaped(rest: &mut std::str::Bytes<'_>) -> Option<u8> {
     let mut digit = || char::from(rest.next()?).to_digit(16);
     let (high, low) = (digit()?, digit()?);
     u8::try_from(high * 16 + low).ok()
 }
 
-fn push_escape(text: &mut String, byte: u8) {
+/// Appends `%XX`.
+pub(crate) fn push_escape(text: &mut String, byte: u8) {
     // Writing to a string cannot fail.
     let _ = write!(text, "%{byte:02X}");
 }

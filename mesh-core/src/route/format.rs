@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
 use super::facts::RequestFacts;
 use crate::identity::{PeerIdentity, Sans};
+use crate::resource::percent;
 
 /// What a substitution may speak of, beside the headers that are being changed.
 #[derive(Debug, Clone, Copy)]
@@ -284,7 +285,11 @@ fn command(name: &str, argument: Option<&str>, current: &HeaderMap, facts: &Form
             let value = argument.split('?').find_map(|name| current.get(name));
             out.extend_from_slice(value.map_or(b"", HeaderValue::as_bytes));
         }
-        ("QUERY_PARAM", Some(name)) => text(&facts.request.query_parameter(name).unwrap_or("")),
+        ("QUERY_PARAM", Some(name)) => {
+            let parameters = facts.request.query().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let mut values = parameters.filter(|(key, _)| percent::bytes(key) == name.as_bytes());
+            out.extend(values.next().map(|(_, value)| percent::bytes(value)).unwrap_or_default());
+        }
         ("PROTOCOL", None) => text(&format_args!("{:?}", facts.version)),
         ("RESPONSE_CODE", None) => text(&facts.status.map_or(0, |status| status.as_u16())),
         ("DOWNSTREAM_PEER_URI_SAN", None) => text(&names(facts, |sans| &sans.uris)),

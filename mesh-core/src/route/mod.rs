@@ -13,6 +13,7 @@ pub mod format;
 pub mod hash;
 pub mod matcher;
 pub mod mutate;
+pub mod query;
 pub mod redirect;
 pub mod rewrite;
 

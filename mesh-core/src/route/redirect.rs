@@ -26,15 +26,24 @@ fn kept_host<'a>(redirect: &Redirect, scheme: &str, facts: &RequestFacts<'a>) ->
     if redirect.port.is_some() || (scheme != facts.scheme && was_default) { bare } else { authority }
 }
 
-/// The path and query. A query in a `path_redirect` replaces the request's, and is never stripped.
+/// The path and query, with a slash before it: without one it would be a part of the host. A query in a `path_redirect` replaces
+/// the request's, and is never stripped. A rewrite that leaves nothing does nothing.
 fn path(redirect: &Redirect, matches: &RouteMatch, facts: &RequestFacts<'_>) -> Vec<u8> {
     let mut path = match &redirect.path {
-        Some(PathRewrite::Full(whole)) if whole.contains('?') => return whole.clone().into_bytes(),
+        Some(PathRewrite::Full(whole)) if whole.contains('?') => return rooted(whole.clone().into_bytes()),
         Some(rewrite) => rewrite_bytes(rewrite, matches, facts.path),
-        None => facts.path.as_bytes().to_vec(),
-    };
+        None => None,
+    }
+    .unwrap_or_else(|| facts.path.as_bytes().to_vec());
     if redirect.strip_query {
         path.truncate(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()));
+    }
+    rooted(path)
+}
+
+fn rooted(mut path: Vec<u8>) -> Vec<u8> {
+    if path.first() != Some(&b'/') {
+        path.insert(0, b'/');
     }
     path
 }

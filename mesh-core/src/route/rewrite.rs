@@ -30,23 +30,29 @@ impl std::error::Error for BadRewrite {}
 /// The path and query that `rewrite` makes of `path`. The query string is always kept. `matches` is the match of the same
 /// route: a prefix rewrite replaces what it matched.
 ///
-/// An empty result is `/`, as a request must ask for something.
-pub fn rewrite_path(rewrite: &PathRewrite, matches: &RouteMatch, path: &str) -> Result<PathAndQuery, BadRewrite> {
-    let rewritten = rewrite_bytes(rewrite, matches, path);
-    let bad = |bytes: &[u8]| BadRewrite { what: "path", result: String::from_utf8_lossy(bytes).into_owned() };
-    if !matches!(rewritten.first(), Some(b'/')) {
-        return match rewritten.first() {
-            None => Ok(PathAndQuery::from_static("/")),
-            // A query without a path: the rewrite took the whole path away.
-            Some(b'?') => PathAndQuery::from_maybe_shared(Bytes::from([b"/", &rewritten[..]].concat()))
-                .map_err(|_| bad(&rewritten)),
-            Some(_) => Err(bad(&rewritten)),
-        };
-    }
-    PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(&rewritten)).map_err(|_| bad(&rewritten))
+/// None: the rewrite leaves nothing of the path, and then does nothing (Envoy).
+///
+/// # Errors
+///
+/// What comes out is no path.
+pub fn rewrite_path(
+    rewrite: &PathRewrite,
+    matches: &RouteMatch,
+    path: &str,
+) -> Result<Option<PathAndQuery>, BadRewrite> {
+    let Some(rewritten) = rewrite_bytes(rewrite, matches, path) else { return Ok(None) };
+    let bad = || BadRewrite { what: "path", result: String::from_utf8_lossy(&rewritten).into_owned() };
+    let path = match rewritten.first() {
+        Some(b'/') => Bytes::copy_from_slice(&rewritten),
+        // A request must ask for something.
+        None | Some(b'?') => Bytes::from([b"/", &rewritten[..]].concat()),
+        Some(_) => return Err(bad()),
+    };
+    PathAndQuery::from_maybe_shared(path).map(Some).map_err(|_| bad())
 }
 
-pub(super) fn rewrite_bytes(rewrite: &PathRewrite, matches: &RouteMatch, path: &str) -> Vec<u8> {
+/// The path that `rewrite` makes, with the query behind it; None if nothing is left of the path.
+pub(super) fn rewrite_bytes(rewrite: &PathRewrite, matches: &RouteMatch, path: &str) -> Option<Vec<u8>> {
     let (path, rest) = path.split_at(path.find(['?', '#']).unwrap_or(path.len()));
     let mut out = match rewrite {
         PathRewrite::Full(whole) => whole.clone().into_bytes(),
@@ -59,8 +65,11 @@ pub(super) fn rewrite_bytes(rewrite: &PathRewrite, matches: &RouteMatch, path: &
         PathRewrite::Regex(regex) => regex.apply(path.as_bytes()).into_owned(),
         PathRewrite::Template { from, to } => expand_template(from.regex.search(), to, path),
     };
+    if out.is_empty() {
+        return None;
+    }
     out.extend_from_slice(rest.as_bytes());
-    out
+    Some(out)
 }
 
 /// How much of `path` the route's match names: a prefix, or all of it.

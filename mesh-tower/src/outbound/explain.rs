@@ -165,9 +165,12 @@ fn forwarding(
             if hedge.on_per_try_timeout { "another one" } else { "none" }
         ));
     }
+    if let Some(policy) = forward.internal_redirect.as_ref().filter(|_| !facts.is_grpc) {
+        lines.push(format!("redirects: {policy}"));
+    }
     if let Some(rewrite) = &forward.path_rewrite {
         match rewrite_path(rewrite, &decision.route.matches, facts.path) {
-            Ok(path) => lines.push(format!("path: becomes {path}")),
+            Ok(path) => lines.extend(path.map(|path| format!("path: becomes {path}"))),
             Err(error) => lines.push(format!("REFUSED: {error}")),
         }
     }

@@ -1,7 +1,7 @@
 //! A request's way, outbound, in the order it is walked:
 //!
 //! ```text
-//! resolve -> route -> deadline -> filter -> shape -> mirror -> retry -> [ limit -> pick -> connect -> secure ] -> wire
+//! resolve -> route -> deadline -> filter -> shape -> redirect -> mirror -> retry -> [ limit -> pick -> connect -> secure ] -> wire
 //!         -> passthrough, where the host is not in the mesh and the client lets it pass
 //! ```
 //!
@@ -25,6 +25,8 @@ mod route;
 mod deadline;
 mod filter;
 mod shape;
+mod kept;
+mod redirect;
 mod mirror;
 mod retry;
 mod limit;

@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 
 use super::deadline::over;
 use super::now;
+use super::redirect::Onward;
 use crate::BoxError;
 use crate::body::MeshBody;
 use crate::filter::{Pacer, poll_paced};
@@ -40,6 +41,8 @@ pub struct ResponseBody {
     timer: Option<Sleep>,
     upstream: Option<SocketAddr>,
     retries: u32,
+    /// There is no response: a redirect is followed.
+    onward: Option<Box<Onward>>,
 }
 
 /// What ends when the exchange does.
@@ -71,7 +74,22 @@ impl ResponseBody {
     /// A body of the mesh itself.
     pub(crate) fn ours(body: MeshBody) -> Self {
         let (held, limits) = (Held::default(), Limits::default());
-        Self { body, pacer: None, held, limits, timer: None, upstream: None, retries: 0 }
+        Self { body, pacer: None, held, limits, timer: None, upstream: None, retries: 0, onward: None }
+    }
+
+    /// What stands in the place of a response whose redirect is followed.
+    pub(crate) fn onward(onward: Box<Onward>) -> Self {
+        Self { onward: Some(onward), ..Self::default() }
+    }
+
+    /// Whether this is no response.
+    pub(crate) fn is_onward(&self) -> bool {
+        self.onward.is_some()
+    }
+
+    /// The request that goes on in the response's place.
+    pub(crate) fn take_onward(&mut self) -> Option<Box<Onward>> {
+        self.onward.take()
     }
 
     /// The address of the endpoint that the response came from; None: the mesh answered (a redirect, a direct response, a
@@ -97,7 +115,16 @@ impl ResponseBody {
     ) -> Self {
         let said = Said { status: Some(head.status), grpc: GrpcStatus::of(&head.headers), retries: 0 };
         let held = Held { picked: Some((guard, state)), attempt, said, ..Held::default() };
-        Self { body, pacer: None, held, limits: Limits::default(), timer: None, upstream: Some(address), retries: 0 }
+        Self {
+            body,
+            pacer: None,
+            held,
+            limits: Limits::default(),
+            timer: None,
+            upstream: Some(address),
+            retries: 0,
+            onward: None,
+        }
     }
 
     /// Lets the body through no faster than `pacer` says.

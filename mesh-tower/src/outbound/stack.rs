@@ -11,6 +11,7 @@ use super::limit::{Limit, LimitLayer};
 use super::mirror::{Mirror, MirrorLayer};
 use super::options::OutboundOptions;
 use super::pick::{Pick, PickLayer, Wire};
+use super::redirect::{Redirect, RedirectLayer};
 use super::resolve::{Resolve, ResolveLayer, Way};
 use super::retry::{Retry, RetryLayer};
 use super::route::{Route, RouteLayer};
@@ -19,7 +20,7 @@ use super::stage::Arrived;
 use super::target::Targets;
 
 /// What [`stack`] puts together.
-pub(crate) type Stack = Resolve<Route<Deadline<Filter<Deadline<Shape<Mirror<Retry<Attempts>, Attempts>>>>>>>;
+pub(crate) type Stack = Resolve<Route<Deadline<Filter<Deadline<Shape<Redirect<Mirror<Retry<Attempts>, Attempts>>>>>>>>;
 
 /// What an attempt passes.
 type Attempts = Limit<Pick<Wire>>;
@@ -41,6 +42,8 @@ pub(crate) fn stack(way: Way, targets: Arc<Targets>, options: &OutboundOptions, 
     let timeout = DeadlineLayer(From::Here);
     // Rewrites and mutations come after the filters, which match what was asked for, and once for all attempts.
     let shape = ShapeLayer;
+    // A redirect is followed with the request as it left, and before its response is anybody's.
+    let redirect = RedirectLayer { replay_bytes: options.replay_bytes, own_connections: !keep_extensions };
     // Each attempt is limited and picked anew.
     let retry = RetryLayer { replay_bytes: options.replay_bytes, keep_extensions };
     // A request that is over the cluster's limit must not wait for an endpoint (gRFC A32).
@@ -51,7 +54,7 @@ pub(crate) fn stack(way: Way, targets: Arc<Targets>, options: &OutboundOptions, 
     // Copies are of the request as it leaves, once for all its attempts.
     let mirror = MirrorLayer::new(attempts.clone(), options.max_mirrors);
 
-    resolve.layer(
-        route.layer(deadline.layer(filter.layer(timeout.layer(shape.layer(mirror.layer(retry.layer(attempts))))))),
-    )
+    resolve.layer(route.layer(
+        deadline.layer(filter.layer(timeout.layer(shape.layer(redirect.layer(mirror.layer(retry.layer(attempts))))))),
+    ))
 }

@@ -12,7 +12,8 @@ use std::time::Instant;
 use http::Request;
 use mesh_core::balance::{CandidateState, PickGuard};
 use mesh_core::error::Error;
-use mesh_core::model::{Action, Forward};
+use mesh_core::model::{Action, Forward, RetryPolicy};
+use mesh_core::policy::internal_redirect::Trail;
 use mesh_core::policy::retry::Failure;
 use mesh_core::policy::steering::Steering;
 use mesh_core::route::{Decision, RequestFacts};
@@ -39,6 +40,8 @@ pub(crate) struct Resolved {
     pub(crate) view: Arc<TargetView>,
     /// What chooses the virtual host if it is not the request's authority: a fixed target.
     pub(crate) authority: Option<Arc<str>>,
+    /// The redirects that have led here.
+    pub(crate) trail: Option<Box<Trail>>,
 }
 
 /// What is known of a call from its beginning.
@@ -80,6 +83,8 @@ pub(crate) struct Routed {
     pub(crate) deadline: Option<Instant>,
     /// What the request itself asks of the policies.
     pub(crate) steering: Option<Box<Steering>>,
+    /// The redirects that have led here.
+    pub(crate) trail: Option<Box<Trail>>,
 }
 
 /// One attempt of a request.
@@ -93,8 +98,8 @@ pub(crate) struct Attempt {
     pub(crate) number: u32,
     /// The endpoints that this call was sent to, to be avoided.
     pub(crate) tried: Tried,
-    /// Whether canaries are to be avoided, too (`omit_canary_hosts`).
-    pub(crate) omit_canaries: bool,
+    /// What a retry is to leave alone beside them; None: nothing.
+    pub(crate) choice: Option<Arc<RetryPolicy>>,
     /// Whether the picked endpoint's hostname becomes the authority.
     pub(crate) auto_host: bool,
 }
@@ -109,21 +114,36 @@ pub(crate) struct Picked {
     pub(crate) address: SocketAddr,
 }
 
-/// The endpoints that a call was sent to; few, and mostly none.
+/// The endpoints that a call was sent to, in order; few, and mostly none.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tried(Vec<Arc<CandidateState>>);
+pub(crate) struct Tried(Vec<(Arc<CandidateState>, Avoid)>);
+
+/// Whether an endpoint that a call was sent to is to be avoided by the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Avoid {
+    /// While another one will do.
+    Yes,
+    /// It may be asked again; its priority may count.
+    No,
+}
 
 impl Tried {
-    pub(crate) fn add(&mut self, state: Arc<CandidateState>) {
-        self.0.push(state);
+    pub(crate) fn add(&mut self, state: Arc<CandidateState>, avoid: Avoid) {
+        self.0.push((state, avoid));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn contains(&self, state: &Arc<CandidateState>) -> bool {
-        self.0.iter().any(|tried| Arc::ptr_eq(tried, state))
+    /// Whether the endpoint is to be avoided.
+    pub(crate) fn avoids(&self, state: &Arc<CandidateState>) -> bool {
+        self.0.iter().any(|(tried, avoid)| *avoid == Avoid::Yes && Arc::ptr_eq(tried, state))
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<CandidateState>> {
+        self.0.iter().map(|(tried, _)| tried)
     }
 }
 
@@ -158,10 +178,15 @@ impl AttemptFailed {
 impl Routed {
     /// The route's action, if it is to forward.
     pub(crate) fn forward(&self) -> Option<&Forward> {
-        match &self.decision.route.action {
-            Action::Forward(forward) => Some(forward),
-            _ => None,
-        }
+        forward_of(&self.decision)
+    }
+}
+
+/// The action of a decision's route, if it is to forward.
+pub(crate) fn forward_of(decision: &Decision) -> Option<&Forward> {
+    match &decision.route.action {
+        Action::Forward(forward) => Some(forward),
+        _ => None,
     }
 }
 

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::common::mutation_rules::v3 as rules;
+use envoy_types::pb::envoy::config::core::v3::{KeyValueAppend, KeyValueMutation};
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as pb;
+use envoy_types::pb::google::protobuf::value::Kind;
+use http::HeaderValue;
 use rules::header_mutation::Action;
 
 use crate::decode::at::{At, Findings};
 use crate::decode::envelope::proto;
-use crate::decode::route::{header_append, mutable_name};
+use crate::decode::route::{append_action, check_format, header_append, mutable_name};
+use crate::decode::value::LONGEST_HEADER;
 use crate::decode::{ExtensionValue, Fault, HttpFilterType, Side, matcher};
-use crate::model::{FilterConfig, HeaderStep, HeaderSteps, UnsupportedEffect};
+use crate::model::{FilterConfig, HeaderStep, HeaderSteps, QueryStep, UnsupportedEffect};
 
 /// `extensions.filters.http.header_mutation.v3.HeaderMutation`; its overrides are `HeaderMutationPerRoute`. Both are
 /// [`HeaderSteps`](crate::model::HeaderSteps).
@@ -52,12 +56,17 @@ fn all(value: Option<&pb::Mutations>, most_specific_wins: bool) -> Result<Arc<dy
     let at = root.field("mutations");
     let steps = value.map_or_else(HeaderSteps::default, |value| {
         at.all_fail_requests(&[
-            ("query_parameter_mutations", !value.query_parameter_mutations.is_empty()),
             ("request_trailers_mutations", !value.request_trailers_mutations.is_empty()),
             ("response_trailers_mutations", !value.response_trailers_mutations.is_empty()),
         ]);
         HeaderSteps {
             request: steps(&value.request_mutations, "request_mutations", &at),
+            query: value
+                .query_parameter_mutations
+                .iter()
+                .enumerate()
+                .filter_map(|(index, value)| query_step(value, &at.item("query_parameter_mutations", index)))
+                .collect(),
             response: steps(&value.response_mutations, "response_mutations", &at),
             most_specific_wins,
         }
@@ -91,4 +100,42 @@ fn step(value: &rules::HeaderMutation, at: &At<'_>) -> Option<HeaderStep> {
             None
         }
     }
+}
+
+fn query_step(value: &KeyValueMutation, at: &At<'_>) -> Option<QueryStep> {
+    match (&value.append, value.remove.as_str()) {
+        (Some(append), "") => query_append(append, &at.field("append")),
+        (None, "") => {
+            at.fault("says nothing: set append or remove");
+            None
+        }
+        (None, name) => Some(QueryStep::Remove(name.to_owned())),
+        (Some(_), _) => {
+            at.fault("has both append and remove");
+            None
+        }
+    }
+}
+
+fn query_append(value: &KeyValueAppend, at: &At<'_>) -> Option<QueryStep> {
+    let action = append_action(value.action, &at.field("action"));
+    let at = at.field("record");
+    let Some(record) = &value.record else {
+        at.fault("is missing");
+        return None;
+    };
+    if record.key.is_empty() || record.key.len() > LONGEST_HEADER {
+        at.field("key").fault(format!("must have from 1 to {LONGEST_HEADER} bytes"));
+    }
+    let at = at.field("value");
+    let Some(Kind::StringValue(text)) = record.value.as_ref().and_then(|value| value.kind.as_ref()) else {
+        at.fault("must be a string");
+        return None;
+    };
+    let Ok(format) = HeaderValue::from_bytes(text.as_bytes()) else {
+        at.fault("has control characters");
+        return None;
+    };
+    check_format(&format, &at);
+    Some(QueryStep::Append { name: record.key.clone(), value: format, action: action? })
 }

@@ -8,6 +8,9 @@ use http::StatusCode;
 use crate::decode::at::At;
 use crate::model::{Action, DirectResponse};
 
+/// Whoever writes routes could read this process's secrets by asking for them.
+const ELSEWHERE: &str = "is not read: a route must not answer with what this process can read; put the body inline";
+
 /// A fixed response.
 pub(super) fn direct_response(value: pb::DirectResponseAction, max_body: u32, at: &At<'_>) -> Action {
     at.all_fail_requests(&[("body_format", value.body_format.is_some())]);
@@ -32,11 +35,11 @@ fn body_of(value: DataSource, max_body: u32, at: &At<'_>) -> Bytes {
         Some(Specifier::InlineString(text)) => Bytes::from(text),
         Some(Specifier::InlineBytes(bytes)) => Bytes::from(bytes),
         Some(Specifier::Filename(_)) => {
-            at.field("filename").fails_requests();
+            at.field("filename").fault(ELSEWHERE);
             Bytes::new()
         }
         Some(Specifier::EnvironmentVariable(_)) => {
-            at.field("environment_variable").fails_requests();
+            at.field("environment_variable").fault(ELSEWHERE);
             Bytes::new()
         }
         None => {

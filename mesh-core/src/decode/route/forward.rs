@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::route::v3 as pb;
 use http::StatusCode;
 use pb::route_action::ClusterSpecifier;
 
-use super::{cors, hash, mirror, rate_limit, retry, rewrite, timeout, weighted};
+use super::{cors, hash, internal_redirect, mirror, rate_limit, retry, rewrite, timeout, weighted};
 use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::envelope::bare;
@@ -16,19 +16,11 @@ use crate::decode::value::{header_name, metadata, short_duration, wanted_header}
 use crate::model::{Action, ClusterChoice, Forward, HostRewrite, Metadata, RouteMatch};
 use crate::resource::canonical_name;
 
-/// Envoy's bound: there are no more.
-const MOST_REDIRECT_CODES: usize = 5;
-
 /// Forwarding to a cluster.
 pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &RouteMatch, at: &At<'_>) -> Action {
     note_unsupported(value, at);
     if value.early_data_policy.as_ref().is_some_and(|policy| !is_early_data(policy)) {
         at.field("early_data_policy").envoy_fault("is not a policy that is known");
-    }
-    let codes = value.internal_redirect_policy.as_ref().map_or(0, |policy| policy.redirect_response_codes.len());
-    if codes > MOST_REDIRECT_CODES {
-        let at = at.field("internal_redirect_policy");
-        at.field("redirect_response_codes").envoy_fault(format!("has more than {MOST_REDIRECT_CODES} codes"));
     }
     at.field("priority").envoy_known::<RoutingPriority>(value.priority);
     upgrades(&value.upgrade_configs, at);
@@ -44,6 +36,7 @@ pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &Rout
         max_stream_duration: timeout::max_stream_duration(value, at),
         retry: value.retry_policy.as_ref().map(|policy| Arc::new(retry::retry(policy, &at.field("retry_policy")))),
         hedge: value.hedge_policy.as_ref().map(|policy| retry::hedge(policy, &at.field("hedge_policy"))),
+        internal_redirect: internal_redirect::internal_redirect(value, at),
         path_rewrite: rewrite::path(value, matched, at),
         host_rewrite: host(value, at),
         append_x_forwarded_host: value.append_x_forwarded_host,
@@ -58,11 +51,7 @@ pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &Rout
 }
 
 fn note_unsupported(value: &pb::RouteAction, at: &At<'_>) {
-    at.all_fail_requests(&[
-        ("retry_policy_typed_config", value.retry_policy_typed_config.is_some()),
-        ("internal_redirect_policy", value.internal_redirect_policy.is_some()),
-        ("internal_redirect_action", value.internal_redirect_action != 0),
-    ]);
+    at.all_fail_requests(&[("retry_policy_typed_config", value.retry_policy_typed_config.is_some())]);
     at.all_left_out(&[
         ("early_data_policy", value.early_data_policy.as_ref().is_some_and(is_early_data)),
         ("flush_timeout", value.flush_timeout.is_some()),

@@ -5,6 +5,7 @@ mod cors;
 mod direct;
 mod forward;
 mod hash;
+mod internal_redirect;
 mod matches;
 mod mirror;
 mod mutation;
@@ -19,7 +20,9 @@ mod weighted;
 
 pub(super) use cors::filter_policy as cors_filter_policy;
 pub(super) use matches::{route_match, uri_template};
-pub(super) use mutation::{append as header_append, mutable_name, of_filter as header_mutations};
+pub(super) use mutation::{
+    append as header_append, append_action, check_format, mutable_name, of_filter as header_mutations,
+};
 pub(super) use rate_limit::{rules as limit_rules, stage as limit_stage};
 
 use envoy_types::pb::envoy::config::route::v3 as pb;

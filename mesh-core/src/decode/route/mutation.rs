@@ -9,6 +9,9 @@ use crate::decode::value::{LONGEST_HEADER, is_sendable, wanted_header};
 use crate::model::{AppendAction, HeaderAppend, HeaderMutations};
 use crate::route::format;
 
+/// Envoy's bound for one level.
+const MOST_ADDED: usize = 1000;
+
 /// The mutations of one level.
 pub(super) fn mutations(
     request_add: &[HeaderValueOption],
@@ -35,6 +38,9 @@ pub(in crate::decode) fn of_filter(
 }
 
 fn appends(values: &[HeaderValueOption], name: &str, at: &At<'_>) -> Vec<HeaderAppend> {
+    if values.len() > MOST_ADDED {
+        at.field(name).envoy_fault(format!("has more than {MOST_ADDED} headers"));
+    }
     values.iter().enumerate().filter_map(|(index, value)| append(value, &at.item(name, index))).collect()
 }
 
@@ -79,13 +85,17 @@ fn action(value: &HeaderValueOption, at: &At<'_>) -> Option<AppendAction> {
         }
         return Some(if append.value { AppendAction::AppendOrAdd } else { AppendAction::OverwriteOrAdd });
     }
-    match value.append_action {
+    append_action(value.append_action, &at.field("append_action"))
+}
+
+pub(in crate::decode) fn append_action(value: i32, at: &At<'_>) -> Option<AppendAction> {
+    match value {
         0 => Some(AppendAction::AppendOrAdd),
         1 => Some(AppendAction::AddIfAbsent),
         2 => Some(AppendAction::OverwriteOrAdd),
         3 => Some(AppendAction::OverwriteIfExists),
         other => {
-            at.field("append_action").fault(format!("is {other}, which is not known"));
+            at.fault(format!("is {other}, which is not known"));
             None
         }
     }
@@ -106,7 +116,7 @@ pub(in crate::decode) fn mutable_name(name: &str, at: &At<'_>) -> Option<http::H
 }
 
 /// Envoy's format strings: a command that is not known cannot be computed, and sending it as text would be a lie.
-pub(super) fn check_format(value: &HeaderValue, at: &At<'_>) {
+pub(in crate::decode) fn check_format(value: &HeaderValue, at: &At<'_>) {
     match format::check(value) {
         Ok(()) => {}
         Err(format::BadFormat::Broken) => at.fault("has a `%` that begins nothing; write `%%` for the character"),

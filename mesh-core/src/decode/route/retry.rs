@@ -3,23 +3,26 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
+use envoy_types::pb::envoy::extensions::retry as extensions;
+use extensions::host::omit_canary_hosts::v3::OmitCanaryHostsPredicate;
+use extensions::host::omit_host_metadata::v3::OmitHostMetadataConfig;
+use extensions::host::previous_hosts::v3::PreviousHostsPredicate;
+use extensions::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use http::StatusCode;
 use pb::retry_policy::retry_host_predicate::ConfigType;
 use pb::retry_policy::retry_priority::ConfigType as PriorityConfig;
 use pb::retry_policy::{
     RateLimitedRetryBackOff, ResetHeader as PbResetHeader, RetryBackOff, RetryHostPredicate, RetryPriority,
 };
+use prost::Name as _;
 
+use super::forward::endpoint_metadata;
 use crate::decode::at::At;
-use crate::decode::envelope::bare;
+use crate::decode::envelope::{bare, expect};
 use crate::decode::matcher;
 use crate::decode::value::{positive_duration, short_duration, wanted_header};
 use crate::model::{Backoff, HedgePolicy, RateLimitedBackoff, ResetFormat, ResetHeader, RetryOn, RetryPolicy};
 
-/// A predicate that Envoy has and we leave out.
-const OMIT_METADATA: &str = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
-/// The one priority that Envoy has for retries.
-const PREVIOUS_PRIORITIES: &str = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 /// Delays below this are read as this.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(1);
 
@@ -27,17 +30,13 @@ const SHORTEST_BACKOFF: Duration = Duration::from_millis(1);
 /// host's, in gRPC (A44) as in Envoy.
 pub(super) fn retry(value: &pb::RetryPolicy, at: &At<'_>) -> RetryPolicy {
     at.all_left_out(&[
-        ("retry_priority", value.retry_priority.is_some()),
         ("retry_options_predicates", !value.retry_options_predicates.is_empty()),
         ("refresh_cluster_on_retry", value.refresh_cluster_on_retry),
     ]);
-    if value.retry_priority.as_ref().is_some_and(|priority| !is_known_priority(priority)) {
-        at.field("retry_priority").envoy_fault("is not a priority that is known");
-    }
     if !value.retry_options_predicates.is_empty() {
         at.field("retry_options_predicates").envoy_fault("has predicates, and Envoy has none that is public");
     }
-    let (avoid_previous_hosts, omit_canary_hosts) = predicates(&value.retry_host_predicate, at);
+    let hosts = predicates(&value.retry_host_predicate, at);
     RetryPolicy {
         on: RetryOn::parse(&value.retry_on),
         // Envoy takes any number; one that is no status is never seen.
@@ -56,18 +55,32 @@ pub(super) fn retry(value: &pb::RetryPolicy, at: &At<'_>) -> RetryPolicy {
             .rate_limited_retry_back_off
             .as_ref()
             .map(|value| rate_limited(value, &at.field("rate_limited_retry_back_off"))),
-        avoid_previous_hosts,
-        omit_canary_hosts,
+        previous_priorities: value
+            .retry_priority
+            .as_ref()
+            .and_then(|priority| previous_priorities(priority, &at.field("retry_priority"))),
         host_selection_attempts: u32::try_from(value.host_selection_retry_max_attempts).unwrap_or(1).max(1),
         retriable_headers: matcher::headers(&value.retriable_headers, "retriable_headers", at),
         retriable_request_headers: matcher::headers(&value.retriable_request_headers, "retriable_request_headers", at),
+        ..hosts
     }
 }
 
-fn is_known_priority(value: &RetryPriority) -> bool {
+/// After how many attempts priorities are left alone. Where it is not known which, they are as without a retry.
+fn previous_priorities(value: &RetryPriority, at: &At<'_>) -> Option<u32> {
+    if value.name.is_empty() {
+        at.field("name").envoy_fault("is empty");
+    }
     match &value.config_type {
-        Some(PriorityConfig::TypedConfig(any)) => bare(&any.type_url) == PREVIOUS_PRIORITIES,
-        None => value.name == "envoy.retry_priorities.previous_priorities",
+        Some(PriorityConfig::TypedConfig(any)) if bare(&any.type_url) == PreviousPrioritiesConfig::full_name() => {
+            let config: PreviousPrioritiesConfig = expect(any, &at.field("typed_config"))?;
+            Some(u32::try_from(config.update_frequency).unwrap_or(1).max(1))
+        }
+        _ => {
+            at.envoy_fault("is not a priority that is known");
+            at.left_out();
+            None
+        }
     }
 }
 
@@ -129,28 +142,42 @@ fn reset_header(value: &PbResetHeader, at: &At<'_>) -> Option<ResetHeader> {
     Some(ResetHeader { name: wanted_header(&value.name, &at.field("name"))?, format })
 }
 
-/// Which hosts a retry avoids: previous ones, canaries. Others are left out: they only make a retry luckier.
-fn predicates(values: &[RetryHostPredicate], at: &At<'_>) -> (bool, bool) {
-    let (mut previous, mut canary) = (false, false);
+/// Which hosts a retry avoids. What is not known is left out: it only makes a retry luckier.
+fn predicates(values: &[RetryHostPredicate], at: &At<'_>) -> RetryPolicy {
+    let mut policy = RetryPolicy::default();
     for (index, value) in values.iter().enumerate() {
-        let kind = match &value.config_type {
-            Some(ConfigType::TypedConfig(any)) => bare(&any.type_url),
-            None => "",
+        let at = at.item("retry_host_predicate", index);
+        if value.name.is_empty() {
+            at.field("name").envoy_fault("is empty");
+        }
+        let Some(ConfigType::TypedConfig(any)) = &value.config_type else {
+            by_name(&value.name, &mut policy, &at);
+            continue;
         };
-        match (kind, value.name.as_str()) {
-            ("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", _)
-            | ("", "envoy.retry_host_predicates.previous_hosts") => previous = true,
-            ("envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate", _)
-            | ("", "envoy.retry_host_predicates.omit_canary_hosts") => canary = true,
-            (OMIT_METADATA, _) => at.item("retry_host_predicate", index).left_out(),
+        match bare(&any.type_url) {
+            kind if kind == PreviousHostsPredicate::full_name() => policy.avoid_previous_hosts = true,
+            kind if kind == OmitCanaryHostsPredicate::full_name() => policy.omit_canary_hosts = true,
+            kind if kind == OmitHostMetadataConfig::full_name() => {
+                let config = expect::<OmitHostMetadataConfig>(any, &at.field("typed_config")).unwrap_or_default();
+                policy.omit_metadata.push(endpoint_metadata(config.metadata_match));
+            }
             _ => {
-                let at = at.item("retry_host_predicate", index);
                 at.envoy_fault("is not a predicate that is known");
                 at.left_out();
             }
         }
     }
-    (previous, canary)
+    policy
+}
+
+/// The older spelling, which Envoy does not take any more.
+fn by_name(name: &str, policy: &mut RetryPolicy, at: &At<'_>) {
+    at.envoy_fault("has no typed_config");
+    match name {
+        "envoy.retry_host_predicates.previous_hosts" => policy.avoid_previous_hosts = true,
+        "envoy.retry_host_predicates.omit_canary_hosts" => policy.omit_canary_hosts = true,
+        _ => at.left_out(),
+    }
 }
 
 /// A hedge policy.

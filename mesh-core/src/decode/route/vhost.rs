@@ -197,9 +197,18 @@ fn route(decoder: &Decoder, value: pb::Route, host_cors: Option<&Arc<Cors>>, max
         ),
         overrides: decoder.overrides(&value.typed_per_filter_config, at),
         metadata: metadata(value.metadata),
-        operation: value.decorator.map(|decorator| decorator.operation).filter(|name| !name.is_empty()),
+        operation: operation(value.decorator, at),
         body_limit: body_limit(value.request_body_buffer_limit, value.per_request_buffer_limit_bytes, at),
         unsupported: Vec::new(),
     };
     Route { unsupported: at.notes_since(mark), ..route }
+}
+
+/// What spans of the route's requests are called.
+fn operation(decorator: Option<pb::Decorator>, at: &At<'_>) -> Option<String> {
+    let operation = decorator?.operation;
+    if operation.is_empty() {
+        at.field("decorator").field("operation").envoy_fault("is empty");
+    }
+    Some(operation).filter(|operation| !operation.is_empty())
 }

@@ -139,11 +139,18 @@ fn what_envoy_refuses_and_grpc_does_not_look_at() {
     };
     let assignment = |policy: Value| cluster(json!({"load_assignment": {"policy": policy}}));
     let nameless = json!({"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}});
+    let previous_hosts = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+    let priorities =
+        "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
+    let redirected = |policy: Value| action(json!({"internal_redirect_policy": policy}));
+    let previous = "type.googleapis.com/envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig";
     for json in [
         one_host(json!({"name": ""}), json!({})),
         one_host(json!({"virtual_clusters": [{"headers": [{"name": "a", "present_match": true}]}]}), json!({})),
         one_host(json!({"virtual_clusters": [{"name": "x"}]}), json!({})),
         route(json!({"route": null})),
+        route(json!({"decorator": {"operation": ""}})),
+        route(json!({"request_headers_to_add": vec![json!({"header": {"key": "a", "value": "b"}}); 1001]})),
         route(json!({"match": {"runtime_fraction": {"runtime_key": "x"}}})),
         header(json!({"name": "a", "string_match": {"safe_regex": {"regex": "a"}, "ignore_case": true}})),
         route(json!({"match": {"prefix": null, "safe_regex": {"regex": "a{1000}"}}})),
@@ -152,11 +159,19 @@ fn what_envoy_refuses_and_grpc_does_not_look_at() {
         action(json!({"early_data_policy": nameless})),
         action(json!({"upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "WebSocket"}]})),
         action(json!({"upgrade_configs": [{"upgrade_type": "websocket", "connect_config": {}}]})),
+        redirected(json!({"redirect_response_codes": [301, 302, 303, 307, 308, 302]})),
+        redirected(json!({"response_headers_to_copy": ["a", "a"]})),
+        redirected(json!({"predicates": [{"typed_config": {"@type": previous}}]})),
         action(json!({"hash_policy": [{}]})),
         action(json!({"hash_policy": [{"filter_state": {"key": ""}}]})),
         action(json!({"hash_policy": [{"cookie": {"name": "a", "attributes": [{"name": ""}]}}]})),
         action(json!({"host_rewrite": "%FOO%"})),
         retry(json!({"retry_host_predicate": [{"name": "foo"}]})),
+        // By name alone, as before there were types.
+        retry(json!({"retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts"}]})),
+        retry(json!({"retry_host_predicate": [{"typed_config": {"@type": previous_hosts}}]})),
+        retry(json!({"retry_priority": {"name": "envoy.retry_priorities.previous_priorities"}})),
+        retry(json!({"retry_priority": {"typed_config": {"@type": priorities, "update_frequency": 1}}})),
         retry(json!({"retry_priority": {"name": "foo"}})),
         retry(json!({"retry_options_predicates": [{"name": "x"}]})),
         added("x", "%FOO%"),

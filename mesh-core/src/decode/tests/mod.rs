@@ -16,6 +16,7 @@ mod hostile;
 mod jwt;
 mod limits;
 mod listener;
+mod mutations;
 mod policies;
 mod rbac;
 mod route;

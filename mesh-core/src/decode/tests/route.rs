@@ -1,6 +1,7 @@
 //! Rules 52 to 84: route tables; and what Envoy asks of what gRPC doesn't have.
 
 pub(super) mod actions;
+mod redirects;
 mod values;
 
 use envoy_types::pb::envoy::config::core::v3 as core;

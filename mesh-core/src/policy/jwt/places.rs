@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Uri};
 
 use crate::model::JwtProvider;
+use crate::resource::percent;
 
 const BEARER: &str = "Bearer ";
 const ACCESS_TOKEN: &str = "access_token";
@@ -133,7 +134,7 @@ fn after_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
 }
 
 fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
-    parameters(query).find(|(key, _)| is_named(key, name)).map(|(_, value)| decoded(value))
+    parameters(query).find(|(key, _)| is_named(key, name)).map(|(_, value)| percent::bytes(value))
 }
 
 fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -141,28 +142,7 @@ fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn is_named(key: &str, name: &str) -> bool {
-    key == name || decoded(key) == name.as_bytes()
-}
-
-/// Without its percent-encoding; what is malformed stays as it is.
-fn decoded(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    decoded
+    key == name || percent::bytes(key) == name.as_bytes()
 }
 
 /// The others stay as they are and where they are.

@@ -7,6 +7,7 @@ mod attempts;
 mod backoff;
 mod budget;
 mod classify;
+mod hosts;
 #[cfg(test)]
 mod tests;
 
@@ -14,3 +15,4 @@ pub use attempts::{Attempts, Next, Now, Stop};
 pub use backoff::{grpc_backoff, http_backoff, reset_delay};
 pub use budget::{Budget, RetryPermit};
 pub use classify::{Failure, Outcome, grpc_status_of, is_grpc_retriable, is_http_retriable};
+pub use hosts::{omits, previous_priorities};

@@ -16,20 +16,7 @@ use crate::model::{
 use crate::route::RequestFacts;
 
 fn policy(on: &str, num_retries: u32) -> RetryPolicy {
-    RetryPolicy {
-        on: RetryOn::parse(on),
-        status_codes: Vec::new(),
-        num_retries,
-        per_try_timeout: None,
-        per_try_idle_timeout: None,
-        backoff: Backoff::default(),
-        rate_limited_backoff: None,
-        avoid_previous_hosts: false,
-        omit_canary_hosts: false,
-        host_selection_attempts: 1,
-        retriable_headers: Vec::new(),
-        retriable_request_headers: Vec::new(),
-    }
+    RetryPolicy { on: RetryOn::parse(on), num_retries, ..RetryPolicy::default() }
 }
 
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -5,6 +5,7 @@ mod hashing;
 mod hosts;
 mod matching;
 mod property;
+mod querying;
 mod shaping;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::RequestFacts;
 use crate::model::{
-    Action, ClusterChoice, Domain, FilterOverrides, Forward, HeaderMutations, MaxStreamDuration, PathMatch, Route,
-    RouteMatch, RouteTable, VirtualHost,
+    Action, ClusterChoice, Domain, FilterOverrides, Forward, HeaderMutations, PathMatch, Route, RouteMatch, RouteTable,
+    VirtualHost,
 };
 
 /// A request that owns what facts borrow.
@@ -75,25 +76,7 @@ fn at(path: PathMatch) -> RouteMatch {
 }
 
 fn forward(cluster: ClusterChoice) -> Forward {
-    Forward {
-        cluster,
-        cluster_not_found: http::StatusCode::SERVICE_UNAVAILABLE,
-        timeout: None,
-        idle_timeout: None,
-        max_stream_duration: MaxStreamDuration::default(),
-        retry: None,
-        hedge: None,
-        path_rewrite: None,
-        host_rewrite: None,
-        append_x_forwarded_host: false,
-        hash: Vec::new(),
-        metadata_match: BTreeMap::new(),
-        mirrors: Vec::new(),
-        high_priority: false,
-        cors: None,
-        limits: Vec::new(),
-        include_host_limits: false,
-    }
+    Forward { cluster, ..Forward::to("".into()) }
 }
 
 fn route(name: &str, matches: RouteMatch, action: Action) -> Arc<Route> {

@@ -36,7 +36,7 @@ fn prefixes_are_replaced_by_what_they_matched() {
         (Regex(ByteRegex::new("/api.*").unwrap()), "/v1", "/api/x?q=1", "/v1?q=1"),
     ];
     for (path, rewrite, from, expected) in cases {
-        let rewritten = rewrite_path(&to(rewrite), &at(path.clone()), from).unwrap();
+        let rewritten = rewrite_path(&to(rewrite), &at(path.clone()), from).unwrap().unwrap();
         assert_eq!(rewritten.as_str(), expected, "{path:?} -> {rewrite} on {from}");
     }
 }
@@ -51,27 +51,28 @@ fn expressions_replace_every_match_in_the_path_alone() {
         ("(?i)/xxx/", "/yyy/", "/aaa/XxX/bbb", "/aaa/yyy/bbb"),
         ("/a", r"/\\", "/a", r"/\"),
         ("/(a)|b", r"/\1\2", "/a", "/a"),
-        ("/drop", "", "/drop", "/"),
-        ("/drop", "", "/drop?q", "/?q"),
+        ("/drop", "?x", "/drop", "/?x"),
     ];
     for (pattern, substitution, from, expected) in cases {
         let rewrite = PathRewrite::Regex(regex_rewrite(pattern, substitution));
         let rewritten = rewrite_path(&rewrite, &any_path(), from);
-        assert_eq!(rewritten.unwrap().as_str(), expected, "{pattern} -> {substitution} on {from}");
+        assert_eq!(rewritten.unwrap().unwrap().as_str(), expected, "{pattern} -> {substitution} on {from}");
     }
     let bad = PathRewrite::Regex(regex_rewrite("/", "x y"));
     assert_eq!(rewrite_path(&bad, &any_path(), "/").unwrap_err().what, "path");
+    let nothing = PathRewrite::Regex(regex_rewrite("/drop", ""));
+    assert_eq!(rewrite_path(&nothing, &any_path(), "/drop?q"), Ok(None));
 }
 
 #[test]
 fn templates_and_whole_paths_keep_the_query() {
     let from = UriTemplate { text: String::new(), regex: ByteRegex::new("/m/(?<x>[^/]+)/(?<y>.*)").unwrap() };
     let swap = PathRewrite::Template { from, to: "/{y}/at/{x}".into() };
-    assert_eq!(rewrite_path(&swap, &any_path(), "/m/1/2/3?z=1").unwrap(), "/2/3/at/1?z=1");
+    assert_eq!(rewrite_path(&swap, &any_path(), "/m/1/2/3?z=1").unwrap().unwrap(), "/2/3/at/1?z=1");
     let whole = PathRewrite::Full("/new".into());
-    assert_eq!(rewrite_path(&whole, &any_path(), "/old?q=1").unwrap(), "/new?q=1");
+    assert_eq!(rewrite_path(&whole, &any_path(), "/old?q=1").unwrap().unwrap(), "/new?q=1");
     let query = PathRewrite::Full("/new?z=1".into());
-    assert_eq!(rewrite_path(&query, &any_path(), "/old?q=1").unwrap(), "/new?z=1?q=1");
+    assert_eq!(rewrite_path(&query, &any_path(), "/old?q=1").unwrap().unwrap(), "/new?z=1?q=1");
 }
 
 fn weighted_cluster(host_rewrite: Option<&str>, headers: HeaderMutations) -> WeightedCluster {
@@ -155,6 +156,18 @@ fn redirects_point_where_envoy_points() {
             Redirect { path: Some(PathRewrite::Regex(regex_rewrite("^/api/(.*)$", r"/r/\1"))), ..none.clone() },
             plain,
             "http://svc.test/r/x?q=1",
+        ),
+        // Never a longer host.
+        (to_path("new"), plain, "http://svc.test/new?q=1"),
+        (to_path("@evil.test"), plain, "http://svc.test/@evil.test?q=1"),
+        (to_path(".evil.test?z=1"), plain, "http://svc.test/.evil.test?z=1"),
+        (to_path("?z=1"), plain, "http://svc.test/?z=1"),
+        (prefix("v2"), port, "http://svc.test:80/v2"),
+        (Redirect { strip_query: true, ..prefix("v2") }, plain, "http://svc.test/v2/x"),
+        (
+            Redirect { path: Some(PathRewrite::Regex(regex_rewrite("^/api.*$", ""))), ..none.clone() },
+            plain,
+            "http://svc.test/api/x?q=1",
         ),
     ];
     for (redirect, (authority, path), expected) in cases {
@@ -309,6 +322,27 @@ fn formats_are_filled_in() {
     {
         assert_eq!(expand(&HeaderValue::from_static(format), &response, &back).unwrap(), expected, "{format}");
     }
+}
+
+/// What Envoy 1.40 makes of them.
+#[test]
+fn query_parameters_in_formats_are_decoded() {
+    for (path, format, expected) in [
+        ("/?%71=1", "%QUERY_PARAM(q)%", "1"),
+        ("/?q=a%20b", "%QUERY_PARAM(q)%", "a b"),
+        ("/?q=a+b", "%QUERY_PARAM(q)%", "a+b"),
+        ("/?q=%41%zz%2", "%QUERY_PARAM(q)%", "A%zz%2"),
+        ("/?q=%41%42%43", "%QUERY_PARAM(q):2%", "AB"),
+        ("/?a%20b=1", "%QUERY_PARAM(a b)%", "1"),
+        ("/?x=1&q=2&q=3", "%QUERY_PARAM(q)%", "2"),
+    ] {
+        let request = Request::get(path);
+        let made = expand(&HeaderValue::from_static(format), &request.headers, &facts(&request));
+        assert_eq!(made.as_ref().map(HeaderValue::as_bytes), Some(expected.as_bytes()), "{format} of {path}");
+    }
+    // What would end the header's line makes no header.
+    let request = Request::get("/?q=%0ax");
+    assert_eq!(expand(&HeaderValue::from_static("%QUERY_PARAM(q)%"), &request.headers, &facts(&request)), None);
 }
 
 #[test]

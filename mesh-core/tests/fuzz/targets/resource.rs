@@ -192,7 +192,7 @@ fn use_forward(decision: &Decision, forward: &Forward, facts: &RequestFacts<'_>)
     }
     hash::request_hash(&forward.hash, facts);
     if let Some(path) = &forward.path_rewrite
-        && let Ok(path) = rewrite::rewrite_path(path, &decision.route.matches, facts.path)
+        && let Ok(Some(path)) = rewrite::rewrite_path(path, &decision.route.matches, facts.path)
     {
         assert!(path.as_str().starts_with('/'));
     }

@@ -88,8 +88,9 @@ where
                 Projected::Passed(future) => {
                     let response = ready!(future.poll(cx))?;
                     return Poll::Ready(match this.run {
-                        Some(run) => shown(run, response),
-                        None => Ok(response),
+                        // What goes on is nothing that filters have to see.
+                        Some(run) if !response.body().is_onward() => shown(run, response),
+                        _ => Ok(response),
                     });
                 }
             };

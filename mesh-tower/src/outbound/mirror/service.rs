@@ -20,10 +20,10 @@ use super::MirrorLayer;
 use super::tee::tee;
 use crate::body::MeshBody;
 use crate::observe::CallLink;
-use crate::outbound::ResponseBody;
 use crate::outbound::cluster::ClusterHandle;
 use crate::outbound::shape::set_authority;
 use crate::outbound::stage::{Attempt, AttemptFailed, Call, Routed, Tried};
+use crate::outbound::{ResponseBody, authority_of};
 
 /// How long a copy may take where its call has no limit: Envoy's route timeout.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -127,21 +127,22 @@ fn attempt(routed: &mut Routed, cluster: Arc<ClusterHandle>, keep_host: bool) ->
         hash: routed.hash,
         number: 1,
         tried: Tried::default(),
-        omit_canaries: false,
+        choice: None,
         auto_host: false,
     }
 }
 
 /// `svc.test:80` becomes `svc.test-shadow:80` (Envoy).
 fn mark_host(request: &mut Request<MeshBody>) {
-    let Some(authority) = request.uri().authority() else { return };
+    let said = authority_of(request.uri(), request.headers());
+    let Ok(authority) = said.parse::<Authority>() else { return };
     let marked = match authority.port() {
         Some(port) => format!("{}-shadow:{port}", authority.host()),
         None => format!("{}-shadow", authority.host()),
     };
     if let Ok(marked) = Authority::try_from(marked) {
         // A URI with another authority is still one.
-        let _ = set_authority(request.uri_mut(), marked);
+        let _ = set_authority(request, marked);
     }
 }
 

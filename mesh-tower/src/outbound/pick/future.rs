@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Response;
-use mesh_core::balance::{self, Candidate, CandidateState, PickGuard, PickInput};
+use mesh_core::balance::{self, CandidateState, PickGuard};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{Action, Endpoint, HostRewrite};
+use mesh_core::model::{Action, HostRewrite};
 use mesh_core::policy::retry::Failure;
 use mesh_core::publish::Reader;
 use pin_project::pin_project;
 use tower_service::Service;
 
+use super::choice::choose;
 use crate::outbound::ResponseBody;
 use crate::outbound::cluster::{Lane, LaneView, note};
 use crate::outbound::shape::set_authority;
@@ -104,10 +105,7 @@ where
 fn look(lane: &Lane, slot: &mut Option<Attempt>) -> Look {
     let view = lane.load();
     let Some(attempt) = slot.as_ref() else { return Look::Wait };
-    let tried = tried(&view, attempt);
-    let input =
-        PickInput { hash: attempt.hash, tried: &tried, override_host: None, metadata: None, random: fastrand::u64(..) };
-    match view.pick(&input) {
+    match choose(&view, attempt) {
         balance::Pick::Candidate(index) => match slot.take() {
             Some(attempt) => Look::Picked(picked(&view, index, attempt)),
             None => Look::Wait,
@@ -122,31 +120,13 @@ fn look(lane: &Lane, slot: &mut Option<Attempt>) -> Look {
     }
 }
 
-/// The indices of what the attempt avoids: where the call was sent before, and canaries. Few calls are tried twice.
-fn tried(view: &LaneView, attempt: &Attempt) -> Vec<usize> {
-    if attempt.tried.is_empty() && !attempt.omit_canaries {
-        return Vec::new();
-    }
-    let avoids = |candidate: &Candidate| {
-        attempt.tried.contains(&candidate.state) || attempt.omit_canaries && is_canary(&candidate.endpoint)
-    };
-    let all = view.candidates.iter().enumerate();
-    all.filter(|(_, candidate)| avoids(candidate)).map(|(index, _)| index).collect()
-}
-
-/// `canary: true` in the namespace `envoy.lb` of its metadata.
-fn is_canary(endpoint: &Endpoint) -> bool {
-    let canary = endpoint.metadata.get("envoy.lb").and_then(|namespace| namespace.get("canary"));
-    canary.is_some_and(|canary| canary.as_bool() == Some(true))
-}
-
 fn picked(view: &LaneView, index: usize, mut attempt: Attempt) -> Picked {
     let candidate = &view.candidates[index];
     let hostname = &candidate.endpoint.hostname;
     if attempt.auto_host && !hostname.is_empty() {
         // A hostname that is no authority leaves the request's own in place.
         if let Ok(authority) = hostname.parse() {
-            let _ = set_authority(attempt.request.uri_mut(), authority);
+            let _ = set_authority(&mut attempt.request, authority);
         }
     }
     let guard = PickGuard::new(candidate.state.clone(), candidate.observer.clone(), attempt.call.grpc);

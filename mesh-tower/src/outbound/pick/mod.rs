@@ -1,5 +1,6 @@
 //! Chooses an endpoint for each attempt, among those that can take it now, and waits where there may be one soon.
 
+mod choice;
 mod future;
 mod layer;
 mod service;

@@ -11,10 +11,10 @@ use mesh_core::policy::retry::{Outcome, RetryPermit};
 use tokio::time::Sleep;
 use tower_service::Service;
 
-use super::kept::KeptRequest;
 use super::plan::{Plan, Resend};
 use crate::outbound::ResponseBody;
-use crate::outbound::stage::{At, Attempt, AttemptFailed};
+use crate::outbound::kept::KeptRequest;
+use crate::outbound::stage::{At, Attempt, AttemptFailed, Avoid};
 
 type Done = Result<Response<ResponseBody>, AttemptFailed>;
 
@@ -108,7 +108,7 @@ where
                 self.running
                     .iter()
                     .filter_map(|running| running.future.endpoint())
-                    .for_each(|at| self.plan.tried.add(at.clone()));
+                    .for_each(|at| self.plan.tried.add(at.clone(), Avoid::Yes));
                 self.pause = Some((Box::pin(tokio::time::sleep(after)), Some(permit)));
             }
         }

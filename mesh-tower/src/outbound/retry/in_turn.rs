@@ -11,10 +11,10 @@ use pin_project::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
-use super::kept::KeptRequest;
 use super::plan::{Plan, Resend};
 use crate::body::MeshBody;
 use crate::outbound::ResponseBody;
+use crate::outbound::kept::KeptRequest;
 use crate::outbound::stage::{At, Attempt, AttemptFailed};
 
 /// A call whose attempts are made in turn.

@@ -5,10 +5,8 @@
 mod future;
 mod hedged;
 mod in_turn;
-mod kept;
 mod layer;
 mod plan;
-mod replay;
 mod service;
 
 pub(crate) use layer::RetryLayer;

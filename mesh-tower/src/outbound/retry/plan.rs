@@ -8,11 +8,11 @@ use mesh_core::error::{Code, Error};
 use mesh_core::policy::deadline::{earlier, format_grpc_timeout, parse_grpc_timeout};
 use mesh_core::policy::retry::{Attempts, Failure, Next, Now, Outcome, RetryPermit};
 
-use super::kept::KeptRequest;
 use crate::body::MeshBody;
 use crate::outbound::ResponseBody;
 use crate::outbound::cluster::ClusterHandle;
-use crate::outbound::stage::{Attempt, AttemptFailed, Call, Tried};
+use crate::outbound::kept::KeptRequest;
+use crate::outbound::stage::{Attempt, AttemptFailed, Avoid, Call, Tried};
 use crate::outbound::view::TargetView;
 
 /// Envoy's count of attempts, where a virtual host asks for it.
@@ -57,7 +57,7 @@ impl Plan {
             hash: self.hash,
             number: self.number,
             tried: self.tried.clone(),
-            omit_canaries: self.number > 1 && self.attempts.policy().is_some_and(|policy| policy.omit_canary_hosts),
+            choice: self.attempts.policy().filter(|policy| self.number > 1 && policy.chooses_hosts()).cloned(),
             auto_host: self.auto_host,
         }
     }
@@ -148,10 +148,13 @@ impl Plan {
     /// (`previous_hosts`).
     pub(super) fn avoid(&mut self, failed: Option<&AttemptFailed>, response: Option<&Response<ResponseBody>>) {
         let failed = failed.and_then(|failed| failed.picked.clone());
-        let asked = self.attempts.policy().is_some_and(|policy| policy.avoid_previous_hosts);
-        let answered = response.filter(|_| asked).and_then(|response| response.body().endpoint().cloned());
-        if let Some(state) = failed.or(answered) {
-            self.tried.add(state);
+        if let Some(state) = failed {
+            self.tried.add(state, Avoid::Yes);
+        } else if let Some(policy) = self.attempts.policy()
+            && (policy.avoid_previous_hosts || policy.previous_priorities.is_some())
+            && let Some(state) = response.and_then(|response| response.body().endpoint().cloned())
+        {
+            self.tried.add(state, if policy.avoid_previous_hosts { Avoid::Yes } else { Avoid::No });
         }
     }
 

@@ -10,10 +10,10 @@ use tower_service::Service;
 
 use super::future::RetryFuture;
 use super::hedged::Hedged;
-use super::kept::KeptRequest;
 use super::layer::RetryLayer;
 use super::plan::Plan;
 use crate::outbound::ResponseBody;
+use crate::outbound::kept::KeptRequest;
 use crate::outbound::pick::auto_host;
 use crate::outbound::stage::{At, Attempt, AttemptFailed, Routed, Tried};
 

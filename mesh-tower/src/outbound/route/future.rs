@@ -1,7 +1,7 @@
 //! A routed request; one whose cluster is named by a header may have to wait until that cluster is known.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::Response;
 use mesh_core::error::Error;
@@ -11,6 +11,7 @@ use pin_project::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
+use super::service::Onwards;
 use crate::outbound::ResponseBody;
 use crate::outbound::stage::Routed;
 use crate::outbound::target::{TargetSlot, TargetState};
@@ -21,7 +22,11 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// The future of [`Route`](super::Route).
 #[pin_project]
-pub(crate) struct RouteFuture<S: Service<Routed>>(#[pin] Stage<S>);
+pub(crate) struct RouteFuture<S: Service<Routed>> {
+    #[pin]
+    stage: Stage<S>,
+    onwards: Option<Box<Onwards<S>>>,
+}
 
 #[pin_project(project = Projected)]
 enum Stage<S: Service<Routed>> {
@@ -43,36 +48,42 @@ struct Waiting<S> {
 
 impl<S: Service<Routed>> RouteFuture<S> {
     pub(super) fn failed(error: Error) -> Self {
-        Self(Stage::Done(Some(Box::new(Err(error)))))
+        Self { stage: Stage::Done(Some(Box::new(Err(error)))), onwards: None }
     }
 
     pub(super) fn answered(response: Response<ResponseBody>) -> Self {
-        Self(Stage::Done(Some(Box::new(Ok(response)))))
+        Self { stage: Stage::Done(Some(Box::new(Ok(response)))), onwards: None }
     }
 
-    pub(super) fn routed(future: S::Future) -> Self {
-        Self(Stage::Routed(future))
+    pub(super) fn routed(future: S::Future, onwards: Option<Box<Onwards<S>>>) -> Self {
+        Self { stage: Stage::Routed(future), onwards }
     }
 
-    pub(super) fn waiting(inner: S, routed: Routed, slot: &TargetSlot, name: Name) -> Self {
+    pub(super) fn waiting(
+        inner: S,
+        routed: Routed,
+        slot: &TargetSlot,
+        name: Name,
+        onwards: Option<Box<Onwards<S>>>,
+    ) -> Self {
         let now = tokio::time::Instant::now();
         let until = routed.deadline.map_or(now + PATIENCE, |at| (now + PATIENCE).min(at.into()));
         let patience = tokio::time::sleep_until(until);
         let waiting = Waiting { inner, routed: Some(routed), name, reader: slot.reader(), patience };
-        Self(Stage::Waiting(Box::pin(waiting)))
+        Self { stage: Stage::Waiting(Box::pin(waiting)), onwards }
     }
 }
 
 impl<S> Future for RouteFuture<S>
 where
-    S: Service<Routed, Response = Response<ResponseBody>, Error = Error>,
+    S: Service<Routed, Response = Response<ResponseBody>, Error = Error> + Clone,
 {
     type Output = Result<Response<ResponseBody>, Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut stage = self.project().0;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let next = match stage.as_mut().project() {
+            let mut this = self.as_mut().project();
+            let next = match this.stage.as_mut().project() {
                 Projected::Done(done) => {
                     return Poll::Ready(*done.take().expect("a future is not polled after it is done"));
                 }
@@ -80,9 +91,16 @@ where
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(future) => Stage::Routed(future),
                 },
-                Projected::Routed(future) => return future.poll(cx),
+                Projected::Routed(future) => {
+                    let mut done = ready!(future.poll(cx));
+                    let onward = done.as_mut().ok().and_then(|response| response.body_mut().take_onward());
+                    let (Some(onward), Some(onwards)) = (onward, this.onwards.take()) else { return Poll::Ready(done) };
+                    let next = onwards.follow(*onward);
+                    self.set(next);
+                    continue;
+                }
             };
-            stage.set(next);
+            this.stage.set(next);
         }
     }
 }

@@ -12,7 +12,8 @@ use mesh_core::route::{Decision, NoDecision};
 use tower_service::Service;
 
 use super::RouteFuture;
-use crate::outbound::stage::{Resolved, Routed};
+use crate::outbound::redirect::Onward;
+use crate::outbound::stage::{Call, Resolved, Routed};
 use crate::outbound::target::Targets;
 use crate::outbound::view::TargetView;
 use crate::outbound::{ResponseBody, refuse_unsupported};
@@ -44,24 +45,49 @@ where
     }
 
     fn call(&mut self, resolved: Resolved) -> RouteFuture<S> {
-        match decide(resolved) {
-            Err(Refusal::Error(error)) => RouteFuture::failed(error),
-            Err(Refusal::Reply(response)) => RouteFuture::answered(*response),
-            Ok(routed) => match missing_cluster(&routed) {
-                // The name came from the request, and the graph has not been asked for it yet.
-                Some(name) => {
-                    let slot = self.targets.get(&routed.view.snapshot.target);
-                    match slot {
-                        Some(slot) => {
-                            self.targets.want_cluster(&slot, &name);
-                            RouteFuture::waiting(self.inner.clone(), routed, &slot, name)
-                        }
-                        None => RouteFuture::routed(self.inner.call(routed)),
-                    }
-                }
-                None => RouteFuture::routed(self.inner.call(routed)),
-            },
+        let routed = match decide(resolved) {
+            Err(Refusal::Error(error)) => return RouteFuture::failed(error),
+            Err(Refusal::Reply(response)) => return RouteFuture::answered(*response),
+            Ok(routed) => routed,
+        };
+        let onward = Onwards::of(self, &routed);
+        // The request has brought it up, and the graph has not been asked for it yet.
+        if let Some(name) = missing_cluster(&routed)
+            && let Some(slot) = self.targets.get(&routed.view.snapshot.target)
+        {
+            self.targets.want_cluster(&slot, &name);
+            return RouteFuture::waiting(self.inner.clone(), routed, &slot, name, onward);
         }
+        RouteFuture::routed(self.inner.call(routed), onward)
+    }
+}
+
+/// What decides on a request again, where its route follows redirects.
+pub(super) struct Onwards<S> {
+    route: Route<S>,
+    call: Call,
+    view: Arc<TargetView>,
+}
+
+impl<S: Clone> Onwards<S> {
+    /// None, and nothing is kept for it: every response of the route is the caller's.
+    fn of(route: &Route<S>, routed: &Routed) -> Option<Box<Self>> {
+        routed.forward()?.internal_redirect.as_ref()?;
+        Some(Box::new(Self { route: route.clone(), call: routed.call.clone(), view: routed.view.clone() }))
+    }
+}
+
+impl<S> Onwards<S>
+where
+    S: Service<Routed, Response = Response<ResponseBody>, Error = Error> + Clone,
+{
+    /// The request that a redirect leads to, under the configuration that the first one is under. Its host chooses the virtual
+    /// host, also where a fixed target did before: another service's redirects are not to end at this one.
+    pub(super) fn follow(mut self, onward: Onward) -> RouteFuture<S> {
+        let Onward { request, trail, https } = onward;
+        self.call.https |= https;
+        let resolved = Resolved { request, call: self.call, view: self.view, authority: None, trail: Some(trail) };
+        self.route.call(resolved)
     }
 }
 
@@ -71,7 +97,7 @@ enum Refusal {
     Reply(Box<Response<ResponseBody>>),
 }
 
-/// The cluster that a header names and that the target's configuration does not have.
+/// The cluster that a request has brought up by a header or a redirect, and that the target's configuration does not have.
 fn missing_cluster(routed: &Routed) -> Option<mesh_core::model::Name> {
     let chosen = routed.decision.cluster.as_ref()?;
     let name = &chosen.name;
@@ -80,11 +106,12 @@ fn missing_cluster(routed: &Routed) -> Option<mesh_core::model::Name> {
         ClusterChoice::Weighted(_) => routed.decision.weighted_cluster().is_some_and(|one| one.header.is_some()),
         _ => false,
     };
-    (by_header && routed.cluster.is_none()).then(|| name.clone())
+    // A redirect may lead to another virtual host, whose clusters nobody has asked for.
+    ((by_header || routed.trail.is_some()) && routed.cluster.is_none()).then(|| name.clone())
 }
 
 fn decide(resolved: Resolved) -> Result<Routed, Refusal> {
-    let Resolved { request, call, view, authority } = resolved;
+    let Resolved { request, call, view, authority, trail } = resolved;
     let facts = call.facts_of(request.method(), request.uri(), request.headers());
     let host = authority.as_deref().unwrap_or(facts.authority);
     let decision = match view.index().decide(host, &facts, fastrand::u64(..)) {
@@ -108,7 +135,7 @@ fn decide(resolved: Resolved) -> Result<Routed, Refusal> {
         };
         until = deadline(call.started, limit);
     }
-    Ok(Routed { request, call, view, decision, cluster, hash, deadline: until, steering: None })
+    Ok(Routed { request, call, view, decision, cluster, hash, deadline: until, steering: None, trail })
 }
 
 fn supported(view: &TargetView, decision: &Decision) -> Result<(), Error> {

@@ -104,7 +104,9 @@ where
             Projected::Done(done) => *done.take().expect("a future is not polled after it is done"),
             Projected::Forwarded(future) => ready!(future.poll(cx)),
         };
-        if let (Some(responding), Ok(response)) = (this.responding, &mut done) {
+        if let (Some(responding), Ok(response)) = (this.responding, &mut done)
+            && !response.body().is_onward()
+        {
             responding.apply(response);
         }
         Poll::Ready(done)

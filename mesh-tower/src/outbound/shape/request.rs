@@ -1,7 +1,8 @@
 //! What the route makes of a request before it goes out.
 
+use http::header::HOST;
 use http::uri::Scheme;
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Request, Uri};
 use mesh_core::error::{Code, Error};
 use mesh_core::model::{Forward, PathRewrite};
 use mesh_core::route::format::{FormatFacts, expand_or};
@@ -41,7 +42,7 @@ pub(super) fn shape(routed: &mut Routed) -> Result<(), Error> {
         let facts = format_facts(routed);
         let before = facts.request.authority.to_owned();
         if let Some(authority) = rewrite_authority(forward, weighted, &facts, "").map_err(|error| bad(&error))? {
-            set_authority(routed.request.uri_mut(), authority)?;
+            set_authority(&mut routed.request, authority)?;
             let by_route = weighted.is_none_or(|cluster| cluster.host_rewrite.is_none());
             rewritten_host(routed, forward, &before, by_route);
         }
@@ -97,6 +98,7 @@ fn path(routed: &mut Routed, forward: &Forward) -> Result<(), Error> {
     };
     let rewrite = expanded.as_ref().unwrap_or(rewrite);
     let after = rewrite_path(rewrite, &routed.decision.route.matches, before).map_err(|error| bad(&error))?;
+    let Some(after) = after else { return Ok(()) };
     if let Ok(original) = HeaderValue::from_str(before) {
         routed.request.headers_mut().insert(ORIGINAL_PATH, original);
     }
@@ -118,15 +120,16 @@ fn rewritten_host(routed: &mut Routed, forward: &Forward, before: &str, by_route
     }
 }
 
-/// Replaces the authority of `uri`.
+/// Replaces the authority of `request`, also where a header said it.
 ///
 /// # Errors
 ///
 /// When what comes out is no URI.
-pub(crate) fn set_authority(uri: &mut Uri, authority: http::uri::Authority) -> Result<(), Error> {
-    let mut parts = std::mem::take(uri).into_parts();
+pub(crate) fn set_authority<B>(request: &mut Request<B>, authority: http::uri::Authority) -> Result<(), Error> {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.authority = Some(authority);
-    *uri = whole(parts)?;
+    *request.uri_mut() = whole(parts)?;
+    request.headers_mut().remove(HOST);
     Ok(())
 }
 

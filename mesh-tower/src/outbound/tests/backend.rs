@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// A server. Its requests may say what to answer: header `x-plan: 503,200` has the first request of the server answered 503
-/// and the second 200; `hang` never answers, `slow` after 200 ms.
+/// and the second 200; `hang` never answers, `slow` after 200 ms, `302>URL` sends elsewhere. `x-plan-NAME` is for the server of
+/// that name alone.
 pub(in crate::outbound) struct Backend {
     pub(in crate::outbound) address: SocketAddr,
     seen: Arc<Seen>,
@@ -86,7 +87,8 @@ async fn answer(
     let number = seen.count.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let plan = head.headers.get("x-plan").map(|plan| plan.to_str().unwrap().to_owned()).unwrap_or_default();
+    let plan = head.headers.get(format!("x-plan-{name}")).or(head.headers.get("x-plan"));
+    let plan = plan.map(|plan| plan.to_str().unwrap().to_owned()).unwrap_or_default();
     let step = plan.split(',').nth(number).unwrap_or_default().to_owned();
     let hangs = head.headers.get("x-hangs").is_some_and(|who| who == name);
     let authority = head.uri.authority().map(ToString::to_string);
@@ -101,8 +103,12 @@ async fn answer(
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let mut response = Response::new(Full::from(text));
-    if let Ok(status) = step.parse::<StatusCode>() {
+    let (status, location) = step.split_once('>').unwrap_or((&step, ""));
+    if let Ok(status) = status.parse::<StatusCode>() {
         *response.status_mut() = status;
+    }
+    if !location.is_empty() {
+        response.headers_mut().insert("location", location.parse().unwrap());
     }
     Ok(response)
 }

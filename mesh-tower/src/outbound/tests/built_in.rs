@@ -105,6 +105,20 @@ async fn headers_are_changed_where_the_listener_says_and_by_each_level() {
 }
 
 #[tokio::test]
+async fn a_query_is_changed_by_each_level_after_the_levels_headers() {
+    let one = Backend::start("one").await;
+    let kind = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+    let add = |key: &str, value: &str| json!({"append": {"record": {"key": key, "value": value}}});
+    let new = json!([{"append": {"header": {"key": "x-new", "value": "n"}}}]);
+    let own = json!({"@type": kind, "mutations": {"request_mutations": new,
+        "query_parameter_mutations": [{"remove": "secret"}, add("own", "%REQ(x-new)%")]}});
+    let over = json!({"filter": {"@type": format!("{kind}PerRoute"),
+        "mutations": {"query_parameter_mutations": [add("route", "%REQ(:path)%")]}}});
+    let client = filtered(&own, &over, one.address);
+    assert_eq!(get(&client, "http://a/p?secret=s&z=1").await.1, "one GET /p?own=n&route=%2Fp%3Fown%3Dn%26z%3D1&z=1 a");
+}
+
+#[tokio::test]
 async fn responses_say_which_origin_may_read_them_and_preflights_are_answered() {
     let one = Backend::start("one").await;
     let cors = json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"});

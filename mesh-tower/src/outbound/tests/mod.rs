@@ -14,6 +14,7 @@ mod mirroring;
 mod passing;
 #[cfg(feature = "server")]
 mod passing_tls;
+mod redirecting;
 mod retrying;
 mod routing;
 mod shaping;

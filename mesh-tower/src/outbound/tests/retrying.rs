@@ -146,7 +146,8 @@ async fn a_retry_avoids_canaries_where_the_policy_says_so() {
         endpoints[canary]["metadata"] = json!({"filter_metadata": {"envoy.lb": {"canary": true}}});
     }
     let table = retrying(&json!({"retry_on": "5xx", "num_retries": 1,
-        "retry_host_predicate": [{"name": "envoy.retry_host_predicates.omit_canary_hosts"}],
+        "retry_host_predicate": [{"name": "omit", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"}}],
         "retry_back_off": {"base_interval": "0.001s"}}));
     cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 100}]});
     let client = client(&table, &[cluster]);
@@ -157,6 +158,40 @@ async fn a_retry_avoids_canaries_where_the_policy_says_so() {
     // A call begins anywhere, and only the stable server is asked again: more than its third.
     assert_eq!(first.count() + second.count() + stable.count(), 40);
     assert!(stable.count() >= 20, "{} {} {}", first.count(), second.count(), stable.count());
+}
+
+#[tokio::test]
+async fn a_retry_avoids_endpoints_by_their_metadata_and_priorities_where_the_policy_says_so() {
+    let [zero, one, two] = [Backend::start("zero").await, Backend::start("one").await, Backend::start("two").await];
+    let mut cluster = cluster("one", &[zero.address]);
+    let places = cluster.pointer_mut("/load_assignment/endpoints").unwrap().as_array_mut().unwrap();
+    for (priority, backend) in [(1, &one), (2, &two)] {
+        let mut place = places[0].clone();
+        place["priority"] = priority.into();
+        place["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = backend.address.port().into();
+        places.push(place);
+    }
+    let policy = |fields: &Value| {
+        let mut policy = json!({"retry_on": "5xx", "num_retries": 5, "retry_back_off": {"base_interval": "0.001s"}});
+        policy.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        retrying(&policy)
+    };
+    cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 100}]});
+    let previous = json!({"retry_priority": {"name": "previous", "typed_config": {"update_frequency": 2, "@type":
+        "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"}}});
+    let client = super::client(&policy(&previous), &[cluster.clone()]);
+    // Each server counts for itself: the first two answers of each are bad.
+    let answer = text(client.send(planned("503,503,503")).await.unwrap()).await;
+    assert_eq!([zero.count(), one.count(), two.count()], [2, 2, 2], "{answer}");
+
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["metadata"] =
+        json!({"filter_metadata": {"envoy.lb": {"stage": "old"}}});
+    let omit = json!({"retry_host_predicate": [{"name": "omit", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig",
+        "metadata_match": {"filter_metadata": {"envoy.lb": {"stage": "old"}}}}}]});
+    let client = super::client(&policy(&omit), &[cluster]);
+    let answer = text(client.send(planned(",,503,200")).await.unwrap()).await;
+    assert_eq!([zero.count(), one.count(), two.count()], [3, 4, 2], "{answer}");
 }
 
 pub(super) struct Chunks(pub(super) tokio::sync::mpsc::Receiver<Bytes>);

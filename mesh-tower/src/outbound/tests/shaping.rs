@@ -29,6 +29,19 @@ async fn rewrites_and_header_mutations_reach_the_server_and_the_client() {
 }
 
 #[tokio::test]
+async fn a_host_that_a_header_says_is_rewritten_as_one_of_the_uri_is() {
+    let one = Backend::start("one").await;
+    let table =
+        routes(&json!([{"match": {"prefix": "/"}, "route": {"cluster": "one", "host_rewrite_literal": "inside"}}]));
+    let client = client(&table, &[cluster("one", &[one.address])]);
+    for uri in ["/x", "http://a/x"] {
+        let request = Request::get(uri).header("host", "a").body(MeshBody::empty()).unwrap();
+        assert_eq!(text(client.send(request).await.unwrap()).await, "one GET /x inside", "{uri}");
+        assert_eq!(one.headers()["x-envoy-original-host"], "a");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_answered_by_the_route() {
     let table =
         routes(&json!([{"match": {"prefix": "/"}, "redirect": {"https_redirect": true, "path_redirect": "/x"}}]));

@@ -312,6 +312,26 @@ fn envoys_answers_and_redirects() {
     redirect.takes(&[(0, "a port that is none fails its requests", |action| action.port_redirect = 70_000)]);
 }
 
+/// Envoy answers with what it can read; whoever writes routes is not to read what this process can.
+#[test]
+fn a_direct_response_tells_nothing_of_the_process() {
+    use core::data_source::Specifier;
+    fn say(action: &mut pb::DirectResponseAction, specifier: Specifier) {
+        action.body = Some(core::DataSource { specifier: Some(specifier), ..Default::default() });
+    }
+    let direct = part(
+        pb::DirectResponseAction { status: 200, ..Default::default() },
+        |action| wrap_action(Action::DirectResponse(action)),
+        "virtual_hosts[0].routes[0].direct_response",
+    );
+    direct.refuses(&[
+        (0, "body.filename", |action| say(action, Specifier::Filename("/etc/hostname".to_owned()))),
+        (0, "body.filename", |action| say(action, Specifier::Filename("/nonexistent".to_owned()))),
+        (0, "body.environment_variable", |action| say(action, Specifier::EnvironmentVariable("HOME".to_owned()))),
+    ]);
+    direct.takes(&[(0, "inline", |action| say(action, Specifier::InlineString("x".to_owned())))]);
+}
+
 fn add(route: &mut pb::Route, key: &str, value: &str) {
     let header = core::HeaderValue { key: key.to_owned(), value: value.to_owned(), ..Default::default() };
     route.request_headers_to_add.push(core::HeaderValueOption { header: Some(header), ..Default::default() });

@@ -1,11 +1,17 @@
 //! What route tables become.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as pb;
+use envoy_types::pb::envoy::extensions::retry as extensions;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+use extensions::host::omit_host_metadata::v3::OmitHostMetadataConfig;
+use extensions::host::previous_hosts::v3::PreviousHostsPredicate;
+use extensions::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use http::{HeaderValue, StatusCode};
+use pb::retry_policy::retry_priority::ConfigType as PriorityConfig;
 use pb::route::Action as PbAction;
 use pb::route_action::hash_policy::{ConnectionProperties, Cookie, FilterState, PolicySpecifier};
 use pb::route_action::{ClusterSpecifier, HashPolicy as PbHash, HostRewriteSpecifier, MaxStreamDuration};
@@ -19,11 +25,11 @@ use crate::model::{
     StringMatch, UnsupportedEffect, WeightedClusters,
 };
 
-fn first(table: &RouteTable) -> &Route {
+pub(super) fn first(table: &RouteTable) -> &Route {
     &table.virtual_hosts[0].routes[0]
 }
 
-fn forwarding(table: &RouteTable) -> &Forward {
+pub(super) fn forwarding(table: &RouteTable) -> &Forward {
     match &first(table).action {
         Action::Forward(forward) => forward,
         other => panic!("{other:?}"),
@@ -230,9 +236,15 @@ fn a_retry_policy_becomes_what_it_says() {
         policy.retriable_status_codes = vec![503, 1000];
         policy.retry_back_off.get_or_insert_default().base_interval = millis(40);
         policy.host_selection_retry_max_attempts = 5;
-        policy.retry_host_predicate.push(pb::retry_policy::RetryHostPredicate {
-            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-            ..Default::default()
+        policy.retry_host_predicate = vec![
+            host_predicate(&PreviousHostsPredicate {}),
+            host_predicate(&OmitHostMetadataConfig { metadata_match: Some(stage("envoy.lb")) }),
+            // Envoy looks at one namespace, and a predicate of none is for nobody.
+            host_predicate(&OmitHostMetadataConfig { metadata_match: Some(stage("other")) }),
+        ];
+        policy.retry_priority = Some(pb::retry_policy::RetryPriority {
+            name: "p".to_owned(),
+            config_type: Some(PriorityConfig::TypedConfig(any(&PreviousPrioritiesConfig { update_frequency: 2 }))),
         });
     })
     .expect("there is one");
@@ -242,6 +254,22 @@ fn a_retry_policy_becomes_what_it_says() {
     assert_eq!(policy.status_codes, [StatusCode::SERVICE_UNAVAILABLE], "1000 is no status");
     assert_eq!(policy.backoff, Backoff { base: Duration::from_millis(40), max: Duration::from_millis(400) });
     assert!(policy.avoid_previous_hosts && !policy.omit_canary_hosts);
+    assert_eq!(policy.previous_priorities, Some(2));
+    let named = BTreeMap::from([("stage".to_owned(), "old".into())]);
+    assert_eq!(policy.omit_metadata, [named, BTreeMap::new()]);
+}
+
+fn host_predicate<M: Message + prost::Name>(config: &M) -> pb::retry_policy::RetryHostPredicate {
+    use pb::retry_policy::retry_host_predicate::ConfigType;
+    let config_type = Some(ConfigType::TypedConfig(any(config)));
+    pb::retry_policy::RetryHostPredicate { name: "p".to_owned(), config_type }
+}
+
+/// Metadata that says `stage: old`.
+fn stage(namespace: &str) -> core::Metadata {
+    let value = protobuf::Value { kind: Some(protobuf::value::Kind::StringValue("old".to_owned())) };
+    let fields = protobuf::Struct { fields: [("stage".to_owned(), value)].into() };
+    core::Metadata { filter_metadata: [(namespace.to_owned(), fields)].into(), ..Default::default() }
 }
 
 #[test]
@@ -404,7 +432,7 @@ fn what_is_not_implemented_is_noted_where_it_is_said() {
         host.retry_policy_typed_config = Some(Default::default());
         host.virtual_clusters.push(pb::VirtualCluster::default());
         if let Some(PbAction::Route(action)) = &mut host.routes[0].action {
-            action.internal_redirect_policy = Some(pb::InternalRedirectPolicy::default());
+            action.retry_policy_typed_config = Some(Default::default());
         }
     });
     let fails = |field: &str| (field.to_owned(), UnsupportedEffect::FailsRequests);
@@ -417,7 +445,7 @@ fn what_is_not_implemented_is_noted_where_it_is_said() {
     assert_eq!(notes(&host.unsupported), [fails("virtual_hosts[0].retry_policy_typed_config"), left_out]);
     assert_eq!(
         notes(&host.routes[0].unsupported),
-        [fails("virtual_hosts[0].routes[0].route.internal_redirect_policy")]
+        [fails("virtual_hosts[0].routes[0].route.retry_policy_typed_config")]
     );
 }
 

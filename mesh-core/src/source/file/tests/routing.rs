@@ -55,7 +55,7 @@ impl Echo {
     fn rewritten(&self, path: &str) -> String {
         let decision = self.decide(&format!("GET {path}")).unwrap();
         let rewrite = forward(&decision).path_rewrite.clone().unwrap();
-        rewrite_path(&rewrite, &decision.route.matches, path).unwrap().to_string()
+        rewrite_path(&rewrite, &decision.route.matches, path).unwrap().expect("something is left").to_string()
     }
 }
 

@@ -55,6 +55,12 @@ impl Kept {
         !self.lock().lost
     }
 
+    /// Whether its end has been read, and all before that kept.
+    pub(super) fn is_whole(&self) -> bool {
+        let state = self.lock();
+        state.done && !state.lost
+    }
+
     /// Keeps nothing more, and forgets what was kept: the call is committed.
     pub(super) fn commit(&self) {
         let mut state = self.lock();
