@@ -7,6 +7,7 @@ mod client;
 mod drain;
 #[cfg(feature = "tls-aws-lc")]
 mod fetched;
+mod faults;
 mod filters;
 mod floods;
 mod handshake;
