@@ -1,6 +1,6 @@
 //! Where does a request come from, if proxies stand before us? Envoy's rules for `x-forwarded-for`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::HeaderMap;
 
@@ -21,7 +21,7 @@ pub fn client_address(trust: &OriginTrust, headers: &HeaderMap, peer: IpAddr) ->
         (false, hops) => hops,
     };
     let nth = usize::try_from(hops).unwrap_or(usize::MAX);
-    forwarded_for(headers, nth).map_or(peer, |address| address.to_canonical())
+    forwarded_for(headers, nth).unwrap_or(peer)
 }
 
 /// The address before the last `skip` ones. Several headers are one list.
@@ -29,7 +29,16 @@ fn forwarded_for(headers: &HeaderMap, skip: usize) -> Option<IpAddr> {
     let values = headers.get_all(FORWARDED_FOR).into_iter().rev();
     let mut addresses = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
     let text = std::str::from_utf8(addresses.nth(skip)?).ok()?;
-    text.trim_ascii().parse().ok()
+    address(text.trim_ascii())
+}
+
+/// An IPv6 address may have a zone. One that holds an IPv4 address stays IPv6, as in Envoy: who writes it so must not be taken
+/// for another client.
+fn address(text: &str) -> Option<IpAddr> {
+    match text.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() => address.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        _ => text.parse().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +68,8 @@ mod tests {
             (false, 1, split, "10.2.2.2"),
             (false, 2, split, "10.3.3.3"),
             (false, 0, &[], "192.0.2.9"),
-            (false, 0, &["::ffff:10.1.1.1"], "10.1.1.1"),
+            (false, 0, &["::ffff:10.1.1.1"], "::ffff:10.1.1.1"),
+            (false, 0, &["fe80::1%eth0"], "fe80::1"),
             (false, 0, &["2001:db8::1"], "2001:db8::1"),
         ] {
             assert_eq!(of(remote, hops, headers), expected, "{remote} {hops} {headers:?}");
@@ -68,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_not_believed_and_nothing_before_it_either() {
-        for header in ["10.1.1.1, ", "10.1.1.1, unknown", "10.1.1.1:80", "10.1.1", ""] {
+        for header in ["fe80::1%", "10.1.1.1%eth0", "10.1.1.1, ", "10.1.1.1, unknown", "10.1.1.1:80", "10.1.1", ""] {
             assert_eq!(of(false, 0, &[header]), "192.0.2.9", "{header}");
         }
     }

@@ -28,8 +28,11 @@ const ALT_STAT_NAME: HeaderName = HeaderName::from_static("x-envoy-upstream-alt-
 /// Not for us, but told anew by each hop that says it at all.
 const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
+/// How long the stream may live, in Envoy; not done here, and not for whoever is behind us.
+const STREAM_DURATION: HeaderName = HeaderName::from_static("x-envoy-upstream-stream-duration-ms");
+
 /// The headers that are for this hop alone.
-const OURS: [HeaderName; 11] = [
+const OURS: [HeaderName; 12] = [
     RETRY_ON,
     RETRY_GRPC_ON,
     MAX_RETRIES,
@@ -41,6 +44,7 @@ const OURS: [HeaderName; 11] = [
     ALT_RESPONSE,
     ALT_STAT_NAME,
     EXPECTED,
+    STREAM_DURATION,
 ];
 
 /// No list in a header has more entries than are read of it: the rest is a flood.

@@ -139,13 +139,15 @@ fn rule(
     JwtRule { matches: matches(&value.r#match.clone().unwrap_or_default(), &here), requirement }
 }
 
-/// A rule that matches less than it says leaves requests without one.
+/// A rule that matches fewer requests than Envoy's leaves some without one, and Envoy does not look at these.
 fn matches(value: &PbRouteMatch, at: &At<'_>) -> RouteMatch {
     for (field, present) in [
         ("runtime_fraction", value.runtime_fraction.is_some()),
         ("dynamic_metadata", !value.dynamic_metadata.is_empty()),
         ("filter_state", !value.filter_state.is_empty()),
         ("cookies", !value.cookies.is_empty()),
+        ("grpc", value.grpc.is_some()),
+        ("tls_context", value.tls_context.is_some()),
     ] {
         if present {
             at.field(field).fault("is not supported in a rule");

@@ -1,9 +1,10 @@
 //! RBAC (gRFC A41, A59): rule 87. What cannot be honoured is refused: a policy with a part left out is another policy.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::core::v3::{CidrRange, TypedExtensionConfig};
 use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 use envoy_types::pb::envoy::config::route::v3::HeaderMatcher;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as pb;
@@ -11,6 +12,7 @@ use envoy_types::pb::envoy::extensions::rbac::audit_loggers::stream::v3::StdoutA
 use envoy_types::pb::envoy::extensions::rbac::principals::mtls_authenticated::v3 as mtls_authenticated;
 use envoy_types::pb::envoy::r#type::matcher::v3::PathMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::path_matcher;
+use ipnet::IpNet;
 use prost::Name as _;
 use rbac::permission::Rule;
 use rbac::principal::Identifier;
@@ -138,7 +140,7 @@ fn permission(value: &rbac::Permission, at: &At<'_>) -> Option<Permission> {
         Some(Rule::Header(value)) => header(value, &at.field("header")).map(Permission::Header),
         Some(Rule::UrlPath(value)) => url_path(value, &at.field("url_path")).map(Permission::UrlPath),
         Some(Rule::UriTemplate(value)) => uri_template(value, &at.field("uri_template")).map(Permission::UriTemplate),
-        Some(Rule::DestinationIp(value)) => cidr(value, &at.field("destination_ip")).map(Permission::DestinationIp),
+        Some(Rule::DestinationIp(value)) => range(value, &at.field("destination_ip")).map(Permission::DestinationIp),
         Some(Rule::DestinationPort(value)) => {
             let port = u16::try_from(*value).map_err(|_| at.field("destination_port").fault("must be at most 65535"));
             port.ok().map(Permission::DestinationPort)
@@ -178,11 +180,11 @@ fn principal(value: &rbac::Principal, at: &At<'_>) -> Option<Principal> {
                 name => Some(Principal::Authenticated(name.flatten())),
             }
         }
-        Some(Identifier::SourceIp(value)) => cidr(value, &at.field("source_ip")).map(Principal::DirectRemoteIp),
+        Some(Identifier::SourceIp(value)) => range(value, &at.field("source_ip")).map(Principal::DirectRemoteIp),
         Some(Identifier::DirectRemoteIp(value)) => {
-            cidr(value, &at.field("direct_remote_ip")).map(Principal::DirectRemoteIp)
+            range(value, &at.field("direct_remote_ip")).map(Principal::DirectRemoteIp)
         }
-        Some(Identifier::RemoteIp(value)) => cidr(value, &at.field("remote_ip")).map(Principal::RemoteIp),
+        Some(Identifier::RemoteIp(value)) => range(value, &at.field("remote_ip")).map(Principal::RemoteIp),
         Some(Identifier::Header(value)) => header(value, &at.field("header")).map(Principal::Header),
         Some(Identifier::UrlPath(value)) => url_path(value, &at.field("url_path")).map(Principal::UrlPath),
         Some(Identifier::Metadata(value)) => {
@@ -216,6 +218,17 @@ fn unknown<T>(value: &TypedExtensionConfig, at: &At<'_>) -> Option<T> {
     let kind = value.typed_config.as_ref().map_or("", |any| bare(&any.type_url));
     at.fault(format!("is a `{kind}`, which is not known here"));
     None
+}
+
+/// Envoy matches no IPv4 peer with an IPv4 range in IPv6's clothes, and gRPC does: where Envoy's rules count, nobody can say
+/// what is meant.
+fn range(value: &CidrRange, at: &At<'_>) -> Option<IpNet> {
+    let clothed = value.address_prefix.parse::<Ipv6Addr>().is_ok_and(|address| address.to_ipv4_mapped().is_some());
+    if clothed && value.prefix_len.is_some_and(|length| length.value >= 96) {
+        at.field("address_prefix")
+            .envoy_fault("is an IPv4 address written as IPv6, which matches nobody; write it as IPv4");
+    }
+    cidr(value, at)
 }
 
 /// A41: what gRPC itself sends tells nothing of who calls or what is called.

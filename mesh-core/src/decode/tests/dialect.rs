@@ -309,3 +309,29 @@ fn a_ring_is_as_large_as_grpc_lets_it_be() {
     assert_eq!(sizes(Dialect::Envoy, json!({})), (1024, RingHashConfig::LARGEST));
     assert_eq!(sizes(Dialect::Envoy, large()), (5000, RingHashConfig::LARGEST));
 }
+
+/// Where Envoy and gRPC would let in different clients.
+#[test]
+fn a_range_of_ipv4_written_as_ipv6_is_refused_where_it_matches_nobody() {
+    let filter = |prefix: &str, length: u32| {
+        json!({"name": "rbac", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {"policies": {"p": {
+                "permissions": [{"any": true}],
+                "principals": [{"remote_ip": {"address_prefix": prefix, "prefix_len": length}}],
+            }}},
+        }})
+    };
+    for (prefix, length, taken) in
+        [("::ffff:10.0.0.0", 104, false), ("::ffff:10.0.0.0", 8, true), ("10.0.0.0", 8, true), ("::1", 128, true)]
+    {
+        let client = listener(vec![filter(prefix, length)]);
+        let json = json!({
+            "@type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "listener",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}},
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": client["api_listener"]["api_listener"]}]}],
+        });
+        assert!(is_taken(Dialect::Grpc, &json), "{json}: {:?}", decode(Dialect::Grpc, &json));
+        assert_eq!(is_taken(Dialect::Envoy, &json), taken, "{prefix}/{length}");
+    }
+}

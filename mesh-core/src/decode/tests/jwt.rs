@@ -192,6 +192,15 @@ fn what_a_rule_cannot_ask_for() {
             let r#match = config.rules[0].r#match.as_mut().expect("it has a match");
             r#match.runtime_fraction = Some(core::RuntimeFractionalPercent::default());
         }),
+        // Envoy does not look at these two, and so its rule takes more requests than it says.
+        (0, "rules[0].match.grpc", |config| {
+            let r#match = config.rules[0].r#match.as_mut().expect("it has a match");
+            r#match.grpc = Some(Default::default());
+        }),
+        (0, "rules[0].match.tls_context", |config| {
+            let r#match = config.rules[0].r#match.as_mut().expect("it has a match");
+            r#match.tls_context = Some(Default::default());
+        }),
         (0, "rules[0].match.dynamic_metadata", |config| {
             let r#match = config.rules[0].r#match.as_mut().expect("it has a match");
             r#match.dynamic_metadata = vec![super::route::metadata_matcher()];

@@ -8,7 +8,7 @@ use x509_parser::public_key::PublicKey;
 
 use super::json;
 use super::status::JwtStatus;
-use super::token::{Algorithm, BASE64URL, Jwt};
+use super::token::{Algorithm, Jwt, base64url};
 
 /// A token without `kid` is tried against every key.
 const MOST_KEYS: usize = 128;
@@ -176,7 +176,7 @@ impl Jwks {
 
 fn jwk(fields: &Map<String, Value>) -> Option<Jwk> {
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
-    let bytes = |name: &str| text(name).and_then(|text| BASE64URL.decode(text).ok());
+    let bytes = |name: &str| text(name).and_then(base64url);
     if text("use").is_some_and(|purpose| purpose != "sig") {
         return None;
     }

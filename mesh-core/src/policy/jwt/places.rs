@@ -163,8 +163,10 @@ fn remove_parameter(uri: &mut Uri, name: &str) {
 fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
     let mut pairs = pairs.filter_map(|pair| {
+        // Around the pair only, as in Envoy: a name or a token with a space is another one.
+        let pair = pair.trim_ascii();
         let at = pair.iter().position(|byte| *byte == b'=')?;
-        Some((pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()))
+        Some((&pair[..at], &pair[at + 1..]))
     });
     let (_, value) = pairs.find(|(key, _)| *key == name.as_bytes())?;
     let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));

@@ -158,6 +158,13 @@ fn a_token_is_read_as_envoy_reads_it() {
     ] {
         assert_eq!(verdict(provider("i"), &token), expected, "{token}");
     }
+    // What is padded at all is padded whole.
+    let whole = |part: &str| format!("{part:=<0$}", part.len().next_multiple_of(4));
+    assert_eq!(verdict(provider("i"), &parts([head, body, &whole(signature)])), Ok(()));
+    for more in ["=", "=="].into_iter().filter(|more| (signature.len() + more.len()) % 4 != 0) {
+        let token = format!("{plain}{more}");
+        assert_eq!(verdict(provider("i"), &token), Err(S::SignatureBadBase64), "{token}");
+    }
     let long = format!("{plain}{}", "A".repeat(70_000));
     assert_eq!(Jwt::parse(long.as_bytes()).unwrap_err(), S::BadFormat, "what is too long is not read");
 }
@@ -250,6 +257,8 @@ fn tokens_are_found_where_they_may_be_and_leave() {
         ("/".to_owned(), "x-token", format!("JWT={token}"), Ok(())),
         (format!("/?t={token}"), "x", String::new(), Ok(())),
         ("/".to_owned(), "cookie", cookie, Ok(())),
+        ("/".to_owned(), "cookie", format!("c ={token}"), Err(JwtStatus::Missing)),
+        ("/".to_owned(), "cookie", format!("c= {token}"), Err(JwtStatus::HeaderBadBase64)),
         ("/".to_owned(), "x-token", token.clone(), Err(JwtStatus::Missing)),
         (format!("/?access_token={token}"), "authorization", bearer.clone(), Err(JwtStatus::Missing)),
     ] {

@@ -13,13 +13,20 @@ use super::status::JwtStatus;
 /// Longer than any header that a server takes.
 const LONGEST: usize = 65_536;
 
-/// Base64url as Envoy reads it: padded or not, and with bits to spare.
-pub(super) const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+/// With padding or without, and with bits to spare.
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true),
 );
+
+/// Base64url as Envoy reads it: whole padding or none.
+pub(super) fn base64url(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+    let text = text.as_ref();
+    let half_padded = text.contains(&b'=') && text.len() % 4 != 0;
+    if half_padded { None } else { BASE64URL.decode(text).ok() }
+}
 
 /// An algorithm of signatures (RFC 7518, RFC 8037). There is no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,12 +102,12 @@ impl Jwt {
         else {
             return Err(JwtStatus::BadFormat);
         };
-        let header = BASE64URL.decode(header64).map_err(|_| JwtStatus::HeaderBadBase64)?;
+        let header = base64url(header64).ok_or(JwtStatus::HeaderBadBase64)?;
         let header = json::object(&header).ok_or(JwtStatus::HeaderBadJson)?;
         let algorithm = header.get("alg").and_then(Value::as_str).ok_or(JwtStatus::HeaderBadAlg)?;
         let algorithm = Algorithm::named(algorithm).ok_or(JwtStatus::HeaderUnknownAlg)?;
         let kid = text(&header, "kid", JwtStatus::HeaderBadKid)?;
-        let payload = BASE64URL.decode(payload64).map_err(|_| JwtStatus::PayloadBadBase64)?;
+        let payload = base64url(payload64).ok_or(JwtStatus::PayloadBadBase64)?;
         let payload = json::object(&payload).ok_or(JwtStatus::PayloadBadJson)?;
         let issuer = text(&payload, "iss", JwtStatus::IssNotString)?;
         let subject = text(&payload, "sub", JwtStatus::SubNotString)?;
@@ -109,7 +116,7 @@ impl Jwt {
         let expires = time(&payload, "exp", JwtStatus::ExpNotInteger, JwtStatus::ExpOutOfRange)?;
         text(&payload, "jti", JwtStatus::JtiNotString)?;
         let audiences = audiences(payload.get("aud"))?;
-        let signature = BASE64URL.decode(signature64).map_err(|_| JwtStatus::SignatureBadBase64)?;
+        let signature = base64url(signature64).ok_or(JwtStatus::SignatureBadBase64)?;
         // RFC 7515, 4.1.11: what is critical must be understood, and nothing that may be listed there is understood here.
         if header.contains_key("crit") {
             return Err(JwtStatus::VerificationFails);

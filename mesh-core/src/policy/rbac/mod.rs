@@ -109,7 +109,9 @@ impl Principal {
                 .peer
                 .is_some_and(|peer| name.as_ref().is_none_or(|name| peer.sans().match_any(std::slice::from_ref(name)))),
             Self::DirectRemoteIp(range) => holds(range, facts.source),
-            Self::RemoteIp(range) => holds(range, facts.client),
+            // What a header says is taken by its word: only a socket clothes IPv4 addresses.
+            Self::RemoteIp(range) if facts.client == facts.source => holds(range, facts.client),
+            Self::RemoteIp(range) => range.contains(&facts.client),
             Self::Header(header) => header.is_match(&facts.request),
             Self::UrlPath(path) => facts.is_path(path),
             Self::Metadata(matcher) => facts.is_metadata(matcher),

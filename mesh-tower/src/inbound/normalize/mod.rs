@@ -5,6 +5,7 @@
 mod refusal;
 mod head;
 mod hop;
+mod joined;
 mod origin;
 mod own_address;
 mod client_cert;
@@ -36,6 +37,7 @@ pub(crate) fn normalize(
     head::check(request, http, Limits::of(&options.limits, http))?;
     // Before anything is written: a client can have headers taken out that it names, and not ours.
     hop::normalize(request, &[&http.upgrades, &options.upgrades])?;
+    joined::normalize(&mut request.headers);
     origin::normalize(request, http, Origin { peer: peer.remote_addr().ip(), client, secure: peer.is_tls() })?;
     client_cert::normalize(&mut request.headers, http.client_cert, peer.client());
     authority::normalize(request, http, peer.local_addr().port())?;
