@@ -1,13 +1,12 @@
 //! Where the keys of providers come from.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{JwksSource, JwtAuthn, RemoteJwks};
+use mesh_core::model::{JwksSource, JwtAuthn};
 use mesh_core::policy::jwt::{Algorithm, JwkKey, Jwks, JwtKeys, JwtStatus, SignatureCheck};
 
-use super::remote::RemoteKeys;
+use super::live::{LiveKeys, Shared};
 use crate::filter::Callouts;
 use crate::secure::TokenSignatures;
 
@@ -18,24 +17,7 @@ pub(super) struct ProviderKeys(Vec<Keys>);
 #[derive(Debug)]
 enum Keys {
     Read(Result<Arc<Jwks>, JwtStatus>),
-    Remote(Arc<RemoteKeys>),
-}
-
-/// The key sets that are being fetched: one that a new configuration names as well is kept, with its keys.
-#[derive(Debug, Default)]
-pub(super) struct Fetched(Mutex<Vec<Weak<RemoteKeys>>>);
-
-impl Fetched {
-    fn keys(&self, source: &RemoteJwks, callouts: &Callouts) -> Result<Arc<RemoteKeys>, Error> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|keys| keys.strong_count() > 0);
-        if let Some(keys) = all.iter().filter_map(Weak::upgrade).find(|keys| keys.source == *source) {
-            return Ok(keys);
-        }
-        let keys = Arc::new(RemoteKeys::start(source, callouts)?);
-        all.push(Arc::downgrade(&keys));
-        Ok(keys)
-    }
+    Live(Arc<LiveKeys>),
 }
 
 impl ProviderKeys {
@@ -44,14 +26,14 @@ impl ProviderKeys {
     /// # Errors
     ///
     /// A source of keys is not there.
-    pub(super) fn new(policy: &JwtAuthn, fetched: &Fetched, callouts: Option<&Callouts>) -> Result<Self, Error> {
+    pub(super) fn new(policy: &JwtAuthn, shared: &Shared, callouts: Option<&Callouts>) -> Result<Self, Error> {
         let each = policy.providers.iter().map(|provider| {
             let read = match &provider.keys {
                 JwksSource::Inline(text) => Jwks::parse(text.as_bytes()),
-                JwksSource::File(path) => Jwks::parse(&file(&provider.name, path)?),
+                JwksSource::File(path) => return shared.file(&provider.name, path, callouts).map(Keys::Live),
                 JwksSource::Remote(source) => {
                     let callouts = callouts.ok_or_else(|| nobody_to_ask(&provider.name))?;
-                    return fetched.keys(source, callouts).map(Keys::Remote);
+                    return shared.server(source, callouts).map(Keys::Live);
                 }
             };
             if let Err(status) = &read {
@@ -62,13 +44,6 @@ impl ProviderKeys {
         });
         each.collect::<Result<_, _>>().map(Self)
     }
-}
-
-fn file(provider: &str, path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| {
-        let text = format!("JWT provider `{provider}`: cannot read {}: {error}", path.display());
-        Error::new(Code::RESOURCE_REFUSED, text).with_source(error)
-    })
 }
 
 fn nobody_to_ask(provider: &str) -> Error {
@@ -87,7 +62,7 @@ impl JwtKeys for ProviderKeys {
     fn keys(&self, provider: usize) -> Result<Arc<Jwks>, JwtStatus> {
         match self.0.get(provider) {
             Some(Keys::Read(read)) => read.clone(),
-            Some(Keys::Remote(remote)) => remote.current(),
+            Some(Keys::Live(live)) => live.current(),
             None => Err(JwtStatus::JwksNoValidKeys),
         }
     }

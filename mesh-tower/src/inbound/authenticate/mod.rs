@@ -1,7 +1,9 @@
 //! JWT authentication (Envoy's `jwt_authn`): lets a request through, or answers what its token lacks. The decision is
 //! mesh-core's; signatures are computed in `secure`.
 
+mod file;
 mod keys;
+mod live;
 mod remote;
 
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use mesh_core::policy::jwt::{Authenticator, JwtRequest, JwtStatus, METADATA_NAME
 use super::{DynamicMetadata, RequestFacts};
 use crate::filter::{Callouts, Filter, FilterFacts, FilterType, Kept, Verdict, config_of};
 use crate::reply::{ERROR_HEADER, Reply};
-use keys::{Fetched, ProviderKeys};
+use keys::ProviderKeys;
+use live::Shared;
 
 /// Envoy's bound for the URI that is the realm of a challenge.
 const LONGEST_REALM: usize = 256;
@@ -26,7 +29,7 @@ const LONGEST_REALM: usize = 256;
 #[derive(Debug, Default)]
 pub struct JwtAuthnFilterType {
     kept: Kept<Listed>,
-    fetched: Fetched,
+    shared: Shared,
     callouts: Option<Callouts>,
 }
 
@@ -41,7 +44,7 @@ impl JwtAuthnFilterType {
     fn listed(&self, config: &Arc<dyn FilterConfig>) -> Result<Arc<Listed>, Error> {
         self.kept.get(config, || {
             let policy = config_of::<JwtAuthn>(config, Decoding::TYPE_URL)?;
-            let keys = ProviderKeys::new(&policy, &self.fetched, self.callouts.as_ref())?;
+            let keys = ProviderKeys::new(&policy, &self.shared, self.callouts.as_ref())?;
             Ok(Listed { authenticator: Authenticator::new(policy), keys })
         })
     }

@@ -3,20 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use mesh_core::error::{Code, Error};
 use mesh_core::model::RemoteJwks;
-use mesh_core::policy::jwt::{Jwks, JwtStatus};
+use mesh_core::policy::jwt::Jwks;
 
-use crate::filter::{Callouts, Work};
+use super::live::{Keys, MOST_BYTES};
+use crate::filter::Callouts;
 use crate::outbound::HttpClient;
 
-/// More is no key set.
-const MOST_BYTES: usize = 1 << 20;
 /// Keys are fetched so long before they expire, as Envoy does.
 const AHEAD: Duration = Duration::from_secs(5);
 /// The longest wait after failures, in waits after the first one.
@@ -24,39 +22,20 @@ const MOST_BACKOFF: u32 = 10;
 /// Nobody is asked more often than this, whatever the configuration says.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-type Keys = Arc<ArcSwap<Result<Arc<Jwks>, JwtStatus>>>;
-
-/// One key set at one place.
-#[derive(Debug)]
-pub(super) struct RemoteKeys {
-    pub(super) source: RemoteJwks,
-    keys: Keys,
-    _work: Work,
+/// The client that asks for them.
+///
+/// # Errors
+///
+/// There is none to be had.
+pub(super) fn client(source: &RemoteJwks, callouts: &Callouts) -> Result<HttpClient, Error> {
+    let authority = source.uri.authority().cloned().ok_or_else(|| {
+        Error::new(Code::RESOURCE_REFUSED, format!("{}: the URI of the keys has no host", source.uri))
+    })?;
+    callouts.client(&source.cluster, authority)
 }
 
-impl RemoteKeys {
-    /// Begins to fetch. Until that has been done there are no keys, and nobody gets in.
-    ///
-    /// # Errors
-    ///
-    /// There is no client to be had.
-    pub(super) fn start(source: &RemoteJwks, callouts: &Callouts) -> Result<Self, Error> {
-        let authority = source.uri.authority().cloned().ok_or_else(|| {
-            Error::new(Code::RESOURCE_REFUSED, format!("{}: the URI of the keys has no host", source.uri))
-        })?;
-        let client = callouts.client(&source.cluster, authority)?;
-        let keys: Keys = Arc::new(ArcSwap::from_pointee(Err(JwtStatus::JwksFetchFails)));
-        let work = callouts.spawn(keep(client, source.clone(), keys.clone()));
-        Ok(Self { source: source.clone(), keys, _work: work })
-    }
-
-    /// The keys that were fetched last.
-    pub(super) fn current(&self) -> Result<Arc<Jwks>, JwtStatus> {
-        Result::clone(&self.keys.load())
-    }
-}
-
-async fn keep(client: HttpClient, source: RemoteJwks, keys: Keys) {
+/// Fetches for as long as somebody wants the keys.
+pub(super) async fn keep(client: HttpClient, source: RemoteJwks, keys: Keys) {
     let mut failures = 0;
     loop {
         let fetched = tokio::time::timeout(source.timeout, fetch(&client, &source));

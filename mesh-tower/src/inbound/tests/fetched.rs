@@ -1,4 +1,5 @@
-//! Keys that are fetched through the mesh, from a server that has none at first, then others, then fails.
+//! Keys that change while they are in use: fetched through the mesh, from a server that has none at first, then others, then
+//! fails; and in a file that is replaced.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -48,15 +49,21 @@ async fn key_server(keys: Keys) -> std::net::SocketAddr {
     address
 }
 
-fn listener(name: &str, address: std::net::SocketAddr) -> Value {
+fn remote() -> Value {
+    json!({"remote_jwks": {
+        "http_uri": {"uri": "http://keys.test/jwks", "cluster": "keys", "timeout": "5s"},
+        "cache_duration": "0.1s",
+        "async_fetch": {"failed_refetch_duration": "0.1s"},
+    }})
+}
+
+fn listener(name: &str, address: std::net::SocketAddr, keys: &Value) -> Value {
     let at = |url: &str| format!("type.googleapis.com/envoy.extensions.filters.{url}");
+    let mut provider = keys.clone();
+    provider["issuer"] = json!("i");
     let jwt = json!({
         "@type": at("http.jwt_authn.v3.JwtAuthentication"),
-        "providers": {"p": {"issuer": "i", "remote_jwks": {
-            "http_uri": {"uri": "http://keys.test/jwks", "cluster": "keys", "timeout": "5s"},
-            "cache_duration": "0.1s",
-            "async_fetch": {"failed_refetch_duration": "0.1s"},
-        }}},
+        "providers": {"p": provider},
         "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "p"}}],
     });
     let routes = json!([{"match": {"prefix": ""}, "non_forwarding_action": {}}]);
@@ -117,7 +124,7 @@ async fn keys_are_fetched_rotated_and_kept() {
     let bound = mesh.bind(ANY).await.unwrap();
     let (address, name) = (bound.local_addr(), bound.slot().target().to_string());
     let at = key_server(keys.clone()).await;
-    source.set([listener(&name, address), cluster(at)].iter().map(|json| resource_from_json(json).unwrap()));
+    source.set([listener(&name, address, &remote()), cluster(at)].iter().map(|json| resource_from_json(json).unwrap()));
     let (slot, socket) = bound.into_parts();
     let app = tower::service_fn(|_| async { Ok::<_, BoxError>(Response::new(Full::from("in"))) });
     tokio::spawn(crate::inbound::serve(slot, socket, app));
@@ -135,4 +142,68 @@ async fn keys_are_fetched_rotated_and_kept() {
         becomes(address, &tokens[1], (200, "in")).await;
         becomes(address, &tokens[0], (401, "Jwks doesn't have key to match kid or alg from Jwt\n")).await;
     }
+}
+
+/// A directory of this test's own, which goes with it.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("mesh-jwks-{}-{}", std::process::id(), fastrand::u64(..)));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// As Kubernetes replaces what it mounts: the file is behind a symbolic link that is replaced by a rename.
+fn swap(scratch: &Scratch, version: &str, keys: &str) {
+    let directory = scratch.0.join(version);
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("jwks.json"), keys).unwrap();
+    let next = scratch.0.join("next");
+    std::os::unix::fs::symlink(&directory, &next).unwrap();
+    std::fs::rename(next, scratch.0.join("now")).unwrap();
+}
+
+#[tokio::test]
+async fn keys_of_a_file_are_read_again_and_kept() {
+    let [first, second] = [(); 2].map(|()| TokenKey::new(Algorithm::Es256));
+    let claims = json!({"iss": "i", "exp": 4_900_000_000_u64});
+    let tokens = [("1", &first), ("2", &second)].map(|(kid, key)| key.token(kid, &claims));
+    let scratch = Scratch::new();
+    swap(&scratch, "a", &first.jwks("1"));
+    let file = scratch.0.join("now/jwks.json");
+    let keys = json!({"local_jwks": {"filename": file, "watched_directory": {"path": scratch.0}}});
+    let source = MemorySource::new(Vec::new());
+    let mesh = Mesh::builder().source(source.clone()).build().unwrap();
+    let bound = mesh.bind(ANY).await.unwrap();
+    let (address, name) = (bound.local_addr(), bound.slot().target().to_string());
+    source.set([resource_from_json(&listener(&name, address, &keys)).unwrap()]);
+    let (slot, socket) = bound.into_parts();
+    let app = tower::service_fn(|_| async { Ok::<_, BoxError>(Response::new(Full::from("in"))) });
+    tokio::spawn(crate::inbound::serve(slot, socket, app));
+    let unknown = (401, "Jwks doesn't have key to match kid or alg from Jwt\n");
+
+    becomes(address, &tokens[0], (200, "in")).await;
+    becomes(address, &tokens[1], unknown).await;
+    swap(&scratch, "b", &second.jwks("2"));
+    becomes(address, &tokens[1], (200, "in")).await;
+    becomes(address, &tokens[0], unknown).await;
+    for trouble in ["{", "gone"] {
+        match trouble {
+            "gone" => std::fs::remove_file(&file).unwrap(),
+            text => std::fs::write(&file, text).unwrap(),
+        }
+        // Some readings later the last good keys are still there.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        becomes(address, &tokens[1], (200, "in")).await;
+    }
+    std::fs::write(&file, first.jwks("1")).unwrap();
+    becomes(address, &tokens[0], (200, "in")).await;
 }
