@@ -50,7 +50,8 @@
 //! **Servers.** Each address in an EndpointSlice is one on which a server may listen: it gets a Listener named
 //! `grpc/server?xds.resource.listening_address=IP:PORT` that takes every request. It is plaintext if no `BackendTLSPolicy` is
 //! for the Service. If one is, and names an identity and roots, it is mutual TLS: the server shows the certificate of
-//! `mesh/identity`, and takes only clients with one under the same roots. A policy without identity does not say which
+//! `mesh/identity`, and takes only clients with one under the same roots: STRICT. With the option `mesh/mode: PERMISSIVE` it
+//! takes plaintext on the same port, too, from whoever sends it, and nobody is who such a client is. A policy without identity does not say which
 //! certificate a server has, so no Listener is made; nor is one where Services at the same address do not agree. A server there
 //! is not serving until the file has a Listener of that name, which always goes first.
 //!

@@ -20,6 +20,8 @@ enum Security {
     Mutual {
         identity: String,
         roots: String,
+        /// Plaintext is taken, too.
+        permissive: bool,
     },
     /// TLS whose certificate on the server's side the file does not know.
     Unknown,
@@ -29,7 +31,11 @@ impl Servers {
     /// A Service whose port has this policy runs at `address`.
     pub(super) fn add(&mut self, address: SocketAddr, policy: Option<&TlsPolicy>, document: usize) {
         let security = policy.map_or(Security::Plaintext, |policy| match policy.mutual() {
-            Some((identity, roots)) => Security::Mutual { identity: identity.to_owned(), roots: roots.to_owned() },
+            Some((identity, roots)) => Security::Mutual {
+                identity: identity.to_owned(),
+                roots: roots.to_owned(),
+                permissive: policy.is_permissive(),
+            },
             None => Security::Unknown,
         });
         self.0.entry(address).or_insert_with(|| (BTreeSet::new(), document)).0.insert(security);
@@ -41,9 +47,9 @@ impl Servers {
         self.0.iter().filter_map(|(address, (said, document))| {
             let mut said = said.iter();
             match (said.next()?, said.next()) {
-                (Security::Plaintext, None) => Some((listener(*address, None), *document)),
-                (Security::Mutual { identity, roots }, None) => {
-                    Some((listener(*address, Some(mutual(identity, roots))), *document))
+                (Security::Plaintext, None) => Some((listener(*address, None, false), *document)),
+                (Security::Mutual { identity, roots, permissive }, None) => {
+                    Some((listener(*address, Some(mutual(identity, roots)), *permissive), *document))
                 }
                 _ => None,
             }
@@ -51,8 +57,9 @@ impl Servers {
     }
 }
 
-/// A Listener whose server takes every request, and WebSockets, as gateways do.
-fn listener(address: SocketAddr, socket: Option<Value>) -> Value {
+/// A Listener whose server takes every request, and WebSockets, as gateways do. If it is permissive the first bytes tell TLS
+/// from plaintext.
+fn listener(address: SocketAddr, socket: Option<Value>, permissive: bool) -> Value {
     let name = ListenerNames::local().for_server(address).expect("the local names have a template for servers");
     let route = json!({"match": {"prefix": ""}, "non_forwarding_action": {}});
     let mut chain = json!({
@@ -70,15 +77,27 @@ fn listener(address: SocketAddr, socket: Option<Value>) -> Value {
             },
         }],
     });
+    let plain = permissive.then(|| chain.clone());
     if let Some(socket) = socket {
         chain["transport_socket"] = socket;
     }
-    json!({
+    let mut listener = json!({
         "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
         "name": name.to_string(),
         "address": {"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}},
-        "filter_chains": [chain],
-    })
+    });
+    if let Some(mut plain) = plain {
+        plain["filter_chain_match"] = json!({"transport_protocol": "raw_buffer"});
+        chain["filter_chain_match"] = json!({"transport_protocol": "tls"});
+        listener["listener_filters"] = json!([{
+            "name": "envoy.filters.listener.tls_inspector",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+        }]);
+        listener["filter_chains"] = json!([chain, plain]);
+    } else {
+        listener["filter_chains"] = json!([chain]);
+    }
+    listener
 }
 
 /// TLS that shows `identity`, and lets in who shows a certificate under `roots`.

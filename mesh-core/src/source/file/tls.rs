@@ -9,6 +9,9 @@ use crate::decode::Fault;
 /// The option that says which certificate provider instance has the certificate to show; without it, none is shown.
 const IDENTITY: &str = "mesh/identity";
 
+/// The option that says whether a server takes plaintext, too: `STRICT`, the default, or `PERMISSIVE`, Istio's words.
+const MODE: &str = "mesh/mode";
+
 /// A BackendTLSPolicy.
 #[derive(Debug)]
 pub(super) struct TlsPolicy {
@@ -18,6 +21,7 @@ pub(super) struct TlsPolicy {
     sans: Vec<San>,
     roots: Roots,
     identity: Option<String>,
+    permissive: bool,
 }
 
 /// A Service, or one of its ports by name.
@@ -52,7 +56,8 @@ impl TlsPolicy {
             }
             let validation = spec.object("validation", validation)?;
             let (hostname, sans, roots) = validation.ok_or_else(|| spec.fault("validation", "is missing"))?;
-            Ok(Self { meta: meta.clone(), targets, hostname, sans, roots, identity: identity(spec)? })
+            let (identity, permissive) = options(spec)?;
+            Ok(Self { meta: meta.clone(), targets, hostname, sans, roots, identity, permissive })
         })?;
         spec.ok_or_else(|| document.fault("spec", "is missing"))
     }
@@ -75,6 +80,11 @@ impl TlsPolicy {
             (Some(identity), Roots::Provider(roots)) => Some((identity, roots)),
             _ => None,
         }
+    }
+
+    /// Whether a server on the other side takes plaintext, too. Clients never send it.
+    pub(super) fn is_permissive(&self) -> bool {
+        self.permissive
     }
 
     /// The transport socket it asks for.
@@ -174,10 +184,15 @@ fn roots(validation: &Object<'_>) -> Result<Roots, Fault> {
     }
 }
 
-fn identity(spec: &Object<'_>) -> Result<Option<String>, Fault> {
-    let identity = spec.object("options", |options| {
-        options.only(&[IDENTITY])?;
-        options.required(IDENTITY).map(str::to_owned)
+fn options(spec: &Object<'_>) -> Result<(Option<String>, bool), Fault> {
+    let options = spec.object("options", |options| {
+        options.only(&[IDENTITY, MODE])?;
+        let permissive = match options.string(MODE)? {
+            None | Some("STRICT") => false,
+            Some("PERMISSIVE") => true,
+            Some(other) => return Err(options.fault(MODE, format!("is `{other}`, and must be STRICT or PERMISSIVE"))),
+        };
+        Ok((Some(options.required(IDENTITY)?.to_owned()), permissive))
     })?;
-    Ok(identity)
+    Ok(options.unwrap_or_default())
 }

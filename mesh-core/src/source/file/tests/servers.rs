@@ -77,6 +77,25 @@ fn a_policy_with_an_identity_makes_it_mutual_tls() {
     assert_eq!(server.address, ADDRESS.parse().unwrap());
 }
 
+/// STRICT is what is meant where nothing is said.
+#[test]
+fn a_permissive_server_takes_plaintext_too() {
+    let mode = |mode: &str| format!(", options: {{mesh/identity: mesh, mesh/mode: {mode}}}");
+    let all = servers(&with(&policy("greeter", ROOTS, &mode("PERMISSIVE"))));
+    let [(_, server)] = &*all else { panic!("{all:?}") };
+    assert!(server.inspection.as_ref().is_some_and(|inspection| inspection.tls), "the first bytes tell");
+    let chains: Vec<_> =
+        server.chains.iter().map(|chain| (&*chain.matches.transport_protocol, chain.tls.is_some())).collect();
+    assert_eq!(chains, [("tls", true), ("raw_buffer", false)]);
+    let tls = server.chains[0].tls.as_ref().unwrap();
+    assert!(tls.require_client_certificate, "who speaks TLS shows who it is");
+    let strict = servers(&with(&policy("greeter", ROOTS, &mode("STRICT"))));
+    let [(_, server)] = &*strict else { panic!("{strict:?}") };
+    assert_eq!((server.chains.len(), server.chains[0].tls.is_some()), (1, true));
+    let wrong = load(&with(&policy("greeter", ROOTS, &mode("permissive"))), "f").unwrap_err();
+    assert!(wrong.to_string().contains("must be STRICT or PERMISSIVE"), "{wrong}");
+}
+
 #[test]
 fn a_policy_that_does_not_say_what_a_server_shows_makes_none() {
     assert!(servers(&with(&policy("greeter", ROOTS, ""))).is_empty());
