@@ -6,19 +6,16 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::service::auth::v3 as pb;
 use envoy_types::pb::google::protobuf;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 use pb::attribute_context::{HttpRequest, Peer, Request, TlsSession};
 use pb::check_response::HttpResponse;
 use prost::Message as _;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
-use super::{Amendments, Answer, CheckFacts, Denial, HeaderChange};
+use super::{Amendments, Answer, CheckFacts, Denial, HeaderChange, OURS, PARTIAL_BODY, is_told, joined, utf8};
 use crate::identity::PeerIdentity;
-use crate::model::{ExtAuthz, Metadata, StringMatch};
-
-/// Headers that the mesh answers for itself: a server that could change them could change whose request it is.
-const OURS: [&str; 3] = ["host", "content-length", "transfer-encoding"];
+use crate::model::{ExtAuthz, Metadata};
 
 /// The question about a request, as bytes of a `CheckRequest`.
 pub fn question(config: &ExtAuthz, facts: &CheckFacts<'_>) -> Bytes {
@@ -38,11 +35,11 @@ pub fn question(config: &ExtAuthz, facts: &CheckFacts<'_>) -> Bytes {
         request: Some(Request { time: Some(timestamp(facts)), http: Some(http) }),
         context_extensions: facts.context.clone().into_iter().collect(),
         metadata_context: Some(context(&config.metadata_namespaces, facts.metadata)),
+        route_metadata_context: Some(context(&config.route_metadata_namespaces, facts.route_metadata)),
         tls_session: facts
             .server_name
             .filter(|_| config.include_tls_session)
             .map(|name| TlsSession { sni: name.to_owned() }),
-        ..pb::AttributeContext::default()
     };
     pb::CheckRequest { attributes: Some(attributes) }.encode_to_vec().into()
 }
@@ -51,38 +48,48 @@ fn http_request(config: &ExtAuthz, facts: &CheckFacts<'_>) -> HttpRequest {
     let request = &facts.request;
     let length = request.headers.get(http::header::CONTENT_LENGTH);
     let id = request.headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let told = |name: &str| {
-        let any = |list: &[StringMatch]| list.iter().any(|pattern| pattern.is_match(name.as_bytes()));
-        config.allowed_headers.as_ref().is_none_or(|list| any(list)) && !any(&config.disallowed_headers)
-    };
     let pseudo = [
         (":method", request.method.as_str()),
         (":path", request.path),
         (":authority", request.authority),
         (":scheme", request.scheme),
     ];
-    let pseudo = pseudo.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let mut headers: std::collections::HashMap<String, String> = pseudo.filter(|(name, _)| told(name)).collect();
-    for name in request.headers.keys().filter(|name| told(name.as_str())) {
-        headers.insert(name.as_str().to_owned(), joined(request.headers, name));
-    }
-    HttpRequest {
+    let pseudo = pseudo.into_iter().filter(|(name, _)| is_told(config, name));
+    let told = || request.headers.keys().filter(|name| is_told(config, name.as_str()));
+    let partial = facts.body.map(|body| (PARTIAL_BODY, if body.partial { "true" } else { "false" }));
+    let mut http = HttpRequest {
         id: id.unwrap_or_default().to_owned(),
         method: request.method.as_str().to_owned(),
-        headers,
         path: request.path.to_owned(),
         host: request.authority.to_owned(),
         scheme: request.scheme.to_owned(),
         size: length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(-1),
         protocol: protocol(facts.version).to_owned(),
         ..HttpRequest::default()
+    };
+    if config.raw_headers {
+        let pseudo = pseudo.map(|(name, value)| raw(name, value.as_bytes()));
+        let each = told().flat_map(|name| request.headers.get_all(name).iter().map(move |value| (name, value)));
+        // The request's own word on that is none.
+        let each = each.filter(|(name, _)| partial.is_none() || **name != PARTIAL_BODY);
+        let each = each.map(|(name, value)| raw(name.as_str(), value.as_bytes()));
+        let partial = partial.iter().map(|(name, value)| raw(name.as_str(), value.as_bytes()));
+        http.header_map = Some(core::HeaderMap { headers: pseudo.chain(each).chain(partial).collect() });
+    } else {
+        http.headers = pseudo.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        http.headers.extend(told().map(|name| (name.as_str().to_owned(), joined(request.headers, name))));
+        http.headers.extend(partial.map(|(name, value)| (name.as_str().to_owned(), value.to_owned())));
     }
+    match facts.body {
+        Some(body) if body.raw => http.raw_body = body.bytes.to_vec(),
+        Some(body) => http.body = utf8(&body.bytes),
+        None => {}
+    }
+    http
 }
 
-/// A message's strings are UTF-8, and a header's bytes need not be.
-fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
-    let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-    values.collect::<Vec<_>>().join(",")
+fn raw(name: &str, value: &[u8]) -> core::HeaderValue {
+    core::HeaderValue { key: name.to_owned(), raw_value: value.to_vec(), ..core::HeaderValue::default() }
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -179,11 +186,11 @@ pub fn answer(bytes: &[u8]) -> Result<Answer, String> {
 }
 
 fn amendments(ok: pb::OkHttpResponse, metadata: Option<Value>) -> Result<Amendments, String> {
-    let mut request = Vec::new();
+    let mut request = changes(&ok.headers)?;
+    // The last word, as in Envoy: what is to go is not set again.
     for name in &ok.headers_to_remove {
         request.push(HeaderChange::Remove(mutable(name)?));
     }
-    request.extend(changes(&ok.headers)?);
     Ok(Amendments {
         request,
         response: changes(&ok.response_headers_to_add)?,
@@ -201,7 +208,7 @@ fn denial(value: &pb::DeniedHttpResponse) -> Result<Denial, String> {
         let parsed = u16::try_from(code).ok().filter(|code| (200..600).contains(code));
         parsed.and_then(|code| StatusCode::from_u16(code).ok()).ok_or_else(|| format!("{code} is no status"))?
     };
-    Ok(Denial { status, headers: changes(&value.headers)?, body: value.body.clone() })
+    Ok(Denial { status, headers: changes(&value.headers)?, body: value.body.clone().into() })
 }
 
 fn changes(values: &[core::HeaderValueOption]) -> Result<Vec<HeaderChange>, String> {

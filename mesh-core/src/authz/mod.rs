@@ -1,6 +1,7 @@
-//! Questions to authorization servers (`envoy.service.auth.v3.Authorization/Check`): what is asked about a request, and what
-//! an answer means. Who carries them is no business of this module.
+//! Questions to authorization servers: what is asked about a request, and what an answer means, by gRPC
+//! (`envoy.service.auth.v3.Authorization/Check`) and by HTTP. Who carries them is no business of this module.
 
+pub mod http;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -11,18 +12,24 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
+use ::http::uri::PathAndQuery;
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::identity::PeerIdentity;
-use crate::model::Metadata;
+use crate::model::{ExtAuthz, Metadata};
 use crate::route::RequestFacts;
 
 /// The path of the method.
 pub const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Where what a server says beside its answer belongs in a request's dynamic metadata.
 pub const METADATA_NAMESPACE: &str = "envoy.filters.http.ext_authz";
+/// The header by which a server is told whether the body it sees is only the beginning of one.
+pub const PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
+/// Headers that the mesh answers for itself: a server that could change them could change whose request it is, or where it
+/// ends.
+const OURS: [&str; 3] = ["host", "content-length", "transfer-encoding"];
 
 /// What is known of a request that a server is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +52,23 @@ pub struct CheckFacts<'a> {
     pub time: Duration,
     /// What filters found out of the request.
     pub metadata: &'a Metadata,
+    /// The metadata of its route.
+    pub route_metadata: &'a Metadata,
     /// `context_extensions` of the route.
     pub context: &'a BTreeMap<String, String>,
+    /// What the server sees of the body.
+    pub body: Option<&'a CheckBody>,
+}
+
+/// What an authorization server sees of a request's body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckBody {
+    /// The beginning of it, or all; never nothing.
+    pub bytes: Bytes,
+    /// Whether there is, or may be, more.
+    pub partial: bool,
+    /// Whether a message has it as bytes, and not as text.
+    pub raw: bool,
 }
 
 /// What a server answers.
@@ -80,8 +102,8 @@ pub struct Denial {
     pub status: StatusCode,
     /// Headers of the answer.
     pub headers: Vec<HeaderChange>,
-    /// The text.
-    pub body: String,
+    /// The body.
+    pub body: Bytes,
 }
 
 /// A change of a header.
@@ -97,6 +119,23 @@ pub enum HeaderChange {
     AddIfAbsent(HeaderName, HeaderValue),
     /// It has this value alone if it is there.
     OverwriteIfExists(HeaderName, HeaderValue),
+}
+
+/// Whether the server may know of a header.
+fn is_told(config: &ExtAuthz, name: &str) -> bool {
+    let any = |list: &[crate::model::StringMatch]| list.iter().any(|pattern| pattern.is_match(name.as_bytes()));
+    config.allowed_headers.as_deref().is_none_or(any) && !any(&config.disallowed_headers)
+}
+
+/// All values of a header in one: a server that sees only the first decides about another request (CVE-2021-32777).
+/// Strings of messages are UTF-8, and a header's bytes need not be; what is none is a `!`, as in Envoy (CVE-2023-27488).
+fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values = headers.get_all(name).iter().map(|value| utf8(value.as_bytes()));
+    values.collect::<Vec<_>>().join(",")
+}
+
+fn utf8(bytes: &[u8]) -> String {
+    bytes.utf8_chunks().fold(String::new(), |text, chunk| text + chunk.valid() + &"!".repeat(chunk.invalid().len()))
 }
 
 /// Makes the changes, in order.

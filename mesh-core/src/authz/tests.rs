@@ -1,6 +1,6 @@
 //! What is asked, and what answers mean.
 
-use http::Method;
+use ::http::Method;
 use pb::check_response::HttpResponse;
 use prost::Message as _;
 use serde_json::json;
@@ -12,24 +12,31 @@ use envoy_types::pb::google::{protobuf, rpc};
 
 use super::*;
 use crate::identity::Sans;
-use crate::model::{ExtAuthz, Fraction, Pattern, StringMatch};
+use crate::model::{AuthzPath, AuthzService, AuthzTransport, ExtAuthz, Fraction, HttpAuthz, Pattern, StringMatch};
+use crate::route::format::FormatFacts;
 
 fn config() -> ExtAuthz {
     ExtAuthz {
-        cluster: "authz".into(),
-        authority: http::uri::Authority::from_static("authz"),
-        metadata: Vec::new(),
-        timeout: Duration::from_millis(200),
+        service: AuthzService {
+            cluster: "authz".into(),
+            authority: ::http::uri::Authority::from_static("authz"),
+            timeout: Duration::from_millis(200),
+            transport: AuthzTransport::Grpc { metadata: Vec::new() },
+        },
+        body: None,
         failure_mode_allow: false,
         failure_mode_allow_header_add: false,
         status_on_error: StatusCode::FORBIDDEN,
         allowed_headers: None,
         disallowed_headers: Vec::new(),
         enabled: Fraction { numerator: 100, denominator: 100 },
+        enabled_metadata: None,
         deny_at_disable: false,
         include_peer_certificate: false,
         include_tls_session: false,
+        raw_headers: false,
         metadata_namespaces: Vec::new(),
+        route_metadata_namespaces: Vec::new(),
         takes_metadata: true,
         most_denied_body: None,
     }
@@ -39,12 +46,21 @@ fn exact(text: &str) -> StringMatch {
     StringMatch { pattern: Pattern::Exact(text.to_owned()), ignore_case: false }
 }
 
-fn asked(config: &ExtAuthz) -> pb::AttributeContext {
+/// Does something with what is known of a request.
+fn with_facts<T>(body: Option<&CheckBody>, path: &str, ask: impl FnOnce(&CheckFacts<'_>) -> T) -> T {
     let mut headers = HeaderMap::new();
-    for (name, value) in
-        [("x-a", "1"), ("x-a", "2"), ("x-b", "\u{e9}"), ("x-request-id", "id"), ("content-length", "7")]
-    {
-        headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    for (name, value) in [
+        ("x-a", &b"1"[..]),
+        ("x-a", b"2"),
+        ("x-b", "\u{e9}".as_bytes()),
+        ("x-bin", b"a\xffb\xc3\xa9\xe2\x82"),
+        ("x-request-id", b"id"),
+        ("content-length", b"7"),
+        ("connection", b"x-a"),
+        ("authorization", b"Bearer t"),
+        ("x-envoy-auth-partial-body", b"forged"),
+    ] {
+        headers.append(name, HeaderValue::from_bytes(value).unwrap());
     }
     let peer = PeerIdentity::of_names(Sans { uris: vec!["spiffe://a/b".to_owned()], ..Sans::default() }, "CN=x");
     let metadata = Metadata::from([
@@ -55,7 +71,7 @@ fn asked(config: &ExtAuthz) -> pb::AttributeContext {
         method: &Method::POST,
         scheme: "https",
         authority: "a.test",
-        path: "/p?q=1",
+        path,
         headers: &headers,
         is_grpc: false,
         tls: None,
@@ -64,7 +80,7 @@ fn asked(config: &ExtAuthz) -> pb::AttributeContext {
         channel_id: 0,
         metadata: None,
     };
-    let facts = CheckFacts {
+    ask(&CheckFacts {
         request,
         version: Version::HTTP_2,
         source: ([10, 0, 0, 1], 1234).into(),
@@ -74,10 +90,19 @@ fn asked(config: &ExtAuthz) -> pb::AttributeContext {
         server_name: Some("a.test"),
         time: Duration::new(5, 6),
         metadata: &metadata,
+        route_metadata: &Metadata::from([("route".to_owned(), json!({"team": "red"}))]),
         context: &BTreeMap::from([("k".to_owned(), "v".to_owned())]),
-    };
-    let question = question(config, &facts);
+        body,
+    })
+}
+
+fn asked_with(config: &ExtAuthz, body: Option<&CheckBody>) -> pb::AttributeContext {
+    let question = with_facts(body, "/p?q=1", |facts| question(config, facts));
     pb::CheckRequest::decode(&question[..]).unwrap().attributes.unwrap()
+}
+
+fn asked(config: &ExtAuthz) -> pb::AttributeContext {
+    asked_with(config, None)
 }
 
 #[test]
@@ -96,6 +121,8 @@ fn extauthz_a_question_says_what_is_known_of_the_request() {
     assert_eq!((&*http.method, &*http.path, &*http.host, &*http.scheme), ("POST", "/p?q=1", "a.test", "https"));
     assert_eq!((&*http.id, &*http.protocol, http.size), ("id", "HTTP/2", 7));
     assert_eq!((&*http.headers["x-a"], &*http.headers["x-b"], &*http.headers[":path"]), ("1,2", "\u{e9}", "/p?q=1"));
+    // CVE-2023-27488.
+    assert_eq!(&*http.headers["x-bin"], "a!b\u{e9}!!", "one for each byte that is no UTF-8, as in Envoy");
     assert_eq!(said.context_extensions["k"], "v");
     assert_eq!(said.tls_session.unwrap().sni, "a.test");
     let metadata = said.metadata_context.unwrap().filter_metadata;
@@ -138,7 +165,7 @@ fn no(code: i32) -> Option<HttpResponse> {
 
 #[test]
 fn extauthz_only_a_status_of_ok_allows() {
-    let denied = |status| Ok(Answer::Denied(Denial { status, headers: Vec::new(), body: String::new() }));
+    let denied = |status| Ok(Answer::Denied(Denial { status, headers: Vec::new(), body: Bytes::new() }));
     let allowed = || Ok(Answer::Allowed(Amendments::default()));
     assert_eq!(said(0, None), allowed());
     assert_eq!(said(0, ok(|_| {})), allowed());
@@ -180,7 +207,7 @@ fn extauthz_changes_are_made_in_order() {
     let Ok(Answer::Allowed(amendments)) = said(
         0,
         ok(|value| {
-            value.headers_to_remove = vec!["x-gone".to_owned()];
+            value.headers_to_remove = vec!["x-gone".to_owned(), "x-back".to_owned()];
             value.headers = vec![
                 option("x-set", "new"),
                 append(option("x-more", "2"), true),
@@ -188,6 +215,7 @@ fn extauthz_changes_are_made_in_order() {
                 act(option("x-set", "absent"), 1),
                 act(option("x-absent", "added"), 1),
                 act(option("x-never", "there"), 3),
+                option("x-back", "set, and removed"),
             ];
             value.query_parameters_to_remove = vec!["b".to_owned()];
             value.query_parameters_to_set = vec![core::QueryParameter { key: "a".to_owned(), value: "9".to_owned() }];
@@ -202,10 +230,204 @@ fn extauthz_changes_are_made_in_order() {
     change(&amendments.request, &mut headers);
     let all = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
     assert_eq!((all("x-gone"), all("x-set"), all("x-more")), (vec![], vec!["new"], vec!["1", "2"]));
+    assert_eq!(all("x-back"), Vec::<&str>::new(), "what is to go is not set again");
     assert_eq!((all("x-one"), all("x-absent"), all("x-never")), (vec!["2"], vec!["added"], vec![]));
     for (uri, expected) in [("/p?a=1&b=2&c=3&a=4", "/p?c=3&a=9"), ("/p", "/p?a=9"), ("http://h/?b", "http://h/?a=9")] {
         let mut uri: Uri = uri.parse().unwrap();
         amendments.change_query(&mut uri);
         assert_eq!(uri.to_string(), expected);
     }
+}
+
+fn of_body(bytes: &'static [u8], partial: bool, raw: bool) -> CheckBody {
+    CheckBody { bytes: Bytes::from_static(bytes), partial, raw }
+}
+
+#[test]
+fn extauthz_a_question_has_the_body_as_text_or_as_bytes() {
+    let http = |body: Option<&CheckBody>| asked_with(&config(), body).request.unwrap().http.unwrap();
+    let text = http(Some(&of_body(b"a\xffb", true, false)));
+    assert_eq!((&*text.body, &text.raw_body[..]), ("a!b", &b""[..]));
+    assert_eq!(text.headers["x-envoy-auth-partial-body"], "true", "not what the client says");
+    let bytes = http(Some(&of_body(b"a\xffb", false, true)));
+    assert_eq!((&*bytes.body, &bytes.raw_body[..]), ("", &b"a\xffb"[..]));
+    assert_eq!(bytes.headers["x-envoy-auth-partial-body"], "false");
+    assert_eq!((http(None).body, http(None).raw_body), (String::new(), Vec::new()));
+}
+
+#[test]
+fn extauthz_headers_are_told_as_they_are_where_that_is_asked_for() {
+    let config = ExtAuthz { raw_headers: true, disallowed_headers: vec![exact("x-b")], ..config() };
+    let body = of_body(b"b", false, false);
+    let http = asked_with(&config, Some(&body)).request.unwrap().http.unwrap();
+    assert!(http.headers.is_empty());
+    let all = http.header_map.unwrap().headers;
+    let of = |name: &str| all.iter().filter(|one| one.key == name).map(|one| &one.raw_value[..]).collect::<Vec<_>>();
+    assert_eq!((of("x-a"), of("x-bin")), (vec![&b"1"[..], b"2"], vec![&b"a\xffb\xc3\xa9\xe2\x82"[..]]));
+    assert_eq!((of(":path"), of("x-b")), (vec![&b"/p?q=1"[..]], vec![]));
+    assert_eq!(of("x-envoy-auth-partial-body"), [b"false"]);
+}
+
+#[test]
+fn extauthz_the_routes_metadata_is_told_by_name() {
+    let config = ExtAuthz { route_metadata_namespaces: vec!["route".to_owned(), "none".to_owned()], ..config() };
+    let told = asked(&config).route_metadata_context.unwrap().filter_metadata;
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["route"]);
+    assert_eq!(crate::decode::json_struct(told["route"].clone()), json!({"team": "red"}));
+    assert!(asked(&super::tests::config()).route_metadata_context.unwrap().filter_metadata.is_empty());
+}
+
+/// A policy of HTTP, as the decoder makes it.
+fn over_http(allowed: &[&str]) -> ExtAuthz {
+    let always = ["authorization", ":method", ":path", ":authority"];
+    ExtAuthz { allowed_headers: Some(always.iter().chain(allowed).map(|name| exact(name)).collect()), ..config() }
+}
+
+fn http_question(
+    config: &ExtAuthz,
+    http: &HttpAuthz,
+    body: Option<&CheckBody>,
+    path: &str,
+) -> Result<::http::Request<Bytes>, String> {
+    with_facts(body, path, |facts| {
+        let format = FormatFacts {
+            request: facts.request,
+            version: facts.version,
+            remote: Some(facts.source),
+            local: Some(facts.destination),
+            peer: facts.peer,
+            status: None,
+        };
+        http::question(config, http, facts, &format)
+    })
+}
+
+/// The names of headers in order, each with all its values.
+fn listed(headers: &HeaderMap) -> Vec<String> {
+    let mut listed: Vec<String> =
+        headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))).collect();
+    listed.sort();
+    listed
+}
+
+#[test]
+fn extauthz_a_question_over_http_is_like_the_request() {
+    let http = HttpAuthz::default();
+    let plain = http_question(&over_http(&[]), &http, None, "/p?q=1").unwrap();
+    assert_eq!((plain.method(), &*plain.uri().to_string()), (&Method::POST, "http://a.test/p?q=1"));
+    assert_eq!(listed(plain.headers()), ["authorization: Bearer t", "content-length: 0"], "and nothing else");
+    // CVE-2021-32777: all values in one.
+    let told = over_http(&["x-a", "content-length", "connection", "host", "transfer-encoding"]);
+    let told = http_question(&told, &http, None, "/").unwrap();
+    assert_eq!(listed(told.headers()), ["authorization: Bearer t", "content-length: 0", "x-a: 1,2"]);
+    let kept = ExtAuthz { disallowed_headers: vec![exact("authorization")], ..over_http(&["x-b"]) };
+    let kept = http_question(&kept, &http, None, "/").unwrap();
+    assert_eq!(listed(kept.headers()), ["content-length: 0", "x-b: \u{e9}"]);
+    let body = of_body(b"a\xff", true, false);
+    let with = http_question(&over_http(&[]), &http, Some(&body), "/").unwrap();
+    assert_eq!(&with.body()[..], b"a\xff", "bytes, whatever is said");
+    assert_eq!(
+        listed(with.headers()),
+        ["authorization: Bearer t", "content-length: 2", "x-envoy-auth-partial-body: true"]
+    );
+}
+
+#[test]
+fn extauthz_a_question_over_http_has_another_path_and_more_headers_where_that_is_said() {
+    let uri = |path: AuthzPath, of: &str| {
+        let question = http_question(&over_http(&[]), &HttpAuthz { path, ..HttpAuthz::default() }, None, of);
+        question.map(|question| question.uri().to_string())
+    };
+    assert_eq!(uri(AuthzPath::Prefix("/pre".to_owned()), "/p?q=1").unwrap(), "http://a.test/pre/p?q=1");
+    assert_eq!(uri(AuthzPath::Override("/over".to_owned()), "/p?q=1").unwrap(), "http://a.test/over");
+    assert!(uri(AuthzPath::Same, "/a b").is_err(), "what cannot be asked is not");
+    let add = [("authorization", "own"), ("x-of", "%REQ(:path)%"), ("x-k", "v")];
+    let add = add.map(|(name, text)| (HeaderName::from_static(name), HeaderValue::from_static(text)));
+    let http = HttpAuthz { headers_to_add: add.to_vec(), ..HttpAuthz::default() };
+    let question = http_question(&over_http(&[]), &http, None, "/p").unwrap();
+    assert_eq!(listed(question.headers()), ["authorization: own", "content-length: 0", "x-k: v", "x-of: /p"]);
+    let blind = ExtAuthz { disallowed_headers: vec![exact(":path")], ..over_http(&[]) };
+    assert!(http_question(&blind, &HttpAuthz::default(), None, "/").is_err());
+}
+
+const ANSWERED: [(&str, &str); 9] = [
+    ("x-user", "ann"),
+    ("x-user", "bob"),
+    ("x-more", "2"),
+    ("x-seen", "s"),
+    ("set-cookie", "a=1"),
+    ("set-cookie", "b=2"),
+    ("location", "/login"),
+    ("content-length", "3"),
+    ("x-envoy-auth-headers-to-remove", "x-secret, Host,, :path, a b, x-late"),
+];
+
+fn answered(http: &HttpAuthz, status: u16) -> Result<Answer, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in ANSWERED {
+        headers.append(name, HeaderValue::from_static(value));
+    }
+    http::answer(http, StatusCode::from_u16(status).unwrap(), &headers, Bytes::from_static(b"no!"))
+}
+
+#[test]
+fn extauthz_an_http_200_allows_and_nothing_else() {
+    let plain = HttpAuthz::default();
+    assert!(matches!(answered(&plain, 200), Ok(Answer::Allowed(_))));
+    for status in [201, 204, 206, 299, 300, 302, 304, 400, 401, 403, 404, 429, 499, 600, 999] {
+        let Ok(Answer::Denied(denial)) = answered(&plain, status) else { panic!("{status} denies") };
+        assert_eq!((denial.status.as_u16(), &denial.body[..]), (status, &b"no!"[..]));
+    }
+    for status in [100, 101, 199, 500, 503, 599] {
+        assert!(answered(&plain, status).is_err(), "{status} is no answer");
+    }
+}
+
+#[test]
+fn extauthz_of_an_http_answer_that_allows_goes_what_is_said() {
+    let http = HttpAuthz {
+        upstream: vec![exact("x-user"), exact("x-late"), exact("content-length")],
+        upstream_append: vec![exact("x-more")],
+        client_on_success: vec![exact("set-cookie")],
+        metadata: vec![exact("x-seen"), exact("x-user")],
+        ..HttpAuthz::default()
+    };
+    let Ok(Answer::Allowed(amendments)) = answered(&http, 200) else { panic!("allowed") };
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("x-user", "root"), ("x-more", "1"), ("x-secret", "s"), ("host", "h"), ("x-late", "l")] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    change(&amendments.request, &mut headers);
+    assert_eq!(listed(&headers), ["host: h", "x-more: 1", "x-more: 2", "x-user: bob"]);
+    let mut headers = HeaderMap::from_iter([(HeaderName::from_static("set-cookie"), HeaderValue::from_static("c=3"))]);
+    change(&amendments.response, &mut headers);
+    assert_eq!(listed(&headers), ["set-cookie: a=1", "set-cookie: b=2", "set-cookie: c=3"]);
+    assert_eq!(amendments.metadata, Some(json!({"x-seen": "s", "x-user": "bob"})));
+    let Ok(Answer::Allowed(nothing)) = answered(&HttpAuthz::default(), 200) else { panic!("allowed") };
+    let removes = ["x-secret", "x-late"].map(|name| HeaderChange::Remove(HeaderName::from_static(name)));
+    assert_eq!(nothing, Amendments { request: removes.to_vec(), ..Amendments::default() });
+}
+
+#[test]
+fn extauthz_of_an_http_answer_that_denies_the_client_sees_all_or_what_is_said() {
+    let shown = |client: Option<Vec<StringMatch>>| {
+        let http = HttpAuthz { client, ..HttpAuthz::default() };
+        let Ok(Answer::Denied(denial)) = answered(&http, 302) else { panic!("denied") };
+        let mut headers = HeaderMap::new();
+        change(&denial.headers, &mut headers);
+        listed(&headers)
+    };
+    assert_eq!(
+        shown(None),
+        [
+            "location: /login",
+            "set-cookie: a=1",
+            "set-cookie: b=2",
+            "x-more: 2",
+            "x-seen: s",
+            "x-user: ann",
+            "x-user: bob"
+        ]
+    );
+    assert_eq!(shown(Some(vec![exact("x-seen")])), ["location: /login", "x-seen: s"]);
 }

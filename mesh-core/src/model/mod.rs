@@ -27,7 +27,9 @@ pub use cluster::{
     CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, OutlierDetection, PanicThreshold, TlsMatch,
 };
 pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
-pub use ext_authz::{ExtAuthz, ExtAuthzOverride};
+pub use ext_authz::{
+    AuthzBody, AuthzPath, AuthzService, AuthzSettings, AuthzTransport, ExtAuthz, ExtAuthzOverride, HttpAuthz,
+};
 pub use fault::{FaultAbort, FaultDelay, FaultDelayAmount, FaultOutcome, FaultPolicy, FaultRateLimit};
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
 pub use header::{AppendAction, HeaderAppend, HeaderMutations, HeaderStep, HeaderSteps, QueryStep};

@@ -9,6 +9,7 @@ mod callouts;
 mod cors;
 mod fault;
 mod header_mutation;
+mod hold;
 mod kept;
 mod local_rate_limit;
 mod pace;
@@ -34,6 +35,8 @@ pub(crate) use callouts::Work;
 pub use cors::CorsFilterType;
 pub use fault::FaultFilterType;
 pub use header_mutation::HeaderMutationFilterType;
+pub use hold::Held;
+pub(crate) use hold::Hold;
 pub(crate) use kept::Kept;
 pub use local_rate_limit::LocalRateLimitFilterType;
 pub(crate) use pace::{Pace, Pacer, poll_paced};
@@ -49,6 +52,17 @@ pub struct DynamicMetadata(pub Metadata);
 pub trait Filter<F>: Send + Sync + fmt::Debug {
     /// Judges a request before it goes on.
     fn on_request(&self, request: &mut request::Parts, facts: &F) -> Verdict;
+
+    /// Whether [`Verdict::Read`] may be its answer. A server whose requests have bodies that nobody can put together again
+    /// ([`Bound::split`](crate::inbound::Bound::split)) refuses a Listener with such a filter.
+    fn reads_body(&self) -> bool {
+        false
+    }
+
+    /// Judges a request after [`Verdict::Read`], when so much of its body is there.
+    fn on_body(&self, _request: &mut request::Parts, _held: Held, _facts: &F) -> Verdict {
+        Verdict::Continue
+    }
 
     /// Sees the head of the response, the mesh's own answers included. Filters are asked in reverse order.
     fn on_response(&self, _response: &mut response::Parts, _facts: &F) {}
@@ -72,6 +86,9 @@ pub enum Verdict {
     },
     /// Answer so; neither later filters nor whoever is behind them see the request.
     Reply(Box<Reply>),
+    /// Read so many bytes of the request's body, or all of it if it has less, and then ask [`Filter::on_body`]. They stay in
+    /// the request: who comes after reads it whole.
+    Read(usize),
     /// It takes time (a delay, a question to another server).
     Wait(Pin<Box<dyn Future<Output = Verdict> + Send>>),
 }
@@ -116,7 +133,11 @@ pub trait FilterFacts {
 }
 
 /// The types of filters that can be applied, by type URL; none by default.
-pub struct Filters<F>(BTreeMap<Name, Arc<dyn FilterType<F>>>);
+pub struct Filters<F> {
+    types: BTreeMap<Name, Arc<dyn FilterType<F>>>,
+    /// Whether filters may read bodies.
+    bodies: bool,
+}
 
 impl<F: FilterFacts + Clone + Send + Sync + 'static> Filters<F> {
     /// The built-in types: fault injection, CORS, header mutation and local rate limits.
@@ -134,18 +155,22 @@ impl<F> Filters<F> {
     /// With one more type, in place of one of the same type URL.
     #[must_use]
     pub fn with(mut self, filter: Arc<dyn FilterType<F>>) -> Self {
-        self.0.insert(filter.type_url().into(), filter);
+        self.types.insert(filter.type_url().into(), filter);
         self
     }
 
     /// The same types, in a mesh whose filters can ask other servers.
     #[cfg(feature = "server")]
     pub(crate) fn with_callouts(&self, callouts: &Callouts) -> Self {
-        let each = self.0.iter();
-        Self(
-            each.map(|(url, kind)| (url.clone(), kind.with_callouts(callouts).unwrap_or_else(|| kind.clone())))
-                .collect(),
-        )
+        let each = self.types.iter();
+        let each = each.map(|(url, kind)| (url.clone(), kind.with_callouts(callouts).unwrap_or_else(|| kind.clone())));
+        Self { types: each.collect(), bodies: self.bodies }
+    }
+
+    /// The same types, where filters may read bodies or not.
+    #[cfg(feature = "server")]
+    pub(crate) fn with_bodies(&self, bodies: bool) -> Self {
+        Self { bodies, ..self.clone() }
     }
 
     /// Makes the chain for one route. `levels` are the overrides of the table, the virtual host and the route.
@@ -157,7 +182,7 @@ impl<F> Filters<F> {
         let mut chain = Vec::new();
         for filter in filters {
             // Also for a filter that is off: another route may turn it on, and then it must not be missing.
-            let Some(kind) = self.0.get(&filter.type_url) else { return Err(unknown(filter)) };
+            let Some(kind) = self.types.get(&filter.type_url) else { return Err(unknown(filter)) };
             let mut on = !filter.disabled;
             let mut overrides = Vec::new();
             for level in levels.iter().filter_map(|level| level.get(&filter.name)) {
@@ -171,7 +196,14 @@ impl<F> Filters<F> {
                 }
             }
             if on {
-                chain.push(kind.build(filter, &overrides)?);
+                let built = kind.build(filter, &overrides)?;
+                if built.reads_body() && !self.bodies {
+                    return Err(refused(
+                        filter,
+                        "it reads bodies of requests, and here nobody can put them together again",
+                    ));
+                }
+                chain.push(built);
             }
         }
         Ok(chain.into())
@@ -209,6 +241,7 @@ impl fmt::Debug for Verdict {
             Self::Watch(_) => f.write_str("Watch"),
             Self::Amend { .. } => f.write_str("Amend"),
             Self::Reply(reply) => f.debug_tuple("Reply").field(reply).finish(),
+            Self::Read(bytes) => f.debug_tuple("Read").field(bytes).finish(),
             Self::Wait(_) => f.write_str("Wait"),
         }
     }
@@ -216,18 +249,18 @@ impl fmt::Debug for Verdict {
 
 impl<F> Clone for Filters<F> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { types: self.types.clone(), bodies: self.bodies }
     }
 }
 
 impl<F> Default for Filters<F> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self { types: BTreeMap::new(), bodies: false }
     }
 }
 
 impl<F> fmt::Debug for Filters<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.types.keys()).finish()
     }
 }

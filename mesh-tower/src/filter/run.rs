@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::{Response, request, response};
+use mesh_core::error::{Code, Error};
 
-use super::{FilterChain, Verdict};
+use super::{FilterChain, Hold, Verdict};
 use crate::reply::Reply;
 
 /// Where a request is in its filter chain.
@@ -14,24 +15,48 @@ pub(crate) struct FilterRun<F> {
     facts: F,
     next: usize,
     waiting: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+    /// How much of the body the filter that spoke last waits for.
+    reading: Option<usize>,
     /// What filters said they would do to the response, by how many had spoken then.
     watching: Vec<(usize, Watch)>,
 }
 
 type Watch = Box<dyn FnOnce(&mut response::Parts) + Send>;
 
+/// A server that cannot give bodies refuses such filters, so that this is a mistake of ours; nobody passes on account of it.
+const UNREADABLE: &str = "a filter reads the body of a request, which is not to be had here";
+
+fn failed(code: Code, why: &str) -> Box<Reply> {
+    let error = Error::new(code, why);
+    tracing::debug!(target: "mesh", "{error}");
+    Box::new(Reply::of(&error))
+}
+
 impl<F> FilterRun<F> {
     pub(crate) fn new(chain: FilterChain<F>, facts: F) -> Self {
-        Self { chain, facts, next: 0, waiting: None, watching: Vec::new() }
+        Self { chain, facts, next: 0, waiting: None, reading: None, watching: Vec::new() }
     }
 
-    /// Goes on until every filter has spoken: Ok is the way on.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, request: &mut request::Parts) -> Poll<Result<(), Box<Reply>>> {
+    /// Goes on until every filter has spoken: Ok is the way on. `body` is the request's, where filters may read it.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut request::Parts,
+        mut body: Option<&mut dyn Hold>,
+    ) -> Poll<Result<(), Box<Reply>>> {
         loop {
             let verdict = if let Some(waiting) = &mut self.waiting {
                 let Poll::Ready(verdict) = waiting.as_mut().poll(cx) else { return Poll::Pending };
                 self.waiting = None;
                 verdict
+            } else if let Some(enough) = self.reading {
+                let Some(body) = &mut body else { return Poll::Ready(Err(failed(Code::FILTER_FAILED, UNREADABLE))) };
+                let Poll::Ready(held) = body.poll_hold(cx, enough) else { return Poll::Pending };
+                self.reading = None;
+                match held {
+                    Ok(held) => self.chain[self.next - 1].on_body(request, held, &self.facts),
+                    Err(error) => return Poll::Ready(Err(failed(Code::BAD_CLIENT, &error.to_string()))),
+                }
             } else {
                 let Some(filter) = self.chain.get(self.next) else { return Poll::Ready(Ok(())) };
                 self.next += 1;
@@ -46,6 +71,7 @@ impl<F> FilterRun<F> {
                     self.watching.push((self.next, response));
                 }
                 Verdict::Reply(reply) => return Poll::Ready(Err(reply)),
+                Verdict::Read(enough) => self.reading = Some(enough),
                 Verdict::Wait(waiting) => self.waiting = Some(waiting),
             }
         }

@@ -74,6 +74,8 @@ pub(crate) enum Current {
 struct Writer {
     latest: Option<Arc<ServerSnapshot>>,
     transport_only: bool,
+    /// Whether bodies are those of another server, which filters cannot read.
+    split: bool,
 }
 
 impl InboundSlot {
@@ -171,7 +173,7 @@ impl InboundSlot {
     /// address, a filter that this server does not have) leaves the address not serving.
     pub fn apply(&self, snapshot: Arc<ServerSnapshot>) {
         let mut writer = self.lock();
-        self.put_in_force(&snapshot, writer.transport_only);
+        self.put_in_force(&snapshot, &writer);
         writer.latest = Some(snapshot);
     }
 
@@ -188,7 +190,16 @@ impl InboundSlot {
         let mut writer = self.lock();
         writer.transport_only = true;
         if let Some(snapshot) = writer.latest.clone() {
-            self.put_in_force(&snapshot, true);
+            self.put_in_force(&snapshot, &writer);
+        }
+    }
+
+    /// From now on bodies are those of another server, so a Listener whose filters read them cannot be honoured.
+    pub(crate) fn set_split(&self) {
+        let mut writer = self.lock();
+        writer.split = true;
+        if let Some(snapshot) = writer.latest.clone() {
+            self.put_in_force(&snapshot, &writer);
         }
     }
 
@@ -238,19 +249,20 @@ impl InboundSlot {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put_in_force(&self, snapshot: &Arc<ServerSnapshot>, transport_only: bool) {
-        if let Err(error) = config::check(snapshot, self.address, transport_only) {
+    fn put_in_force(&self, snapshot: &Arc<ServerSnapshot>, writer: &Writer) {
+        if let Err(error) = config::check(snapshot, self.address, writer.transport_only) {
             return self.stop(error.with_config_version(snapshot.version));
         }
+        let filters = self.options.filters.with_bodies(!writer.split);
         if let Current::Serving(old) = &**self.current.load()
             && old.is_of(snapshot)
         {
-            return match old.update_routes(snapshot, &self.options.filters) {
+            return match old.update_routes(snapshot, &filters) {
                 Ok(()) => {}
                 Err(error) => self.stop(error.with_config_version(snapshot.version)),
             };
         }
-        match Generation::new(snapshot, self.address, &self.options) {
+        match Generation::new(snapshot, self.address, &*self.options.tls, &filters) {
             Ok(generation) => self.start(generation),
             Err(error) => self.stop(error.with_config_version(snapshot.version)),
         }

@@ -25,12 +25,14 @@ pub struct Reply {
     pub message: String,
     /// Headers to add.
     pub headers: HeaderMap,
+    /// A body in place of the text, byte by byte; none by default, and none in gRPC.
+    pub body: Option<Bytes>,
 }
 
 impl Reply {
     /// An answer of this status.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, grpc_status: None, message: message.into(), headers: HeaderMap::new() }
+        Self { status, grpc_status: None, message: message.into(), headers: HeaderMap::new(), body: None }
     }
 
     /// What a client is told of `error`: its code and what the code means. The rest is for the log.
@@ -60,7 +62,12 @@ impl Reply {
             }
             return response;
         }
-        if !self.message.is_empty() {
+        if let Some(body) = self.body {
+            if !body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            }
+            *response.body_mut() = body;
+        } else if !self.message.is_empty() {
             let mut message = self.message;
             // What has a type of its own is not text for people: not a byte is added.
             if !headers.contains_key(CONTENT_TYPE) {

@@ -25,7 +25,7 @@ const MANAGER: &str =
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 
 /// Filters that judge the connection or the caller, by the package of their type.
-const SERVER_FILTERS: [&str; 2] = [".http.rbac.", ".http.jwt_authn."];
+const SERVER_FILTERS: [&str; 3] = [".http.rbac.", ".http.jwt_authn.", ".http.ext_authz."];
 
 /// Fields of a connection manager that speak of the downstream connection, or of how requests are read from it.
 const SERVER_FIELDS: [&str; 18] = [
@@ -226,7 +226,7 @@ fn keep_overrides(value: &mut Value, names: &BTreeSet<String>, keep: bool) {
 
 /// Routes take what they took; what they do with it is the client's.
 fn lead_to_the_application(routes: &mut Value) {
-    const KEPT: [&str; 3] = ["name", "match", "typed_per_filter_config"];
+    const KEPT: [&str; 4] = ["name", "match", "metadata", "typed_per_filter_config"];
     const KEPT_OF_HOST: [&str; 4] = ["name", "domains", "routes", "typed_per_filter_config"];
     let hosts = routes.get_mut("virtual_hosts").and_then(Value::as_array_mut);
     for host in hosts.into_iter().flatten().filter_map(Value::as_object_mut) {

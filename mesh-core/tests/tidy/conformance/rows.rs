@@ -91,7 +91,7 @@ pub(crate) const ROWS: &[Row] = &[
         ROUTES,
         "extauthz",
         "external authorization (A92, not merged)",
-        "on servers; clients refuse it. `http_service`, `google_grpc` (A102) and `with_request_body` are refused",
+        "on servers; clients refuse it. `google_grpc` (A102) is refused",
     ),
     row(
         ROUTES,

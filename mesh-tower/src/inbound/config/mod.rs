@@ -15,7 +15,6 @@ use mesh_core::snapshot::ServerSnapshot;
 use tokio::sync::watch;
 
 use super::InboundFilters;
-use super::options::InboundOptions;
 use super::route::Routes;
 pub(crate) use policy::check;
 pub(crate) use tls::{Accepted, BoxedAccept, HelloReader, InboundTls, NoTls, TlsAcceptor, TlsClient};
@@ -43,13 +42,18 @@ impl Generation {
     /// # Errors
     ///
     /// A filter of the Listener cannot be applied here.
-    pub(crate) fn new(snapshot: &ServerSnapshot, bound: SocketAddr, options: &InboundOptions) -> Result<Self, Error> {
+    pub(crate) fn new(
+        snapshot: &ServerSnapshot,
+        bound: SocketAddr,
+        tls: &dyn InboundTls,
+        filters: &InboundFilters,
+    ) -> Result<Self, Error> {
         let index = ChainIndex::new(&snapshot.server, bound.ip());
         let mut chains = Vec::with_capacity(index.chains().len());
         for chain in index.chains() {
-            let routes = compile(chain, snapshot, &options.filters)?;
+            let routes = compile(chain, snapshot, filters)?;
             log_routes(snapshot, chain, None, &routes);
-            let tls = chain.tls.as_ref().map(|policy| options.tls.acceptor(policy)).transpose();
+            let tls = chain.tls.as_ref().map(|policy| tls.acceptor(policy)).transpose();
             if let Err(error) = &tls {
                 tracing::warn!(target: "mesh", "connections of filter chain `{}` are closed: {error}", chain.name);
             }

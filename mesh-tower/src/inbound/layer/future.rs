@@ -15,7 +15,7 @@ use mesh_core::policy::grpc::GrpcStatus;
 use pin_project::pin_project;
 use tower_service::Service;
 
-use crate::filter::{FilterRun, Pace};
+use crate::filter::{FilterRun, Hold, Pace};
 use crate::inbound::BoxError;
 use crate::inbound::normalize::Asked;
 use crate::inbound::{Held, Reporting, RequestFacts};
@@ -38,6 +38,8 @@ where
     served: Option<ServedObserver>,
     report: Option<Reporting>,
     grpc: bool,
+    /// How filters read the body, where the mesh has made it.
+    hold: Option<fn(&mut B) -> &mut dyn Hold>,
 }
 
 #[pin_project(project = Projected)]
@@ -58,11 +60,16 @@ where
 {
     pub(super) fn refused(reply: Reply, grpc: bool, served: Option<ServedObserver>) -> Self {
         let stage = Stage::Reply(Some(reply.into_response(grpc)));
-        Self { stage, run: None, version: Version::HTTP_2, asked: None, served, report: None, grpc }
+        Self { stage, run: None, version: Version::HTTP_2, asked: None, served, report: None, grpc, hold: None }
     }
 
     pub(super) fn asking(self, asked: Option<Asked>) -> Self {
         Self { asked, ..self }
+    }
+
+    /// Filters may read the body so.
+    pub(in crate::inbound) fn holding(self, hold: fn(&mut B) -> &mut dyn Hold) -> Self {
+        Self { hold: Some(hold), ..self }
     }
 
     pub(super) fn admitted(
@@ -80,7 +87,7 @@ where
             let (head, body) = request.into_parts();
             Stage::Filter { head: Some(Box::new(head)), body: Some(body), service: Some(service) }
         };
-        Self { stage, run: Some(run), version, asked: None, served, report, grpc }
+        Self { stage, run: Some(run), version, asked: None, served, report, grpc, hold: None }
     }
 }
 
@@ -141,7 +148,8 @@ where
                 }
                 Projected::Filter { head, body, service } => {
                     let run = this.run.as_mut().expect("the filter stage has its run");
-                    let verdict = ready!(run.poll(cx, head.as_mut().expect(POLLED_AGAIN)));
+                    let held = this.hold.zip(body.as_mut()).map(|(hold, body)| hold(body));
+                    let verdict = ready!(run.poll(cx, head.as_mut().expect(POLLED_AGAIN), held));
                     let (head, body) = (head.take().expect(POLLED_AGAIN), body.take().expect(POLLED_AGAIN));
                     match verdict {
                         Ok(()) => Stage::Ready {

@@ -43,6 +43,6 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(|body| RequestBody::new(body, self.limits));
         request.extensions_mut().insert(self.peer.clone());
-        self.service.clone().call(request)
+        self.service.clone().call(request).holding(|body| body)
     }
 }

@@ -72,6 +72,7 @@ impl Bound {
 
     /// The listener for a server of the application's choice, and the layer for its requests. They go together.
     pub fn split(self) -> (MeshListener, InboundLayer) {
+        self.slot.set_split();
         let half = Arc::new(Half::default());
         let layer = InboundLayer::new(self.slot.clone(), Some(half.clone()));
         (MeshListener::new(self.slot, self.listener, Some(half)), layer)

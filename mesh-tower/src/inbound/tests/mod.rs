@@ -1,5 +1,6 @@
 //! Tests of the whole way, on loopback, with real HTTP clients.
 
+mod asked;
 #[cfg(feature = "tls-aws-lc")]
 mod authenticate;
 mod authorize;

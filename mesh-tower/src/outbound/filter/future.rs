@@ -103,7 +103,7 @@ type Verdict = Result<Result<(), Box<crate::reply::Reply>>, Error>;
 
 /// A panic of a filter fails its request only.
 fn judged(run: &mut FilterRun<OutboundFacts>, cx: &mut Context<'_>, head: &mut request::Parts) -> Poll<Verdict> {
-    match catch_unwind(AssertUnwindSafe(|| run.poll(cx, head))) {
+    match catch_unwind(AssertUnwindSafe(|| run.poll(cx, head, None))) {
         Ok(polled) => polled.map(Ok),
         Err(_) => Poll::Ready(Err(panicked())),
     }
