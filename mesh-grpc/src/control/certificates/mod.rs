@@ -20,8 +20,9 @@ use mesh_core::resource::{ResourceKey, SECRET};
 use mesh_core::source::responder::EncodedResource;
 use prost::Message;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 
 /// The file of the leaf's certificate, as Istio calls it.
@@ -62,12 +63,13 @@ pub struct Workload {
     dns_names: Vec<String>,
     addresses: Vec<IpAddr>,
     lifetime: Duration,
+    serial: Option<u64>,
 }
 
 impl Workload {
     /// A workload of this identity.
     pub fn new(id: SpiffeId) -> Self {
-        Self { id, dns_names: Vec::new(), addresses: Vec::new(), lifetime: LEAF_LIFETIME }
+        Self { id, dns_names: Vec::new(), addresses: Vec::new(), lifetime: LEAF_LIFETIME, serial: None }
     }
 
     /// The identity of a Kubernetes service account as Istio writes it: `spiffe://<trust domain>/ns/<ns>/sa/<account>`.
@@ -102,8 +104,16 @@ impl Workload {
         self
     }
 
+    /// With this serial number, by which it may be [revoked](DevCa::revocation_list). Default: one that nobody knows before.
+    #[must_use]
+    pub fn serial(mut self, serial: u64) -> Self {
+        self.serial = Some(serial);
+        self
+    }
+
     fn params(&self) -> Result<CertificateParams, rcgen::Error> {
         let mut params = CertificateParams::default();
+        params.serial_number = self.serial.map(SerialNumber::from);
         params.distinguished_name = name(self.id.path().trim_start_matches('/'));
         let uri = SanType::URI(self.id.as_str().try_into()?);
         let dns = self.dns_names.iter().map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)));
@@ -168,6 +178,31 @@ impl DevCa {
         let certificate =
             issued.map_err(|error| failed(format!("no certificate for `{}` can be issued: {error}", workload.id)))?;
         Ok((certificate.pem(), key.serialize_pem()))
+    }
+
+    /// A list that revokes what has one of these serial numbers, PEM. It holds for as long as a leaf lives by default.
+    ///
+    /// # Errors
+    ///
+    /// `NO_CERTIFICATE` when it cannot be signed.
+    pub fn revocation_list(&self, serials: &[u64]) -> Result<String, Error> {
+        let now = SystemTime::now();
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: (now - BACKDATE).into(),
+            next_update: (now + LEAF_LIFETIME).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let signed = list.signed_by(&self.issuer).and_then(|list| list.pem());
+        signed.map_err(|error| failed(format!("no revocation list can be issued: {error}")))
     }
 }
 

@@ -70,6 +70,24 @@ fn a_leaf_has_its_identity_and_the_usages_of_both_sides() {
 }
 
 #[test]
+fn a_revocation_list_names_who_is_revoked_and_is_the_roots() {
+    let ca = DevCa::new().unwrap();
+    let (leaf, _) = ca.issue(&greeter().serial(0x1234)).unwrap();
+    let leaf = der(&leaf);
+    let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
+    let list = der(&ca.revocation_list(&[0x1234, 5]).unwrap());
+    let (_, list) = CertificateRevocationList::from_der(&list).unwrap();
+    let revoked: Vec<_> = list.iter_revoked_certificates().map(RevokedCertificate::raw_serial).collect();
+    assert_eq!((revoked.len(), revoked[0]), (2, leaf.raw_serial()));
+    assert_eq!(revoked[1].last(), Some(&5));
+    let root = der(ca.root());
+    let (_, root) = X509Certificate::from_der(&root).unwrap();
+    assert_eq!(list.issuer(), root.subject());
+    list.verify_signature(root.public_key()).unwrap();
+    assert!(list.next_update().unwrap().timestamp() > list.last_update().timestamp());
+}
+
+#[test]
 fn processes_that_share_a_folder_share_the_ca() {
     let folder = Folder::new("shared");
     let threads: Vec<_> = (0..4)
