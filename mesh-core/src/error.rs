@@ -156,6 +156,8 @@ codes! {
     NOT_A_CLIENT_LISTENER = 114, Config, Configure, ControlPlane, "give the Listener an api_listener";
     /// The control plane reports an error with the resource.
     RESOURCE_REPORTED = 115, Unavailable, Configure, ControlPlane, "see what the control plane says, in the text";
+    /// DNS gives no address for a host.
+    UNRESOLVED = 116, Unavailable, Configure, Network, "check the name, and that DNS knows it from this machine";
     /// The target is not one the mesh understands.
     BAD_TARGET = 201, Usage, Resolve, Application, "use xds:///name, or a request with a host";
     /// No route matches the request.

@@ -3,10 +3,11 @@
 //! The code that finds a fact says it once, here; whoever observes (log, metrics) decides how it looks. What happens on a
 //! request's way is observed by `mesh-tower` with the request at hand.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::line::{Version, one_line};
 use crate::model::Name;
 
 /// Receives events. Called on the configuration thread; it must not block.
@@ -246,16 +247,23 @@ impl fmt::Display for Withdrawal {
 }
 
 impl fmt::Display for Event {
+    /// One line, whatever servers call things.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tell(&mut one_line(f))
+    }
+}
+
+impl Event {
+    fn tell(&self, f: &mut impl Write) -> fmt::Result {
         match self {
             Self::Connected { server } => write!(f, "connected to xDS server {server}"),
             Self::ConnectivityLost { server, reason } => write!(f, "xDS server {server} cannot be reached: {reason}"),
             Self::Accepted { server, control_plane, type_url, version, resources } => {
-                let who = Answering(server, control_plane.as_ref());
+                let (who, version) = (Answering(server, control_plane.as_ref()), Version(version));
                 write!(f, "took {resources} {type_url} version `{version}` from {who}")
             }
             Self::Rejected { server, control_plane, type_url, version, reason } => {
-                let who = Answering(server, control_plane.as_ref());
+                let (who, version) = (Answering(server, control_plane.as_ref()), Version(version));
                 write!(f, "refused part of {type_url} version `{version}` from {who}: {reason}")
             }
             Self::Missing { type_url, name } => write!(f, "{type_url} `{name}` does not exist"),
@@ -361,5 +369,28 @@ impl EventSink for Fanout {
 impl fmt::Debug for Fanout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Fanout").field(&self.0.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_cannot_write_a_second_line_into_the_log() {
+        let server: Name = "plane:1".into();
+        let took = |version: &str| Event::Accepted {
+            server: server.clone(),
+            control_plane: None,
+            type_url: "T".into(),
+            version: version.to_owned(),
+            resources: 1,
+        };
+        assert_eq!(took("v1").to_string(), "took 1 T version `v1` from plane:1");
+        assert_eq!(took("1\nERROR all is lost").to_string(), "took 1 T version `1\\nERROR all is lost` from plane:1");
+        let long = took(&"9".repeat(100_000)).to_string();
+        assert!(long.len() < 200 && long.ends_with("…` from plane:1"), "{} bytes", long.len());
+        let (type_url, name) = ("T".into(), "a\u{1b}[31m".into());
+        assert_eq!(Event::Missing { type_url, name }.to_string(), "T `a\\u{1b}[31m` does not exist");
     }
 }

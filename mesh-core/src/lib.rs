@@ -15,7 +15,7 @@
 //! ```
 //!
 //! There is no Tower here, no clock and no TLS library: time is an argument, randomness is injected, and I/O happens
-//! only in [`bootstrap`], in [`source`], in `ads::driver`, in `lrs::driver`, in [`certificates`] and in `identity::file_watcher`.
+//! only in [`bootstrap`], in [`source`], in `ads::driver`, in [`dns`], in `lrs::driver`, in [`certificates`] and in `identity::file_watcher`.
 #![forbid(unsafe_code)]
 
 pub mod model;
@@ -27,6 +27,7 @@ pub mod bootstrap;
 pub mod source;
 pub mod ads;
 pub mod decode;
+pub mod dns;
 pub mod graph;
 pub mod snapshot;
 pub mod publish;
@@ -51,4 +52,5 @@ pub mod identity;
 pub mod error;
 pub mod event;
 pub mod status;
+mod line;
 mod planted;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bootstrap::ServerConfig;
+use crate::dns::Again;
 use crate::error::Error;
 use crate::model::{Cluster, Endpoints, HttpConnection, Listener, Name, RouteTable, ServerListener};
 
@@ -39,6 +40,9 @@ pub struct ClusterConfig {
     pub children: Children,
     /// The server that its load is reported to: the one it came from, if [`Cluster::load`] asks for it (gRFC A47).
     pub load_server: Option<Arc<ServerConfig>>,
+    /// Has the names that its endpoints are known by looked up again, because connections to them fail (gRFC A37); empty for a
+    /// cluster whose endpoints have no names.
+    pub names: Vec<Again>,
     /// Held by every user of the cluster. While a request holds it, the cluster keeps being updated even when no route
     /// names it any more (gRFC A31).
     pub lease: Arc<Lease>,

@@ -15,7 +15,7 @@ use super::stream::Phase;
 use crate::decode::{Decoded, Fault};
 use crate::event::Event;
 use crate::model::Name;
-use crate::resource::{ResourceKey, ResourceValue, name_fault};
+use crate::resource::{ResourceKey, ResourceValue, WILDCARD, name_fault};
 use crate::status::State;
 
 /// The place of a server that a value from an earlier process came from: in no list, so that every server goes before it.
@@ -103,17 +103,51 @@ impl Engine {
         self.streams.iter().any(|stream| stream.phase == Phase::Open && stream.answered)
     }
 
-    /// Takes what an earlier process knew of the resource, if nothing else is known. Whether there was something.
+    /// Takes what an earlier process knew of the resource, or of everything, if nothing else is known. Whether there was
+    /// something.
     pub(super) fn recall(&mut self, key: &ResourceKey) -> bool {
+        if &*key.name != WILDCARD {
+            return self.recall_one(key);
+        }
+        let discovered = self.types.index(&key.type_url).map(|kind| self.make_room(kind)).unwrap_or_default();
+        // Each has its own trouble to be told, which recalls it first.
+        discovered.iter().for_each(|key| self.tell_unreachable(key));
+        !discovered.is_empty()
+    }
+
+    /// Makes room for what an earlier process knew and everything includes, as long as no server said what there is.
+    fn make_room(&mut self, kind: usize) -> Vec<ResourceKey> {
+        let Some(all) = self.cache[kind].get(WILDCARD).filter(|all| all.is_open()) else { return Vec::new() };
+        let (authority, sequence, since) = (all.authority, all.sequence, all.since);
+        let type_url = &self.types.rows()[kind].type_url;
+        let is_covered = |key: &&ResourceKey| {
+            key.type_url == *type_url
+                && !self.cache[kind].contains_key(&key.name)
+                && self.lists.find(key).is_ok_and(|found| found == authority)
+        };
+        let covered: Vec<ResourceKey> = self.memory.resources.keys().filter(is_covered).cloned().collect();
+        for key in &covered {
+            let mut entry = Entry::new(authority, sequence, since, since);
+            (entry.is_named, entry.patience) = (false, None);
+            self.cache[kind].insert(key.name.clone(), entry);
+        }
+        covered
+    }
+
+    fn recall_one(&mut self, key: &ResourceKey) -> bool {
         let Some(remembered) = self.memory.resources.get(key).cloned() else { return false };
         let Some(entry) = self.entry(key).filter(|entry| entry.is_open()) else { return false };
         let authority = entry.authority;
         let mut servers = self.lists.get(authority).servers.iter().map(|server| &self.streams[*server].server);
-        let Some(origin) = servers.find(|server| server.uri == remembered.server).cloned() else { return false };
+        let Some(origin) = servers.find(|server| server.uri == remembered.server).cloned() else {
+            self.forget_discovered(key);
+            return false;
+        };
         let value = match self.read(&remembered) {
             Ok(value) => value,
             Err(why) => {
                 self.memory.forget(key);
+                self.forget_discovered(key);
                 self.events.push_back(Event::LastGoodRefused { reason: format!("{key}: {why}") });
                 return false;
             }
@@ -169,6 +203,9 @@ impl Engine {
 
     /// The same for everything of an authority.
     pub(super) fn recall_all(&mut self, authority: usize) {
+        for kind in 0..self.cache.len() {
+            self.make_room(kind);
+        }
         let mut wanted = Vec::new();
         for key in self.memory.resources.keys() {
             let Some(kind) = self.types.index(&key.type_url) else { continue };

@@ -9,6 +9,7 @@ use super::response::{Body, Contents, Envelope, Item};
 use super::stream::Phase;
 use crate::error::{Code, Error};
 use crate::event::Event;
+use crate::line::Version;
 use crate::model::Name;
 use crate::planted::{Mistake, planted};
 use crate::resource::{ResourceEvent, ResourceKey};
@@ -261,7 +262,8 @@ impl Engine {
 
     pub(super) fn trouble(&self, response: &Response<'_>, cause: Cause, code: Code, reason: String) -> Trouble {
         let (uri, version) = (&self.streams[response.server].server.uri, response.version);
-        let text = format!("{reason} (version `{version}` from xDS server {uri}) [xDS node id: {}]", self.node_id);
+        let shown = Version(version);
+        let text = format!("{reason} (version `{shown}` from xDS server {uri}) [xDS node id: {}]", self.node_id);
         Trouble { cause, reason, error: Error::new(code, text), version: version.to_owned() }
     }
 }

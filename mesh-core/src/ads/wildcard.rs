@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::cache::Entry;
-use super::engine::{Action, Engine, ServerId};
+use super::engine::{Action, Due, Engine, ServerId};
 use super::response::Contents;
 use super::stream::Phase;
 use super::types::Subscription;
@@ -56,6 +56,17 @@ impl Engine {
             stream.timers.remove(&ResourceKey::new(self.types.rows()[kind].type_url.clone(), WILDCARD));
             all.enter(State::Acked, now);
             all.trouble = None;
+            self.time_remembered(server, kind, now);
+        }
+    }
+
+    /// The server tells what there is. What an earlier process left has the time of an answer to be among it.
+    fn time_remembered(&mut self, server: usize, kind: usize, now: Instant) {
+        let at = now + self.settings.resource_timeout;
+        for (name, _) in self.cache[kind].iter().filter(|(_, entry)| !entry.is_named && entry.is_remembered()) {
+            let key = ResourceKey::new(self.types.rows()[kind].type_url.clone(), name.clone());
+            self.streams[server].timers.insert(key.clone(), at);
+            self.due.insert((at, Due::Answer(server, key)));
         }
     }
 

@@ -26,6 +26,7 @@ use tokio::time::Sleep;
 use dependencies::Dependencies;
 
 use crate::decode::DecodeResource;
+use crate::dns::{Named, Resolve, SystemResolver};
 use crate::error::{Code, Error};
 use crate::event::{Event, EventSink};
 use crate::graph::{Graph, Want};
@@ -59,6 +60,8 @@ pub struct Options {
     pub events: Arc<dyn EventSink>,
     /// All the randomness of the thread.
     pub seed: u64,
+    /// Who knows the addresses of names. By default the system's resolver.
+    pub resolver: Arc<dyn Resolve>,
     /// Runs as long as the thread does: certificate files are read again in it. Its end means nothing.
     pub background: Background,
 }
@@ -72,7 +75,8 @@ impl Options {
         events: Arc<dyn EventSink>,
         seed: u64,
     ) -> Self {
-        Self { source, decoder, apply, events, seed, background: Box::pin(std::future::ready(())) }
+        let resolver = Arc::new(SystemResolver::default());
+        Self { source, decoder, apply, events, seed, resolver, background: Box::pin(std::future::ready(())) }
     }
 }
 
@@ -124,18 +128,22 @@ fn run(
         .map_err(|error| Error::new(Code::INTERNAL, "the configuration thread has no runtime").with_source(error));
     match result {
         Err(error) => drop(started.send(Err(error))),
-        Ok(runtime) => runtime.block_on(async {
-            match Loop::start(options, graph(), inbox) {
-                Err(error) => drop(started.send(Err(error))),
-                Ok(mut config) => {
-                    // Whoever spawned this waits for it.
-                    drop(started.send(Ok(())));
-                    poll_fn(|cx| config.poll(cx)).await;
-                    drop(config);
-                    say_farewell().await;
+        Ok(runtime) => {
+            runtime.block_on(async {
+                match Loop::start(options, graph(), inbox) {
+                    Err(error) => drop(started.send(Err(error))),
+                    Ok(mut config) => {
+                        // Whoever spawned this waits for it.
+                        drop(started.send(Ok(())));
+                        poll_fn(|cx| config.poll(cx)).await;
+                        drop(config);
+                        say_farewell().await;
+                    }
                 }
-            }
-        }),
+            });
+            // The system's resolver cannot be stopped, and nobody waits for its answer any more.
+            runtime.shutdown_background();
+        }
     }
     drop(running);
 }
@@ -240,8 +248,9 @@ struct Loop {
 
 impl Loop {
     fn start(options: Options, graph: Box<dyn Dependencies>, inbox: UnboundedReceiver<Command>) -> Result<Self, Error> {
-        let Options { source, decoder, apply, events, seed, background } = options;
+        let Options { source, decoder, apply, events, seed, resolver, background } = options;
         let feed = source.start(Setup { decoder, events: events.clone(), seed })?;
+        let feed = Box::new(Named::new(feed, resolver, seed));
         let (askers, clocks) = (Vec::new(), Clocks::new(now(), SystemTime::now()));
         let background = Some(background);
         Ok(Self { inbox, feed, graph, apply: apply(), events, background, timer: None, askers, clocks })

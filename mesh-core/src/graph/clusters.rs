@@ -1,12 +1,13 @@
 //! Clusters as snapshots hold them: the same object for as long as nothing about it changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use super::nodes::{Found, Nodes};
 use crate::bootstrap::ServerConfig;
+use crate::dns::{self, Addresses, Again};
 use crate::error::{Code, Error};
-use crate::model::{Cluster, DiscoveryKind, Endpoints, Name};
+use crate::model::{Cluster, DiscoveryKind, DnsEndpoints, DnsHost, Endpoints, Name};
 use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, ResourceKey};
 use crate::snapshot::{Children, ClusterConfig, Lease};
 
@@ -61,7 +62,8 @@ impl ClusterWalk {
                 if let Some(children) = self.endpoints(&cluster, nodes) {
                     let children = noted(children, ambient);
                     let load_server = load_server(&cluster, &key, nodes);
-                    let config = clusters.build(name, Parts { cluster, children, load_server });
+                    let names = names(&cluster, nodes);
+                    let config = clusters.build(name, Parts { cluster, children, load_server, names });
                     self.found.insert(name.clone(), Ok(config));
                 }
             }
@@ -86,14 +88,36 @@ impl ClusterWalk {
                     Found::Error(error) => Some(no_endpoints(error)),
                 }
             }
-            other => {
-                let error = Error::new(
-                    Code::RESOURCE_REFUSED,
-                    format!("cluster `{}` asks for {}, which is not built yet", cluster.name, kind(other)),
-                );
-                Some(no_endpoints(error))
-            }
+            DiscoveryKind::LogicalDns(endpoints) => self.by_name(endpoints, true, nodes),
+            DiscoveryKind::StrictDns(endpoints) => self.by_name(endpoints, false, nodes),
+            DiscoveryKind::Aggregate(_) => Some(Children::Leaves(Vec::new())),
         }
+    }
+
+    /// What DNS knows of `of`; None: a name must be waited for. One that cannot be found has no endpoints, and the others are
+    /// used.
+    fn by_name(&mut self, of: &DnsEndpoints, one: bool, nodes: &Nodes) -> Option<Children> {
+        let mut note = None;
+        let mut known = HashMap::new();
+        for host in &of.hosts {
+            let key = dns::key(host, of);
+            match nodes.find::<Addresses>(&key) {
+                Found::Pending => self.pending = true,
+                Found::Error(error) => note = note.or(Some(error)),
+                Found::Value(addresses, trouble, _) => {
+                    note = note.or(trouble);
+                    known.insert((&*host.host, host.port), addresses);
+                }
+            }
+            self.needs.insert(key);
+        }
+        if self.pending {
+            return None;
+        }
+        let lookup = |host: &DnsHost| {
+            known.get(&(&*host.host, host.port)).map(|addresses| addresses.list.clone()).unwrap_or_default()
+        };
+        Some(Children::Endpoints { endpoints: Arc::new(of.with(one, lookup)), note, lapsing: false })
     }
 
     fn aggregate(&mut self, name: &Name, cluster: &Arc<Cluster>, nodes: &Nodes, clusters: &mut Clusters) {
@@ -110,8 +134,8 @@ impl ClusterWalk {
             }
             // Requests are counted for the leaf they take.
             Ok(()) => {
-                let parts = Parts { cluster: cluster.clone(), children: Children::Leaves(leaves), load_server: None };
-                Ok(clusters.build(name, parts))
+                let (cluster, children) = (cluster.clone(), Children::Leaves(leaves));
+                Ok(clusters.build(name, Parts { cluster, children, load_server: None, names: Vec::new() }))
             }
         };
         self.found.insert(name.clone(), verdict);
@@ -177,12 +201,30 @@ fn no_endpoints(error: Error) -> Children {
     Children::Endpoints { endpoints: Arc::new(Endpoints::default()), note: Some(error), lapsing: false }
 }
 
-fn kind(discovery: &DiscoveryKind) -> &'static str {
+/// The endpoints of a cluster by DNS.
+fn by_dns(discovery: &DiscoveryKind) -> Option<&Arc<DnsEndpoints>> {
     match discovery {
-        DiscoveryKind::LogicalDns(_) => "LOGICAL_DNS",
-        DiscoveryKind::StrictDns(_) => "STRICT_DNS",
-        _ => "a kind of discovery",
+        DiscoveryKind::LogicalDns(endpoints) | DiscoveryKind::StrictDns(endpoints) => Some(endpoints),
+        _ => None,
     }
+}
+
+/// What finds a cluster's endpoints, beside the cluster itself.
+fn finders(discovery: &DiscoveryKind) -> Vec<ResourceKey> {
+    if let DiscoveryKind::Eds { service_name } = discovery {
+        return vec![ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, service_name.clone())];
+    }
+    by_dns(discovery).into_iter().flat_map(|of| of.hosts.iter().map(|host| dns::key(host, of))).collect()
+}
+
+/// How a cluster's names are looked up again.
+fn names(cluster: &Cluster, nodes: &Nodes) -> Vec<Again> {
+    let keys = by_dns(&cluster.discovery).map(|_| finders(&cluster.discovery)).unwrap_or_default();
+    let found = keys.iter().filter_map(|key| match nodes.find::<Addresses>(key) {
+        Found::Value(addresses, ..) => Some(addresses.again.clone()),
+        _ => None,
+    });
+    found.collect()
 }
 
 impl Clusters {
@@ -210,9 +252,7 @@ impl Clusters {
         for name in gone {
             let Some(config) = self.built.remove(&name) else { continue };
             let mut needs = BTreeSet::from([ResourceKey::new(CLUSTER, name.clone())]);
-            if let DiscoveryKind::Eds { service_name } = &config.cluster.discovery {
-                needs.insert(ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, service_name.clone()));
-            }
+            needs.extend(finders(&config.cluster.discovery));
             let left = Left { lease: Arc::downgrade(&config.lease), last: Arc::downgrade(&config), needs };
             self.left.insert(name, left);
         }
@@ -241,7 +281,8 @@ impl Clusters {
             let key = ResourceKey::new(CLUSTER, name.clone());
             let Found::Value(cluster, ..) = nodes.find::<Cluster>(&key) else { continue };
             let Some(children) = walk.endpoints(&cluster, nodes) else { continue };
-            let parts = Parts { load_server: load_server(&cluster, &key, nodes), cluster, children };
+            let (load_server, names) = (load_server(&cluster, &key, nodes), names(&cluster, nodes));
+            let parts = Parts { cluster, children, load_server, names };
             if left.last.upgrade().is_some_and(|last| parts.are_of(&last)) {
                 continue;
             }
@@ -262,6 +303,7 @@ struct Parts {
     cluster: Arc<Cluster>,
     children: Children,
     load_server: Option<Arc<ServerConfig>>,
+    names: Vec<Again>,
 }
 
 /// Where the cluster's load is reported to: `self` is the server that the cluster came from (gRFC A47).
@@ -271,8 +313,8 @@ fn load_server(cluster: &Cluster, key: &ResourceKey, nodes: &Nodes) -> Option<Ar
 
 impl Parts {
     fn leased(self, lease: Arc<Lease>) -> ClusterConfig {
-        let Self { cluster, children, load_server } = self;
-        ClusterConfig { cluster, children, load_server, lease }
+        let Self { cluster, children, load_server, names } = self;
+        ClusterConfig { cluster, children, load_server, names, lease }
     }
 
     /// Whether nothing changed, by identity: decoded values are shared and never changed in place.
@@ -285,7 +327,10 @@ impl Parts {
                     Children::Endpoints { endpoints: new, note: new_note, lapsing: new_lapsing },
                 ) => {
                     old_lapsing == new_lapsing
-                        && (Arc::ptr_eq(old, new) || (old.is_empty() && new.is_empty() && old.drops == new.drops))
+                        && (Arc::ptr_eq(old, new)
+                            || (old.is_empty() && new.is_empty() && old.drops == new.drops)
+                            // What DNS knows is put together anew on each walk.
+                            || (by_dns(&self.cluster.discovery).is_some() && old == new))
                         && same_error(old_note.as_ref(), new_note.as_ref())
                 }
                 (Children::Leaves(old), Children::Leaves(new)) => old == new,

@@ -25,6 +25,17 @@ pub struct ClusterKey {
 pub struct LoadStore {
     servers: Mutex<Vec<ForServer>>,
     changed: Publisher<()>,
+    ending: Publisher<Ending>,
+}
+
+/// How far the end of all reports is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    NotYet,
+    /// What is left is to be reported.
+    Asked,
+    /// It was, as far as servers took it.
+    Over,
 }
 
 struct ForServer {
@@ -132,7 +143,8 @@ impl Selection {
 impl LoadStore {
     /// An empty one.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { servers: Mutex::default(), changed: Publisher::new(Arc::new(())) })
+        let (changed, ending) = (Publisher::new(Arc::new(())), Publisher::new(Arc::new(Ending::NotYet)));
+        Arc::new(Self { servers: Mutex::default(), changed, ending })
     }
 
     /// Counts for a cluster that `server` wants reported. Leases of the same cluster and server share their counts.
@@ -160,14 +172,39 @@ impl LoadStore {
         self.changed.reader()
     }
 
-    /// The servers that anything is counted for.
+    /// Has what was counted reported for the last time, and waits until it was. A server that cannot be reached is not waited
+    /// for; one that does not take its report is, so bound the time.
+    pub async fn end(&self) {
+        let mut ending = self.ending.reader();
+        if **ending.load() == Ending::NotYet {
+            self.ending.publish(Arc::new(Ending::Asked));
+            self.changed.publish(Arc::new(()));
+        }
+        while **ending.load() != Ending::Over && ending.changed().await.is_ok() {}
+    }
+
+    /// There is no stream on which anything could still be reported.
+    pub(crate) fn all_said(&self) {
+        if **self.ending.load() == Ending::Asked {
+            self.ending.publish(Arc::new(Ending::Over));
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        **self.ending.load() != Ending::NotYet
+    }
+
+    /// The servers that anything is counted for; none once the end was asked for.
     pub fn wanted(&self) -> Vec<Arc<ServerConfig>> {
+        if self.is_ending() {
+            return Vec::new();
+        }
         self.servers().iter().filter(|known| known.is_wanted()).map(|known| known.server.clone()).collect()
     }
 
     /// Whether a lease for `server` is held.
     pub fn is_wanted(&self, server: &ServerConfig) -> bool {
-        self.servers().iter().any(|known| *known.server == *server && known.is_wanted())
+        !self.is_ending() && self.servers().iter().any(|known| *known.server == *server && known.is_wanted())
     }
 
     /// Takes the counts for `server` of the clusters it asked for; only of those that have any.

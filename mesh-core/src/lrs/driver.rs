@@ -87,6 +87,9 @@ impl Driver {
             }
         }
         self.streams.retain(|(reporter, link)| !(reporter.is_idle() && matches!(link, Link::Closed)));
+        if self.streams.is_empty() {
+            self.loads.all_said();
+        }
         busy | self.keep_time(cx, now)
     }
 

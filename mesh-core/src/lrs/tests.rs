@@ -438,3 +438,28 @@ async fn the_driver_reports_to_every_server_that_is_wanted() {
     assert_eq!(*events.0.lock().unwrap(), ["reporting load to xDS server a", "reporting load to xDS server b"]);
     running.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_what_is_left_is_told_to_whoever_can_be_reached() {
+    let (sent, mut requests) = unbounded_channel();
+    let (to_a, from_a) = unbounded_channel();
+    // Only the first stream there is opens: `b` cannot be reached.
+    let transport = Scripted { streams: Mutex::new(VecDeque::from([from_a])), sent: Mutex::new(Some(sent)) };
+    let loads = LoadStore::new();
+    let driver = Driver::new(loads.clone(), Arc::new(transport), node(), settings(), Arc::<Events>::default(), 1);
+    let running = tokio::spawn(driver);
+    let now = || tokio::time::Instant::now().into_std();
+    let key = |cluster: &str| ClusterKey { cluster: cluster.into(), service: "eds".into() };
+    let blue = loads.lease(&server(), key("blue"), now());
+    assert_eq!(requests.recv().await.unwrap().0, "a");
+    let _green = loads.lease(&Arc::new(ServerConfig::insecure("b")), key("green"), now());
+    to_a.send(Ok(ask_for_all(3600).into())).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    blue.load().dropped(None);
+    tokio::time::timeout(Duration::from_secs(1), loads.end()).await.expect("nobody is waited for");
+    let (from, report) = requests.recv().await.unwrap();
+    assert_eq!((&*from, brief(&report.cluster_stats)), ("a", vec!["blue/eds -1 1s".to_owned()]));
+    assert!(to_a.is_closed());
+    tokio::time::timeout(Duration::from_secs(1), loads.end()).await.expect("a second end is as the first");
+    running.abort();
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::dns::DnsEndpoints;
 use super::endpoint::{Endpoint, Endpoints, LocalityEndpoints};
 use super::tls::UpstreamTls;
 use super::{LoadPolicy, Metadata, Name, Unsupported};
@@ -92,21 +93,12 @@ pub enum DiscoveryKind {
     },
     /// `STATIC`: they are in the resource.
     Static(Arc<Endpoints>),
-    /// `LOGICAL_DNS` (gRFC A37).
-    LogicalDns(DnsHost),
-    /// `STRICT_DNS`.
-    StrictDns(Vec<DnsHost>),
+    /// `LOGICAL_DNS` (gRFC A37): one name, whose addresses are one server's.
+    LogicalDns(Arc<DnsEndpoints>),
+    /// `STRICT_DNS`: each address of each name is a server.
+    StrictDns(Arc<DnsEndpoints>),
     /// `envoy.extensions.clusters.aggregate.v3.ClusterConfig`: the first of these that works.
     Aggregate(Vec<Name>),
-}
-
-/// A host to look up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DnsHost {
-    /// The name.
-    pub host: String,
-    /// The port.
-    pub port: u16,
 }
 
 /// Which HTTP a cluster's endpoints speak (`HttpProtocolOptions`).

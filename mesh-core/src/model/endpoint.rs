@@ -8,7 +8,7 @@ use super::matcher::Fraction;
 use super::{Metadata, Name};
 
 /// `config.endpoint.v3.ClusterLoadAssignment`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Endpoints {
     /// The localities, those of weight zero left out; priorities have no gap.
     pub localities: Vec<LocalityEndpoints>,
@@ -31,7 +31,7 @@ impl Endpoints {
 }
 
 /// `config.endpoint.v3.LocalityLbEndpoints`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LocalityEndpoints {
     /// Where they are.
     pub locality: Arc<Locality>,

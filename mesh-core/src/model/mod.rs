@@ -5,6 +5,7 @@
 //! [`Unsupported`] that says what happens instead, so that nothing is skipped in silence.
 
 pub mod cluster;
+pub mod dns;
 pub mod endpoint;
 pub mod ext_authz;
 pub mod fault;
@@ -23,9 +24,8 @@ pub mod retry;
 pub mod route;
 pub mod tls;
 
-pub use cluster::{
-    CircuitBreakers, Cluster, DiscoveryKind, DnsHost, HttpProtocol, OutlierDetection, PanicThreshold, TlsMatch,
-};
+pub use cluster::{CircuitBreakers, Cluster, DiscoveryKind, HttpProtocol, OutlierDetection, PanicThreshold, TlsMatch};
+pub use dns::{DnsEndpoints, DnsFamily, DnsHost};
 pub use endpoint::{DropOverload, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
 pub use ext_authz::{
     AuthzBody, AuthzPath, AuthzService, AuthzSettings, AuthzTransport, ExtAuthz, ExtAuthzOverride, HttpAuthz,

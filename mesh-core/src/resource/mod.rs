@@ -26,6 +26,9 @@ pub const CLUSTER_LOAD_ASSIGNMENT: &str = "envoy.config.endpoint.v3.ClusterLoadA
 /// from a secret discovery service, never with the others.
 pub const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 
+/// A name that DNS knows, as clusters by DNS need it (gRFC A37). It comes from a [resolver](crate::dns), never from a source.
+pub const HOST: &str = "dns.Host";
+
 /// Stands for every resource of a type in a subscription; no resource is called so.
 pub const WILDCARD: &str = "*";
 

@@ -105,6 +105,7 @@ const NAMES: &[Names] = &[
         except: &[
             "mesh-core/src/ads/driver.rs",
             "mesh-core/src/lrs/driver.rs",
+            "mesh-core/src/dns/feed.rs",
             // When to renew and when to try again: it moves bytes.
             "mesh-core/src/certificates/",
             "mesh-core/src/config/",
@@ -151,6 +152,7 @@ const CORE_LAYERS: &[(&[&str], &[&str])] = &[
             "source",
             "ads",
             "decode",
+            "dns",
             "graph",
             "snapshot",
             "publish",
@@ -213,6 +215,7 @@ pub(crate) const ORDERS: &[Order] = &[
             "source",
             "ads",
             "decode",
+            "dns",
             "graph",
             "snapshot",
             "publish",
@@ -231,6 +234,7 @@ pub(crate) const ORDERS: &[Order] = &[
             "error",
             "event",
             "status",
+            "line",
             "planted",
         ],
         complete: true,

@@ -12,6 +12,7 @@ use mesh_core::bootstrap::{
 };
 use mesh_core::config::{Background, ConfigThread, Options};
 use mesh_core::decode::{Decoder, Dialect, HttpFilterType, PolicyType, Registry};
+use mesh_core::dns::{Resolve, SystemResolver};
 use mesh_core::error::{Code, Error};
 use mesh_core::event::{EventSink, Fanout, LogSink};
 use mesh_core::identity::CertificateSource;
@@ -58,6 +59,7 @@ pub struct MeshBuilder {
     client: OutboundOptions,
     connect: ConnectSettings,
     dial: Option<Arc<dyn Dial>>,
+    resolver: Arc<dyn Resolve>,
     #[cfg(feature = "server")]
     inbound: crate::inbound::InboundOptions,
 }
@@ -103,6 +105,7 @@ impl MeshBuilder {
             client: OutboundOptions::default(),
             connect: ConnectSettings::default(),
             dial: None,
+            resolver: Arc::new(SystemResolver::default()),
             #[cfg(feature = "server")]
             inbound: crate::inbound::InboundOptions::default(),
         }
@@ -241,6 +244,13 @@ impl MeshBuilder {
         self
     }
 
+    /// Looks up names with `resolver`: those of clusters by DNS, and of hosts that are let pass. By default the system's is
+    /// asked ([`SystemResolver`]).
+    pub fn resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
     /// Connects by the application's own connector, as tonic's `connect_with_connector`: it is called with
     /// `http://address:port` of each endpoint and gives a stream of bytes. The mesh's TLS and HTTP run above it.
     pub fn connector<C>(mut self, connector: C) -> Self
@@ -293,7 +303,7 @@ impl MeshBuilder {
             let (dial, secure, settings) = (dial.clone(), secure.clone(), self.connect.clone());
             Arc::new(Connections::new(runtime.clone(), dial, secure, settings, fastrand::u64(..)))
         };
-        let passthrough = passthrough(&self.client, connections);
+        let passthrough = passthrough(&self.client, &self.resolver, connections);
         let signal = Signal::new();
         let watches = Arc::new(Watches::new(signal.clone()));
         let targets = targets(&names, &self.client, &watches);
@@ -313,6 +323,7 @@ impl MeshBuilder {
             servers.clone(),
         );
         let config = ConfigThread::spawn(Options {
+            resolver: self.resolver,
             background: background(
                 both(
                     both(refresh, Box::pin(secure.clone().follow_revocations())),
@@ -403,9 +414,14 @@ fn both(one: Background, other: Background) -> Background {
 
 /// Where hosts that are not in the mesh are let pass to, if they are. Connections of its own: a cluster's name says nothing
 /// of what passes the mesh by.
-fn passthrough(options: &OutboundOptions, connections: impl Fn() -> Arc<Connections>) -> Option<Arc<Passthrough>> {
+fn passthrough(
+    options: &OutboundOptions,
+    resolver: &Arc<dyn Resolve>,
+    connections: impl Fn() -> Arc<Connections>,
+) -> Option<Arc<Passthrough>> {
+    let (most, idle) = (options.max_targets, options.target_idle);
     let passes = options.unknown_hosts == UnknownHosts::PassThrough;
-    passes.then(|| Arc::new(Passthrough::new(connections(), options.max_targets, options.target_idle)))
+    passes.then(|| Arc::new(Passthrough::new(connections(), resolver.clone(), most, idle)))
 }
 
 /// Does `beside`, and forgets idle targets.

@@ -113,7 +113,7 @@ impl Mesh {
     }
 
     /// Stops: nothing new is accepted or sent, what is under way is waited for, `deadline` from now at the latest, and the
-    /// control plane is told that we leave.
+    /// control plane is told that we leave, and of the load since its last report.
     pub async fn shutdown(&self, deadline: Duration) {
         self.0.outbound.in_flight.close();
         let done = async {
@@ -123,6 +123,9 @@ impl Mesh {
         };
         // Whoever is over time has its connection closed with the process.
         let _ = tokio::time::timeout(deadline, done).await;
+        if let Some(loads) = &self.0.outbound.loads {
+            let _ = tokio::time::timeout(FAREWELL, loads.end()).await;
+        }
         self.0.config.shutdown();
         let _ = tokio::time::timeout(FAREWELL, self.0.config.stopped()).await;
         #[cfg(feature = "server")]

@@ -1,6 +1,7 @@
 //! What an earlier process left, while no server can be reached.
 
 use super::*;
+use crate::resource::WILDCARD;
 
 fn left(type_url: &str, name: &str, content: &str) -> LastGood {
     LastGood {
@@ -180,4 +181,66 @@ fn what_is_left_for_a_later_process_is_what_servers_gave_and_have_not_taken_back
         ["Listener `unused` 1 b\"unused:left\" 1000", "Listener `x` 7 b\"x:one\" 4000"],
         "a server that is lost confirms nothing any more, and one word ends what was left"
     );
+}
+
+/// A client of one server, that wants everything of clusters and was left two of them.
+fn everything(delta_grpc: bool) -> Dialogue {
+    let decoder: Arc<dyn DecodeResource> = Arc::new(TextDecoder);
+    let row = ResourceType {
+        type_url: CLUSTER.into(),
+        variant: Variant::StateOfTheWorld,
+        subscription: Subscription::Wildcard,
+        full_state: true,
+        decoder: decoder.clone(),
+    };
+    let types = ResourceTypes::standard(&decoder).with(row);
+    let features = ServerFeatures { delta_grpc, ..ServerFeatures::default() };
+    let server = ServerConfig::insecure("a").with_features(features);
+    let mut it = Dialogue::with_types(vec![server], Settings::default(), types);
+    let bad = left(CLUSTER, "bad", "bad");
+    it.engine.remember([left(CLUSTER, "c", "left"), left(CLUSTER, "d", "left"), bad], seconds(60.0));
+    it
+}
+
+#[test]
+fn everything_that_was_left_is_used_by_who_wants_everything() {
+    for delta in [false, true] {
+        let mut it = everything(delta);
+        it.subscribe(CLUSTER, WILDCARD);
+        assert_eq!(it.told(), [""; 0]);
+        it.lose(A);
+        let mut told = it.told();
+        told.retain(|one| !one.starts_with('*'));
+        told.sort_unstable();
+        assert_eq!(told, ["c ambient MESH-110", "c=left", "d ambient MESH-110", "d=left"], "delta: {delta}");
+        let refused = it.events().into_iter().filter(|event| event.contains("Cluster `bad`")).count();
+        assert_eq!(refused, 1, "it is checked as if a server gave it");
+        it.reconnect(A);
+        it.requests(A);
+        if delta {
+            it.respond_delta(CLUSTER, "n1", &["c@2:new"], &[]);
+        } else {
+            it.respond(CLUSTER, "2", "n1", &["c:new"]);
+        }
+        let told = it.told();
+        assert!(told.contains(&"c=new".to_owned()), "{told:?}");
+        it.wait(15.1);
+        let told = [told, it.told()].concat();
+        assert!(told.contains(&"d lapsing MESH-112".to_owned()), "the server does not have it: {told:?}");
+        it.wait(31.0);
+        assert_eq!(it.told(), ["d unusable MESH-112"]);
+        assert_eq!(it.engine.resources().count(), 1, "what is gone leaves nothing behind");
+    }
+}
+
+#[test]
+fn who_wants_everything_after_the_servers_failed_is_told_at_once() {
+    let mut it = everything(true);
+    it.subscribe(LISTENER, "x");
+    it.lose(A);
+    it.told();
+    it.subscribe(CLUSTER, WILDCARD);
+    let mut told = it.told();
+    told.retain(|one| !one.starts_with('*'));
+    assert_eq!(told, ["c=left", "c ambient MESH-110", "d=left", "d ambient MESH-110"]);
 }

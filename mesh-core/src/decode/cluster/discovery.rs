@@ -1,20 +1,31 @@
 //! How a cluster's endpoints are found: rules 91 to 103.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
-use envoy_types::pb::envoy::config::core::v3::Address;
-use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier};
+use envoy_types::pb::envoy::config::core::v3::{Address, address};
+use envoy_types::pb::envoy::config::endpoint::v3::{LbEndpoint, lb_endpoint::HostIdentifier};
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig;
-use pb::cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType};
+use pb::cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily};
 
 use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::endpoints::inline_endpoints;
 use crate::decode::envelope::{check_source, expect};
-use crate::decode::value::{port, socket};
-use crate::model::{DiscoveryKind, DnsHost, Endpoints};
+use crate::decode::value::{metadata, port, positive_duration, socket};
+use crate::model::{
+    DiscoveryKind, DnsEndpoints, DnsFamily, DnsHost, Endpoint, Endpoints, Health, Locality, LocalityEndpoints,
+};
 use crate::resource::canonical_name;
+
+/// Envoy's default for `dns_refresh_rate`.
+const REFRESH: Duration = Duration::from_secs(5);
+/// Envoy would ask a thousand times a second if it is told to.
+const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
+/// Envoy's default, in percent.
+const OVERPROVISIONING: u32 = 140;
 
 impl Decoder {
     pub(super) fn discovery(&self, value: &pb::Cluster, at: &At<'_>) -> Option<DiscoveryKind> {
@@ -26,9 +37,9 @@ impl Decoder {
         };
         match kind {
             Ok(DiscoveryType::Eds) => eds(value, at),
-            Ok(DiscoveryType::LogicalDns) => logical_dns(value.load_assignment.as_ref(), at),
+            Ok(DiscoveryType::LogicalDns) => logical_dns(value, at),
             // Rule 91 refuses the next two because gRPC can't.
-            Ok(DiscoveryType::StrictDns) => strict_dns(value.load_assignment.as_ref(), at),
+            Ok(DiscoveryType::StrictDns) => strict_dns(value, at),
             Ok(DiscoveryType::Static) => Some(DiscoveryKind::Static(Arc::new(inline(value, at)))),
             Ok(DiscoveryType::OriginalDst) => {
                 at.field("type").fault("is ORIGINAL_DST, which has no meaning without a proxy");
@@ -64,10 +75,11 @@ fn eds(value: &pb::Cluster, at: &At<'_>) -> Option<DiscoveryKind> {
     Some(DiscoveryKind::Eds { service_name: name.as_str().into() })
 }
 
-/// Rules 95 to 101.
-fn logical_dns(value: Option<&ClusterLoadAssignment>, at: &At<'_>) -> Option<DiscoveryKind> {
+/// Rules 95 to 101. What gRPC does not look at, as weights, means nothing: there is one endpoint.
+fn logical_dns(value: &pb::Cluster, at: &At<'_>) -> Option<DiscoveryKind> {
+    let family = family(value.dns_lookup_family);
     let at = at.field("load_assignment");
-    let Some(assignment) = value else {
+    let Some(assignment) = &value.load_assignment else {
         at.fault("is missing");
         return None;
     };
@@ -80,24 +92,80 @@ fn logical_dns(value: Option<&ClusterLoadAssignment>, at: &At<'_>) -> Option<Dis
         at.field("lb_endpoints").fault("must have one endpoint");
         return None;
     };
-    dns_host(endpoint, &at.item("lb_endpoints", 0)).map(DiscoveryKind::LogicalDns)
+    let host = dns_host(endpoint, &at.item("lb_endpoints", 0))?;
+    let like = Endpoint {
+        address: unknown(host.port),
+        additional: Vec::new(),
+        weight: 1,
+        health: Health::Unknown,
+        hostname: hostname(endpoint).unwrap_or(&host.host).into(),
+        metadata: metadata(endpoint.metadata.clone()),
+    };
+    // Load is reported for a locality without a name.
+    let locality = LocalityEndpoints {
+        locality: Arc::new(Locality::default()),
+        priority: 0,
+        weight: 1,
+        metadata: metadata(locality.metadata.clone()),
+        endpoints: Box::new([like]),
+    };
+    let like = Endpoints { localities: vec![locality], drops: Vec::new(), overprovisioning_factor: OVERPROVISIONING };
+    Some(DiscoveryKind::LogicalDns(Arc::new(DnsEndpoints { hosts: vec![host], like, family, refresh: None })))
 }
 
-/// Envoy's: any number of names.
-fn strict_dns(value: Option<&ClusterLoadAssignment>, at: &At<'_>) -> Option<DiscoveryKind> {
+/// Envoy's: any number of names, and all else as it is said of addresses.
+fn strict_dns(value: &pb::Cluster, at: &At<'_>) -> Option<DiscoveryKind> {
+    let refresh = positive_duration(value.dns_refresh_rate.as_ref(), &at.field("dns_refresh_rate")).unwrap_or(REFRESH);
+    let family = family(value.dns_lookup_family);
     let at = at.field("load_assignment");
-    let Some(assignment) = value else {
+    let Some(mut assignment) = value.load_assignment.clone() else {
         at.fault("is missing");
         return None;
     };
     let mut hosts = Vec::new();
-    for (index, locality) in assignment.endpoints.iter().enumerate() {
+    for (index, locality) in assignment.endpoints.iter_mut().enumerate() {
         let at = at.item("endpoints", index);
-        for (index, endpoint) in locality.lb_endpoints.iter().enumerate() {
-            hosts.extend(dns_host(endpoint, &at.item("lb_endpoints", index)));
+        for (index, endpoint) in locality.lb_endpoints.iter_mut().enumerate() {
+            let host = dns_host(endpoint, &at.item("lb_endpoints", index))?;
+            stand_in(endpoint, &host);
+            hosts.push(host);
         }
     }
-    Some(DiscoveryKind::StrictDns(hosts))
+    let like = inline_endpoints(assignment, &at);
+    let refresh = Some(refresh.max(SHORTEST_REFRESH));
+    Some(DiscoveryKind::StrictDns(Arc::new(DnsEndpoints { hosts, like, family, refresh })))
+}
+
+/// Puts an address in the place of the name, so that the endpoint is read like any other.
+fn stand_in(value: &mut LbEndpoint, host: &DnsHost) {
+    let Some(HostIdentifier::Endpoint(endpoint)) = &mut value.host_identifier else { return };
+    if endpoint.hostname.is_empty() {
+        endpoint.hostname.clone_from(&host.host);
+    }
+    if let Some(Address { address: Some(address::Address::SocketAddress(socket)) }) = &mut endpoint.address {
+        socket.address = Ipv4Addr::UNSPECIFIED.to_string();
+    }
+}
+
+fn unknown(port: u16) -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, port).into()
+}
+
+fn hostname(value: &LbEndpoint) -> Option<&str> {
+    match &value.host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) if !endpoint.hostname.is_empty() => Some(&endpoint.hostname),
+        _ => None,
+    }
+}
+
+fn family(value: i32) -> DnsFamily {
+    match DnsLookupFamily::try_from(value) {
+        Ok(DnsLookupFamily::V4Only) => DnsFamily::V4Only,
+        Ok(DnsLookupFamily::V6Only) => DnsFamily::V6Only,
+        Ok(DnsLookupFamily::V4Preferred) => DnsFamily::V4Preferred,
+        // A value that is not known is none that gRPC would look at.
+        _ => DnsFamily::All,
+    }
 }
 
 fn dns_host(value: &LbEndpoint, at: &At<'_>) -> Option<DnsHost> {
@@ -114,6 +182,8 @@ fn address(value: Option<&Address>, at: &At<'_>) -> Option<DnsHost> {
     let at = at.field("socket_address");
     if socket.address.is_empty() {
         at.field("address").fault("is empty");
+    } else if socket.address.contains('\0') {
+        at.field("address").fault("has a NUL in it, and is no name");
     }
     if !socket.resolver_name.is_empty() {
         at.field("resolver_name").fault("must be empty");

@@ -101,6 +101,8 @@ fn note_unsupported(value: &pb::Cluster, at: &At<'_>) {
         ("upstream_bind_config", value.upstream_bind_config.is_some()),
         ("upstream_connection_options", value.upstream_connection_options.is_some()),
         ("preconnect_policy", value.preconnect_policy.is_some()),
+        ("respect_dns_ttl", value.respect_dns_ttl),
+        ("typed_dns_resolver_config", value.typed_dns_resolver_config.is_some()),
         ("close_connections_on_host_health_failure", value.close_connections_on_host_health_failure),
         ("connection_pool_per_downstream_connection", value.connection_pool_per_downstream_connection),
     ]);

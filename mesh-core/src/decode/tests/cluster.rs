@@ -8,15 +8,19 @@ use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstreams;
 use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::UInt32Value;
 use pb::circuit_breakers::Thresholds;
-use pb::cluster::{ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig};
+use pb::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
+};
 use upstreams::HttpProtocolOptions;
 use upstreams::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config};
 
 use super::*;
 use crate::model::cluster::{FailurePercentage, RetryBudget, SuccessRate};
 use crate::model::{
-    CircuitBreakers, Cluster, DiscoveryKind, DnsHost, EndpointMetric, HttpProtocol, LoadPolicy, UnsupportedEffect,
+    CircuitBreakers, Cluster, DiscoveryKind, DnsFamily, DnsHost, EndpointMetric, HttpProtocol, LoadPolicy,
+    UnsupportedEffect,
 };
 use crate::resource::CLUSTER;
 
@@ -197,10 +201,6 @@ fn discovery_becomes_what_it_says() {
     let mut named = eds();
     config(&mut named).service_name = "other".to_owned();
     assert!(matches!(kind(named), DiscoveryKind::Eds { service_name } if &*service_name == "other"));
-    let host = |host: &str, port| DnsHost { host: host.to_owned(), port };
-    assert!(matches!(kind(logical_dns().base), DiscoveryKind::LogicalDns(found) if found == host("blue.test", 80)));
-    let strict = with_type(DiscoveryType::StrictDns, addresses(&[socket("a", 1), socket("b", 2)]));
-    assert!(matches!(kind(strict), DiscoveryKind::StrictDns(found) if found == [host("a", 1), host("b", 2)]));
     let DiscoveryKind::Aggregate(names) = kind(aggregate(&["a", "b"])) else { panic!("no aggregate") };
     assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["a", "b"]);
     // gRFC A47: a name that is spelled in another way is the same one.
@@ -209,6 +209,53 @@ fn discovery_becomes_what_it_says() {
     // STATIC is what a cluster is that says nothing.
     let nothing = pb::Cluster { cluster_discovery_type: None, ..with_type(DiscoveryType::Static, None) };
     assert!(matches!(kind(nothing), DiscoveryKind::Static(endpoints) if endpoints.is_empty()));
+}
+
+/// gRFC A37, and Envoy's `STRICT_DNS`.
+#[test]
+fn names_are_read_with_all_that_is_said_of_them() {
+    let read = |cluster: &pb::Cluster| {
+        let cluster: Arc<Cluster> = taken(decoder().decode(CLUSTER, &cluster.encode_to_vec()));
+        match &cluster.discovery {
+            DiscoveryKind::LogicalDns(found) | DiscoveryKind::StrictDns(found) => found.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let host = |host: &str, port| DnsHost { host: host.to_owned(), port };
+    let mut logical = logical_dns().base;
+    let mut labelled = assignment(&mut logical).endpoints[0].clone();
+    labelled.load_balancing_weight = Some(UInt32Value { value: 0 });
+    labelled.lb_endpoints[0].metadata = Some(mode("istio"));
+    assignment(&mut logical).endpoints = vec![labelled];
+    let found = read(&logical);
+    assert_eq!((&found.hosts[..], found.refresh), (&[host("blue.test", 80)][..], None), "gRPC asks when it must");
+    let endpoint = &found.like.localities[0].endpoints[0];
+    assert_eq!((&*endpoint.hostname, endpoint.weight), ("blue.test", 1));
+    assert!(endpoint.metadata.contains_key("envoy.transport_socket_match"), "TLS may depend on it");
+
+    let mut strict = with_type(DiscoveryType::StrictDns, addresses(&[socket("a", 1), socket("b", 2)]));
+    let second = &mut assignment(&mut strict).endpoints[0].lb_endpoints[1];
+    second.load_balancing_weight = Some(UInt32Value { value: 5 });
+    let found = read(&strict);
+    assert_eq!(found.hosts, [host("a", 1), host("b", 2)]);
+    assert_eq!(found.refresh, Some(Duration::from_secs(5)), "Envoy's default");
+    let named: Vec<_> = found.like.localities[0].endpoints.iter().map(|one| (&*one.hostname, one.weight)).collect();
+    assert_eq!(named, [("a", 1), ("b", 5)]);
+    strict.dns_refresh_rate = Some(protobuf::Duration { seconds: 60, nanos: 0 });
+    strict.dns_lookup_family = DnsLookupFamily::V4Only as i32;
+    assert_eq!((read(&strict).refresh, read(&strict).family), (Some(Duration::from_secs(60)), DnsFamily::V4Only));
+    strict.dns_refresh_rate = Some(protobuf::Duration { seconds: 0, nanos: 2_000_000 });
+    assert_eq!(read(&strict).refresh, Some(Duration::from_secs(1)), "no sooner, whatever is said");
+}
+
+/// What an endpoint says of its TLS.
+fn mode(value: &str) -> core::Metadata {
+    let kind = Some(protobuf::value::Kind::StringValue(value.to_owned()));
+    let fields = [("tlsMode".to_owned(), protobuf::Value { kind })].into();
+    core::Metadata {
+        filter_metadata: [("envoy.transport_socket_match".to_owned(), protobuf::Struct { fields })].into(),
+        ..Default::default()
+    }
 }
 
 /// Envoy's rules hold for endpoints inside a cluster, as there is no EDS that gRPC would read.

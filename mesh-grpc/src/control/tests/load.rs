@@ -249,39 +249,65 @@ async fn a37_the_load_of_an_aggregate_is_that_of_the_leaf_that_was_used() {
     assert!(!of_all, "the aggregate itself sends nothing");
 }
 
-/// The stream to a control plane that is told nothing more closes behind the last report, which arrives.
-#[tokio::test]
-async fn what_was_counted_is_told_when_the_last_cluster_is_reported_no_more() {
-    let backend = Backend::start().await;
-    let mut resources = encode(&[listener("greeter", &json!([forward("blue")])), cluster(&json!({}))]);
-    resources.push(endpoints(&[backend.address], &json!([])));
-    // Its time never comes.
-    let builder = ControlPlane::builder().resources(resources).load_interval(Duration::from_secs(3600));
-    let control = builder.listen("127.0.0.1:0").await.unwrap();
-    let bootstrap = Bootstrap::from_json(&control.bootstrap("ours").to_json()).unwrap();
-    let mesh = Mesh::builder().bootstrap(bootstrap).build().unwrap();
-    let mut client = health(&mesh);
-    let reports_load = || control.streams().iter().any(|stream| stream.variant.is_none() && &*stream.node == "ours");
-    for number in 0..100 {
-        let mut request = ask("");
-        request.extensions_mut().insert(crate::WaitForReady);
-        timeout(PATIENCE, client.check(request)).await.unwrap().unwrap();
-        if number >= 50 && reports_load() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let calls = backend.calls() as u64;
-    let unreported = cluster(&json!({"lrs_server": null}));
-    let mut resources = encode(&[listener("greeter", &json!([forward("blue")])), unreported]);
-    resources.push(endpoints(&[backend.address], &json!([])));
-    control.set(resources);
-    loads(&control, |sum| sum.localities.iter().any(|at| counts(at) == [calls, 0, calls, 0])).await;
-    timeout(PATIENCE, async {
-        while control.streams().iter().any(|stream| stream.variant.is_none()) {
+/// What was counted, of which nothing was told: the time of the first report never comes.
+struct Untold {
+    control: ControlPlane,
+    mesh: Mesh,
+    backend: Backend,
+}
+
+impl Untold {
+    async fn after_some_calls() -> Self {
+        let backend = Backend::start().await;
+        let mut resources = encode(&[listener("greeter", &json!([forward("blue")])), cluster(&json!({}))]);
+        resources.push(endpoints(&[backend.address], &json!([])));
+        let builder = ControlPlane::builder().resources(resources).load_interval(Duration::from_secs(3600));
+        let control = builder.listen("127.0.0.1:0").await.unwrap();
+        let bootstrap = Bootstrap::from_json(&control.bootstrap("ours").to_json()).unwrap();
+        let mesh = Mesh::builder().bootstrap(bootstrap).build().unwrap();
+        let mut client = health(&mesh);
+        let reports_load =
+            || control.streams().iter().any(|stream| stream.variant.is_none() && &*stream.node == "ours");
+        for number in 0..100 {
+            let mut request = ask("");
+            request.extensions_mut().insert(crate::WaitForReady);
+            timeout(PATIENCE, client.check(request)).await.unwrap().unwrap();
+            if number >= 50 && reports_load() {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    })
-    .await
-    .unwrap();
+        Self { control, mesh, backend }
+    }
+
+    /// All of it is told, and the stream closes behind it.
+    async fn is_told(&self) {
+        let calls = self.backend.calls() as u64;
+        loads(&self.control, |sum| sum.localities.iter().any(|at| counts(at) == [calls, 0, calls, 0])).await;
+        timeout(PATIENCE, async {
+            while self.control.streams().iter().any(|stream| stream.variant.is_none()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_counted_is_told_when_the_last_cluster_is_reported_no_more() {
+    let it = Untold::after_some_calls().await;
+    let unreported = cluster(&json!({"lrs_server": null}));
+    let mut resources = encode(&[listener("greeter", &json!([forward("blue")])), unreported]);
+    resources.push(endpoints(&[it.backend.address], &json!([])));
+    it.control.set(resources);
+    it.is_told().await;
+}
+
+/// As grpc-go since 1.74; C-core and Java leave it untold.
+#[tokio::test]
+async fn what_was_counted_is_told_when_the_mesh_shuts_down() {
+    let it = Untold::after_some_calls().await;
+    it.mesh.shutdown(Duration::from_secs(1)).await;
+    it.is_told().await;
 }

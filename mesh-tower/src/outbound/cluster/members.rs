@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_core::balance::{self, Candidate, CandidateState, LoadObserver, Observer, Place, Subset, both};
+use mesh_core::dns::Again;
 use mesh_core::load::LoadLease;
 use mesh_core::model::{Cluster, Endpoint, Endpoints, LocalityEndpoints, UpstreamTls};
 use mesh_core::snapshot::{Children, ClusterConfig};
@@ -87,11 +88,20 @@ impl Members {
         if !self.is_current(config) {
             self.choose(Making { lane, config, load, factory, limits });
         }
+        self.look_again(config);
         let before = lane.load();
         let picker = balance::build(&*config.cluster.policy, &self.candidates, before.picker(), limits.seed);
         self.due = picker.refresh(now());
         self.hear(out_of_band(lane, config, factory), config, limits);
         LaneView::new(picker, self.candidates.clone(), self.ways.clone())
+    }
+
+    /// Has DNS asked again where connections fail or were lost: the servers may have moved (gRFC A37).
+    fn look_again(&self, config: &ClusterConfig) {
+        let is_lost = |state: &CandidateState| state.is_failed() || (state.connections() > 0 && !state.is_connected());
+        if !config.names.is_empty() && self.known.values().any(|known| is_lost(&known.state)) {
+            config.names.iter().for_each(Again::ask);
+        }
     }
 
     /// Refreshes the picker, if it is time. When it is time again.

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use http::Request;
 use mesh_core::balance::{ClientSideWrrConfig, PolicyConfig, RoundRobinConfig};
+use mesh_core::dns::Again;
 use mesh_core::error::Error;
 use mesh_core::model::cluster::TLS_MATCH;
 use mesh_core::model::{
     CircuitBreakers, Cluster, DiscoveryKind, Endpoint, Endpoints, Health, HttpProtocol, LocalityEndpoints, Metadata,
     PanicThreshold, Pattern, SanMatch, StringMatch, TlsMatch, UpstreamTls,
 };
+use mesh_core::publish::Publisher;
 use mesh_core::snapshot::{Children, ClusterConfig, Lease};
 
 use super::{ClusterHandle, Limits, Registry, Signal};
@@ -102,6 +104,7 @@ struct World {
     /// What the endpoints say of their TLS, in order; those beyond say nothing.
     modes: Vec<&'static str>,
     policy: Arc<dyn PolicyConfig>,
+    names: Vec<Again>,
     http2: bool,
 }
 
@@ -111,7 +114,7 @@ impl World {
         let registry = Registry::new(factory.clone(), Signal::new(), None, Limits { connected: 100, seed: 1 });
         let policy = Arc::new(RoundRobinConfig);
         let (tls, tls_matches, modes) = (tls.map(Arc::new), Vec::new(), Vec::new());
-        Self { factory, registry, handle: None, tls, tls_matches, modes, policy, http2: false }
+        Self { factory, registry, handle: None, tls, tls_matches, modes, policy, names: Vec::new(), http2: false }
     }
 
     /// The cluster has endpoints at these ports.
@@ -124,6 +127,7 @@ impl World {
             }),
             children: Children::Endpoints { endpoints: Arc::new(endpoints(ports, &self.modes)), note: None, lapsing },
             load_server: None,
+            names: self.names.clone(),
             lease: Arc::new(Lease { cluster: "a".into() }),
         });
         let handle = self.registry.reconcile(&config, Vec::new()).unwrap();
@@ -203,6 +207,23 @@ fn endpoints(ports: &[u16], modes: &[&str]) -> Endpoints {
     let metadata = Metadata::new();
     let locality = LocalityEndpoints { locality: Arc::default(), priority: 0, weight: 1, metadata, endpoints };
     Endpoints { localities: vec![locality], drops: Vec::new(), overprovisioning_factor: 140 }
+}
+
+#[test]
+fn a37_names_are_asked_for_again_when_connections_fail_or_are_lost() {
+    let signal = Arc::new(Publisher::new(Arc::new(())));
+    let mut asked = signal.reader();
+    let mut is_asked = || asked.poll_changed(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+    for lose in [|world: &mut World| world.fail(1), |world: &mut World| world.connected(1, false)] {
+        let mut world = World::new(None);
+        world.names = vec![Again::new(signal.clone())];
+        world.says(&[1, 2], false);
+        world.connected(1, true);
+        world.connected(2, true);
+        assert!(!is_asked(), "as long as all is well, it is well");
+        lose(&mut world);
+        assert!(is_asked());
+    }
 }
 
 /// Istio's auto-mTLS.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::header::UPGRADE;
 use http::uri::Scheme;
 use http::{Request, Response};
+use mesh_core::dns::Resolve;
 use mesh_core::error::{Code, Error};
 use mesh_core::model::Name;
 use mesh_core::policy::deadline::{deadline, parse_grpc_timeout};
@@ -46,9 +47,15 @@ pub(crate) struct Passthrough {
 }
 
 impl Passthrough {
-    /// Connects with `factory` to so many hosts at a time, and forgets those that no request went to for `idle`.
-    pub(crate) fn new(factory: Arc<dyn EndpointFactory>, limit: usize, idle: Duration) -> Self {
-        Self { factory, hosts: Hosts::new(limit, idle), dns: Dns::default() }
+    /// Connects with `factory` to so many hosts at a time, whose addresses `resolver` knows, and forgets those that no request
+    /// went to for `idle`.
+    pub(crate) fn new(
+        factory: Arc<dyn EndpointFactory>,
+        resolver: Arc<dyn Resolve>,
+        limit: usize,
+        idle: Duration,
+    ) -> Self {
+        Self { factory, hosts: Hosts::new(limit, idle), dns: Dns(resolver) }
     }
 
     /// Forgets the hosts that no request went to in a while.

@@ -11,6 +11,7 @@ mod hedging;
 mod limiting;
 mod limits;
 mod mirroring;
+mod names;
 mod passing;
 #[cfg(feature = "server")]
 mod passing_tls;

@@ -41,6 +41,7 @@ impl Drop for CrlFile {
     }
 }
 
+/// gRFC A69.
 #[tokio::test]
 async fn whoever_is_revoked_or_unknown_to_every_list_is_refused_on_both_sides() {
     let (ca, other) = (Ca::new(), Ca::new());
@@ -71,6 +72,7 @@ async fn whoever_is_revoked_or_unknown_to_every_list_is_refused_on_both_sides() 
     }
 }
 
+/// gRFC A69.
 #[tokio::test]
 async fn a_file_is_followed_and_what_is_no_list_leaves_the_last_good_one() {
     let ca = Ca::new();
