@@ -103,7 +103,11 @@ api_listener:
     for (name, addresses, more) in [("a", &[a][..], more), ("b", &[b], ""), ("ab", &[a, b], more)] {
         let endpoint = |at: &SocketAddr| {
             let (ip, port) = (at.ip(), at.port());
-            format!("{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}")
+            let server = if *at == a { "a" } else { "b" };
+            format!(
+                "{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}, \
+                 metadata: {{filter_metadata: {{envoy.lb: {{server: {server}}}}}}}}}"
+            )
         };
         let endpoints = addresses.iter().map(endpoint).collect::<Vec<_>>().join(", ");
         let _ = write!(

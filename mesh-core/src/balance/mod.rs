@@ -11,6 +11,7 @@ mod hash_key;
 mod least_request;
 mod locality;
 mod maglev;
+mod metadata;
 mod murmur;
 mod part;
 mod pick_first;
@@ -30,6 +31,7 @@ pub use guard::{LoadObserver, Observer, PickGuard, both};
 pub use least_request::LeastRequestConfig;
 pub use locality::WrrLocality;
 pub use maglev::MaglevConfig;
+pub use metadata::{MetadataSubsets, SubsetFallback, SubsetSelector};
 pub use pick_first::PickFirstConfig;
 pub use priority::build;
 pub use random::RandomConfig;
@@ -53,9 +55,26 @@ pub trait PolicyConfig: Any + Send + Sync + fmt::Debug {
     /// `previous` is the picker it replaces, for state worth keeping (a ring, a position).
     fn build(&self, candidates: &[Arc<Candidate>], previous: Option<&Arc<dyn Picker>>, seed: u64) -> Arc<dyn Picker>;
 
+    /// Builds the picker of a whole cluster: by default, priority first and then this policy among the priority's candidates.
+    /// For policies that choose before that, as subsets do.
+    fn build_whole(
+        &self,
+        candidates: &[Arc<Candidate>],
+        previous: Option<&Arc<dyn Picker>>,
+        seed: u64,
+    ) -> Arc<dyn Picker> {
+        priority::by_priority(self, candidates, previous, seed)
+    }
+
     /// Whether it needs every endpoint connected (round robin) or connects on demand (ring hash, pick first).
     fn connects_all(&self) -> bool {
         true
+    }
+
+    /// Whether a part of very many endpoints will do. By default, where each is connected: those that connect on demand look at
+    /// all, and connect to few.
+    fn takes_a_part(&self) -> bool {
+        self.connects_all()
     }
 
     /// Who learns for the policy how an endpoint does, from what its requests or its own load reports tell; None by default:
@@ -114,6 +133,7 @@ pub enum Pick {
 }
 
 /// An endpoint as a policy sees it: what the configuration says of it, and its state now.
+#[derive(Clone)]
 pub struct Candidate {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,

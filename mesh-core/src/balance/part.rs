@@ -1,4 +1,4 @@
-//! A part of a candidate list with a picker of its own: a priority, or a locality.
+//! A part of a candidate list with a picker of its own: a priority, a locality, or a subset.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ pub(crate) struct Part {
 impl Part {
     /// Builds the picker for the candidates at `indices`, which ascend.
     pub(crate) fn build(
-        policy: &dyn PolicyConfig,
+        policy: &(impl PolicyConfig + ?Sized),
         candidates: &[Arc<Candidate>],
         indices: Vec<usize>,
         previous: Option<&Arc<dyn Picker>>,
@@ -26,6 +26,11 @@ impl Part {
     ) -> Self {
         let members: Vec<Arc<Candidate>> = indices.iter().map(|&index| candidates[index].clone()).collect();
         let picker = policy.build(&members, previous, seed);
+        Self::of(indices, picker)
+    }
+
+    /// The candidates at `indices`, which ascend, with the `picker` that was built from them.
+    pub(crate) fn of(indices: Vec<usize>, picker: Arc<dyn Picker>) -> Self {
         Self { indices, picker }
     }
 

@@ -20,6 +20,16 @@ pub fn build(
     previous: Option<&Arc<dyn Picker>>,
     seed: u64,
 ) -> Arc<dyn Picker> {
+    policy.build_whole(candidates, previous, seed)
+}
+
+/// What most policies are in a whole cluster: the same in each priority.
+pub(super) fn by_priority(
+    policy: &(impl PolicyConfig + ?Sized),
+    candidates: &[Arc<Candidate>],
+    previous: Option<&Arc<dyn Picker>>,
+    seed: u64,
+) -> Arc<dyn Picker> {
     let previous = previous.map(|picker| &**picker as &dyn Any).and_then(|any| any.downcast_ref::<PriorityPicker>());
     let mut groups: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (index, candidate) in candidates.iter().enumerate() {

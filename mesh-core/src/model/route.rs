@@ -276,8 +276,8 @@ pub struct Forward {
     pub append_x_forwarded_host: bool,
     /// How the request's hash is computed, in order.
     pub hash: Vec<HashPolicy>,
-    /// `metadata_match`, the `envoy.lb` namespace: endpoints must carry these values.
-    pub metadata_match: Metadata,
+    /// `metadata_match`, the `envoy.lb` namespace: which subset of a cluster's endpoints takes its requests; None: it asks for none.
+    pub metadata_match: Option<Arc<Metadata>>,
     /// Copies of the request to send elsewhere.
     pub mirrors: Vec<Mirror>,
     /// `priority: HIGH`.
@@ -306,7 +306,7 @@ impl Forward {
             host_rewrite: None,
             append_x_forwarded_host: false,
             hash: Vec::new(),
-            metadata_match: Metadata::new(),
+            metadata_match: None,
             mirrors: Vec::new(),
             high_priority: false,
             cors: None,
@@ -354,8 +354,8 @@ pub struct WeightedCluster {
     pub headers: HeaderMutations,
     /// Overrides of HTTP filters for its requests.
     pub overrides: FilterOverrides,
-    /// `metadata_match`, merged over the route's.
-    pub metadata_match: Metadata,
+    /// `metadata_match`, with what it does not say taken from the route's.
+    pub metadata_match: Option<Arc<Metadata>>,
     /// `host_rewrite_literal`.
     pub host_rewrite: Option<String>,
 }

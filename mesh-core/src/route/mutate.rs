@@ -1,12 +1,15 @@
 //! Headers that the configuration adds and removes, level by level.
 
+use std::sync::Arc;
+
 use http::header::Entry;
 use http::{HeaderMap, HeaderValue};
 
 use super::decide::Decision;
 use super::format::{FormatFacts, expand};
 use crate::model::{
-    Action, AppendAction, ClusterChoice, HeaderAppend, HeaderMutations, HeaderStep, RouteTable, WeightedCluster,
+    Action, AppendAction, ClusterChoice, HeaderAppend, HeaderMutations, HeaderStep, Metadata, RouteTable,
+    WeightedCluster,
 };
 
 impl Decision {
@@ -18,6 +21,15 @@ impl Decision {
                 ClusterChoice::Weighted(weighted) => weighted.clusters.get(pick.index),
                 _ => None,
             },
+            _ => None,
+        }
+    }
+
+    /// What the route, and the weighted cluster in it, ask of endpoints; None: nothing.
+    pub fn metadata_match(&self) -> Option<&Arc<Metadata>> {
+        match (self.weighted_cluster(), &self.route.action) {
+            (Some(cluster), _) => cluster.metadata_match.as_ref(),
+            (None, Action::Forward(forward)) => forward.metadata_match.as_ref(),
             _ => None,
         }
     }

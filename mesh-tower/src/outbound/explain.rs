@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Request;
 use mesh_core::balance::{Pick, PickInput};
 use mesh_core::error::Error;
-use mesh_core::model::{Action, Forward, HttpFilter, Name, RetryPolicy, UnsupportedEffect};
+use mesh_core::model::{Action, Forward, HttpFilter, Metadata, Name, RetryPolicy, UnsupportedEffect};
 use mesh_core::policy::deadline::{grpc_timeout, http_timeouts, parse_grpc_timeout};
 use mesh_core::route::facts::is_grpc;
 use mesh_core::route::hash::request_hash;
@@ -180,9 +180,17 @@ fn forwarding(
     if let Some(hash) = request_hash(&forward.hash, facts).value {
         lines.push(format!("hash: {hash:#018x}"));
     }
+    if let Some(metadata) = decision.metadata_match() {
+        lines.push(format!("subset: {}", said(metadata)));
+    }
     for mirror in &forward.mirrors {
         lines.push(format!("mirror: {mirror}"));
     }
+}
+
+/// The metadata that endpoints are to have.
+pub(crate) fn said(metadata: &Metadata) -> String {
+    metadata.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
 }
 
 fn limits(view: &TargetView, forward: &Forward, facts: &RequestFacts<'_>) -> String {
@@ -225,12 +233,19 @@ fn of_cluster(
                 Action::Forward(forward) => request_hash(&forward.hash, facts).value,
                 _ => None,
             };
-            of_handle(&cluster, facts.is_grpc, hash, dice)
+            let input = PickInput {
+                hash,
+                tried: &[],
+                override_host: None,
+                metadata: decision.metadata_match().map(|metadata| &**metadata),
+                random: dice,
+            };
+            of_handle(&cluster, facts.is_grpc, &input)
         }
     }
 }
 
-fn of_handle(cluster: &Arc<ClusterHandle>, grpc: bool, hash: Option<u64>, dice: u64) -> ExplainedCluster {
+fn of_handle(cluster: &Arc<ClusterHandle>, grpc: bool, input: &PickInput<'_>) -> ExplainedCluster {
     let leaf = cluster.leaf(grpc, grpc);
     let state = leaf.state();
     let config = state.config();
@@ -251,8 +266,7 @@ fn of_handle(cluster: &Arc<ClusterHandle>, grpc: bool, hash: Option<u64>, dice: 
             }));
         }
     }
-    let input = PickInput { hash, tried: &[], override_host: None, metadata: None, random: dice };
-    let picked = match lane.pick(&input) {
+    let picked = match lane.pick(input) {
         Pick::Candidate(index) => lane.candidates.get(index).map(|candidate| candidate.endpoint.address),
         _ => None,
     };

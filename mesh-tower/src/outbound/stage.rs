@@ -12,7 +12,7 @@ use std::time::Instant;
 use http::Request;
 use mesh_core::balance::{CandidateState, PickGuard};
 use mesh_core::error::Error;
-use mesh_core::model::{Action, Forward, RetryPolicy};
+use mesh_core::model::{Action, Forward, Metadata, RetryPolicy};
 use mesh_core::policy::internal_redirect::Trail;
 use mesh_core::policy::retry::Failure;
 use mesh_core::policy::steering::Steering;
@@ -100,6 +100,8 @@ pub(crate) struct Attempt {
     pub(crate) tried: Tried,
     /// What a retry is to leave alone beside them; None: nothing.
     pub(crate) choice: Option<Arc<RetryPolicy>>,
+    /// Which subset of the endpoints takes it; None: it asks for none.
+    pub(crate) metadata: Option<Arc<Metadata>>,
     /// Whether the picked endpoint's hostname becomes the authority.
     pub(crate) auto_host: bool,
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3 as pb;
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use pb::cluster::common_lb_config::LocalityConfigSpecifier;
-use pb::cluster::lb_subset_config::LbSubsetFallbackPolicy;
 
 use super::Decoder;
 use super::at::At;
@@ -90,10 +89,7 @@ impl Decoder {
 }
 
 fn note_unsupported(value: &pb::Cluster, at: &At<'_>) {
-    at.all_fail_requests(&[
-        ("lb_subset_config", value.lb_subset_config.is_some()),
-        ("filters", !value.filters.is_empty()),
-    ]);
+    at.all_fail_requests(&[("filters", !value.filters.is_empty())]);
     at.all_left_out(&[
         ("health_checks", !value.health_checks.is_empty()),
         ("max_requests_per_connection", value.max_requests_per_connection.is_some()),
@@ -117,10 +113,6 @@ fn note_unsupported(value: &pb::Cluster, at: &At<'_>) {
 fn check_as_envoy(value: &pb::Cluster, at: &At<'_>) {
     for (index, _) in value.health_checks.iter().enumerate().filter(|(_, check)| check.health_checker.is_none()) {
         at.item("health_checks", index).envoy_fault("does not say how health is checked");
-    }
-    if let Some(subset) = &value.lb_subset_config {
-        let at = at.field("lb_subset_config");
-        at.field("fallback_policy").envoy_known::<LbSubsetFallbackPolicy>(subset.fallback_policy);
     }
     if let Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) =
         value.common_lb_config.as_ref().and_then(|common| common.locality_config_specifier.as_ref())

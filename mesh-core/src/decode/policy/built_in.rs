@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies as pb;
 use pb::common::v3 as common;
 use prost::Message;
 
-use super::{PolicyScope, check_slow_start, hashing, weighted};
+use super::{PolicyScope, check_slow_start, hashing, subset, weighted};
 use crate::balance::{LeastRequestConfig, PickFirstConfig, PolicyConfig, RandomConfig, RoundRobinConfig, WrrLocality};
 use crate::decode::envelope::proto;
 use crate::decode::{ExtensionValue, Fault, PolicyType};
@@ -33,7 +33,7 @@ impl PolicyType for BuiltIn {
 
 /// Every built-in policy.
 pub(in crate::decode) fn built_in() -> Vec<Arc<dyn PolicyType>> {
-    let rows: [(&'static str, Read); 8] = [
+    let rows: [(&'static str, Read); 9] = [
         ("envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin", round_robin),
         ("envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest", least_request),
         ("envoy.extensions.load_balancing_policies.random.v3.Random", random),
@@ -41,6 +41,7 @@ pub(in crate::decode) fn built_in() -> Vec<Arc<dyn PolicyType>> {
         ("envoy.extensions.load_balancing_policies.maglev.v3.Maglev", hashing::maglev),
         ("envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality", wrr_locality),
         ("envoy.extensions.load_balancing_policies.pick_first.v3.PickFirst", pick_first),
+        ("envoy.extensions.load_balancing_policies.subset.v3.Subset", subset::subset),
         (
             "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
             weighted::client_side,

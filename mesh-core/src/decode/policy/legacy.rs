@@ -8,7 +8,7 @@ use pb::cluster::ring_hash_lb_config::HashFunction as PbFunction;
 use pb::cluster::{LbConfig, LbPolicy, SlowStartConfig};
 
 use super::built_in::least_request_config;
-use super::hashing;
+use super::{hashing, subset};
 use crate::balance::{HashFunction, PolicyConfig, RandomConfig, RoundRobinConfig, WrrLocality};
 use crate::decode::Decoder;
 use crate::decode::at::At;
@@ -25,8 +25,19 @@ impl Decoder {
     ) -> Option<Arc<dyn PolicyConfig>> {
         check_slow_start(value.lb_config.as_ref(), at);
         if let Some(policy) = &value.load_balancing_policy {
+            check_subsets_alone(value, at);
             return self.policy(policy, 1, &at.field("load_balancing_policy"));
         }
+        let policy = self.older_policy(value, discovery, at)?;
+        Some(subset::of_cluster(policy, value.lb_subset_config.as_ref(), at))
+    }
+
+    fn older_policy(
+        &self,
+        value: &pb::Cluster,
+        discovery: &DiscoveryKind,
+        at: &At<'_>,
+    ) -> Option<Arc<dyn PolicyConfig>> {
         let here = at.field("lb_policy");
         let policy: Arc<dyn PolicyConfig> = match LbPolicy::try_from(value.lb_policy) {
             Ok(LbPolicy::RoundRobin) => Arc::new(RoundRobinConfig),
@@ -53,6 +64,15 @@ impl Decoder {
             }
         };
         Some(if weighs_localities(value, discovery) { Arc::new(WrrLocality { child: policy }) } else { policy })
+    }
+}
+
+/// The newer field has a policy for subsets, and where there is one, gRPC does not look at the older fields.
+fn check_subsets_alone(value: &pb::Cluster, at: &At<'_>) {
+    if value.lb_subset_config.is_some() {
+        let at = at.field("lb_subset_config");
+        at.envoy_fault("is given together with load_balancing_policy");
+        at.left_out();
     }
 }
 

@@ -3,6 +3,7 @@
 mod built_in;
 mod hashing;
 mod legacy;
+mod subset;
 mod weighted;
 
 pub(super) use built_in::built_in;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3::{RoutingPriority, TypedExtensionConfig};
+use core::{RoutingPriority, TypedExtensionConfig};
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use http::StatusCode;
 use pb::route_action::ClusterSpecifier;
@@ -24,7 +25,8 @@ pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &Rout
     }
     at.field("priority").envoy_known::<RoutingPriority>(value.priority);
     upgrades(&value.upgrade_configs, at);
-    let cluster = match cluster(decoder, value, at) {
+    let wanted = wanted_metadata(value.metadata_match.as_ref(), None);
+    let cluster = match cluster(decoder, value, wanted.as_ref(), at) {
         Choice::Known(cluster) => cluster,
         Choice::Unknown(what) => return Action::Unknown(what),
     };
@@ -41,7 +43,7 @@ pub(super) fn forward(decoder: &Decoder, value: &pb::RouteAction, matched: &Rout
         host_rewrite: host(value, at),
         append_x_forwarded_host: value.append_x_forwarded_host,
         hash: hash::policies(&value.hash_policy, at),
-        metadata_match: endpoint_metadata(value.metadata_match.clone()),
+        metadata_match: wanted,
         mirrors: mirror::mirrors(&value.request_mirror_policies, at),
         high_priority: value.priority == 1,
         limits: rate_limit::rules(&value.rate_limits, at),
@@ -88,7 +90,7 @@ enum Choice {
     Unknown(String),
 }
 
-fn cluster(decoder: &Decoder, value: &pb::RouteAction, at: &At<'_>) -> Choice {
+fn cluster(decoder: &Decoder, value: &pb::RouteAction, wanted: Option<&Arc<Metadata>>, at: &At<'_>) -> Choice {
     let unused = ClusterChoice::Cluster("".into());
     match &value.cluster_specifier {
         // Rule 68.
@@ -103,7 +105,7 @@ fn cluster(decoder: &Decoder, value: &pb::RouteAction, at: &At<'_>) -> Choice {
             Choice::Known(header_name(name, &at.field("cluster_header")).map_or(unused, ClusterChoice::Header))
         }
         Some(ClusterSpecifier::WeightedClusters(value)) => {
-            let clusters = weighted::weighted(decoder, value, &at.field("weighted_clusters"));
+            let clusters = weighted::weighted(decoder, value, wanted, &at.field("weighted_clusters"));
             Choice::Known(ClusterChoice::Weighted(Arc::new(clusters)))
         }
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => Choice::Unknown("cluster_specifier_plugin".into()),
@@ -152,8 +154,19 @@ fn host(value: &pb::RouteAction, at: &At<'_>) -> Option<HostRewrite> {
     }
 }
 
+/// What a route asks of endpoints; what it does not say is as in `above`.
+pub(super) fn wanted_metadata(value: Option<&core::Metadata>, above: Option<&Arc<Metadata>>) -> Option<Arc<Metadata>> {
+    let said = endpoint_metadata(value.cloned());
+    if said.is_empty() {
+        return above.cloned();
+    }
+    let mut all = above.map(|above| Metadata::clone(above)).unwrap_or_default();
+    all.extend(said);
+    Some(Arc::new(all))
+}
+
 /// The values that endpoints must have: only the namespace `envoy.lb` chooses endpoints.
-pub(super) fn endpoint_metadata(value: Option<envoy_types::pb::envoy::config::core::v3::Metadata>) -> Metadata {
+pub(super) fn endpoint_metadata(value: Option<core::Metadata>) -> Metadata {
     let mut all = metadata(value);
     match all.remove("envoy.lb") {
         Some(serde_json::Value::Object(fields)) => fields.into_iter().collect(),

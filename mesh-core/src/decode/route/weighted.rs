@@ -1,23 +1,30 @@
 //! `WeightedCluster`: rules 70 to 72.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use pb::weighted_cluster::{ClusterWeight, RandomValueSpecifier, cluster_weight};
 
-use super::forward::endpoint_metadata;
+use super::forward::wanted_metadata;
 use super::{mutation, rewrite};
 use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::value::{header_name, wanted_header};
-use crate::model::{HostRewrite, WeightedCluster, WeightedClusters};
+use crate::model::{HostRewrite, Metadata, WeightedCluster, WeightedClusters};
 use crate::resource::canonical_name;
 
-/// Clusters by weight.
-pub(super) fn weighted(decoder: &Decoder, value: &pb::WeightedCluster, at: &At<'_>) -> WeightedClusters {
+/// Clusters by weight. `wanted` is what the route asks of endpoints.
+pub(super) fn weighted(
+    decoder: &Decoder,
+    value: &pb::WeightedCluster,
+    wanted: Option<&Arc<Metadata>>,
+    at: &At<'_>,
+) -> WeightedClusters {
     let mut clusters = Vec::new();
     let mut total: u64 = 0;
     for (index, value) in value.clusters.iter().enumerate() {
         let at = at.item("clusters", index);
-        let cluster = cluster(decoder, value, &at);
+        let cluster = cluster(decoder, value, wanted, &at);
         total += u64::from(cluster.weight);
         // Rule 70: entries of weight 0 are dropped.
         if cluster.weight > 0 {
@@ -40,7 +47,7 @@ pub(super) fn weighted(decoder: &Decoder, value: &pb::WeightedCluster, at: &At<'
     WeightedClusters { clusters, total, random_header, use_hash }
 }
 
-fn cluster(decoder: &Decoder, value: &ClusterWeight, at: &At<'_>) -> WeightedCluster {
+fn cluster(decoder: &Decoder, value: &ClusterWeight, wanted: Option<&Arc<Metadata>>, at: &At<'_>) -> WeightedCluster {
     // Rule 72; gRPC can't take the name from a header.
     let header = match (value.name.is_empty(), value.cluster_header.is_empty()) {
         (true, true) => {
@@ -77,7 +84,7 @@ fn cluster(decoder: &Decoder, value: &ClusterWeight, at: &At<'_>) -> WeightedClu
             at,
         ),
         overrides: decoder.overrides(&value.typed_per_filter_config, at),
-        metadata_match: endpoint_metadata(value.metadata_match.clone()),
+        metadata_match: wanted_metadata(value.metadata_match.as_ref(), wanted),
         host_rewrite,
     }
 }

@@ -521,7 +521,7 @@ fn a_cluster_becomes_what_it_says() {
         config(cluster).service_name = "eds".to_owned();
         cluster.common_lb_config =
             Some(CommonLbConfig { healthy_panic_threshold: Some(Percent { value: 0.0 }), ..Default::default() });
-        cluster.lb_subset_config = Some(pb::cluster::LbSubsetConfig::default());
+        cluster.filters.push(pb::Filter::default());
         cluster.health_checks.push(core::HealthCheck::default());
     });
     assert_eq!(value.connect_timeout, Duration::from_millis(1500));
@@ -530,8 +530,7 @@ fn a_cluster_becomes_what_it_says() {
     assert_eq!(value.load, Some(LoadPolicy { service_name: "eds".into(), metrics }));
     let notes: Vec<(&str, UnsupportedEffect)> =
         value.unsupported.iter().map(|note| (note.field.as_str(), note.effect)).collect();
-    let expected =
-        [("lb_subset_config", UnsupportedEffect::FailsRequests), ("health_checks", UnsupportedEffect::LeftOut)];
+    let expected = [("filters", UnsupportedEffect::FailsRequests), ("health_checks", UnsupportedEffect::LeftOut)];
     assert_eq!(notes, expected);
 }
 

@@ -138,6 +138,7 @@ fn what_envoy_refuses_and_grpc_does_not_look_at() {
         listener(vec![filter("limit", "local_ratelimit.v3.LocalRateLimit", config)])
     };
     let assignment = |policy: Value| cluster(json!({"load_assignment": {"policy": policy}}));
+    let round_robin = "type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
     let nameless = json!({"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}});
     let previous_hosts = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
     let priorities =
@@ -184,7 +185,8 @@ fn what_envoy_refuses_and_grpc_does_not_look_at() {
         cluster(json!({"load_assignment": {"cluster_name": ""}})),
         cluster(json!({"outlier_detection": {"max_ejection_time": "1s", "base_ejection_time": "2s"}})),
         cluster(json!({"circuit_breakers": {"thresholds": [{"priority": 9}]}})),
-        cluster(json!({"lb_subset_config": {"fallback_policy": 9}})),
+        cluster(json!({"lb_subset_config": {}, "load_balancing_policy": {"policies": [
+            {"typed_extension_config": {"name": "x", "typed_config": {"@type": round_robin}}}]}})),
         cluster(json!({"health_checks": [{"timeout": "1s"}]})),
         cluster(json!({"common_lb_config": {"zone_aware_lb_config": {"routing_enabled": {"value": 101}}}})),
         cluster(json!({"http2_protocol_options": {"max_concurrent_streams": 0}})),

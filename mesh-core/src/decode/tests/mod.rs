@@ -21,6 +21,7 @@ mod policies;
 mod rbac;
 mod route;
 mod secret;
+mod subsets;
 mod table;
 mod tls;
 mod tls_checks;

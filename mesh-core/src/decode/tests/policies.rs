@@ -25,7 +25,7 @@ use crate::model::Cluster;
 use crate::resource::CLUSTER;
 
 /// A list of policies, tried in order.
-fn list(policies: Vec<Any>) -> LoadBalancingPolicy {
+pub(super) fn list(policies: Vec<Any>) -> LoadBalancingPolicy {
     let one = |config| Policy {
         typed_extension_config: Some(envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig {
             name: "x".to_owned(),

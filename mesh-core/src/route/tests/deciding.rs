@@ -76,7 +76,7 @@ fn weighted(weights: &[u32], random_header: Option<&'static str>, use_hash: bool
         weight: *weight,
         headers: HeaderMutations::default(),
         overrides: FilterOverrides::default(),
-        metadata_match: BTreeMap::new(),
+        metadata_match: None,
         host_rewrite: None,
     };
     WeightedClusters {

@@ -82,7 +82,7 @@ fn weighted_cluster(host_rewrite: Option<&str>, headers: HeaderMutations) -> Wei
         weight: 1,
         headers,
         overrides: FilterOverrides::default(),
-        metadata_match: BTreeMap::new(),
+        metadata_match: None,
         host_rewrite: host_rewrite.map(str::to_owned),
     }
 }

@@ -122,6 +122,11 @@ impl LaneView {
         self.picker.as_ref().map_or(Pick::Wait { connect: None }, |picker| picker.pick(input))
     }
 
+    /// Whether somebody could take a request.
+    pub(crate) fn any_ready(&self) -> bool {
+        self.candidates.iter().any(|candidate| candidate.state.is_ready())
+    }
+
     /// Why the last endpoint that could not be connected to could not.
     pub(crate) fn last_error(&self) -> Option<Error> {
         self.ways.iter().find_map(|way| way.last_error())

@@ -158,8 +158,7 @@ impl Members {
         let mut chosen = Chosen { config: config.clone(), subset: None };
         let mut next = Next::default();
         if let Children::Endpoints { endpoints, .. } = &config.children {
-            // Policies that connect on demand look at every endpoint, and connect to few.
-            let bounded = config.cluster.policy.connects_all();
+            let bounded = config.cluster.policy.takes_a_part();
             let subset = if bounded { self.subset(config, endpoints, making.limits) } else { None };
             let observer = |locality| making.load.map(|load| observer(load, locality, config));
             next.observers = endpoints.localities.iter().map(observer).collect();
@@ -193,7 +192,7 @@ impl Members {
         let before = self.chosen.take();
         let same = before.filter(|chosen| {
             matches!(&chosen.config.children, Children::Endpoints { endpoints: old, .. } if Arc::ptr_eq(old, endpoints))
-                && chosen.config.cluster.policy.connects_all() == config.cluster.policy.connects_all()
+                && chosen.config.cluster.policy.takes_a_part() == config.cluster.policy.takes_a_part()
         });
         match same {
             Some(chosen) => chosen.subset.map(|(subset, _)| subset),

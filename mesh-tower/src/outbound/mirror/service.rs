@@ -128,6 +128,8 @@ fn attempt(routed: &mut Routed, cluster: Arc<ClusterHandle>, keep_host: bool) ->
         number: 1,
         tried: Tried::default(),
         choice: None,
+        // A copy asks for no subset (Envoy).
+        metadata: None,
         auto_host: false,
     }
 }

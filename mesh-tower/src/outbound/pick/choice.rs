@@ -13,7 +13,8 @@ use crate::outbound::stage::Attempt;
 /// avoided: pickers keep clear of few endpoints, and a policy may omit many.
 pub(super) fn choose(view: &LaneView, attempt: &Attempt) -> Pick {
     let tried = tried(view, attempt);
-    let input = |random| PickInput { hash: attempt.hash, tried: &tried, override_host: None, metadata: None, random };
+    let (hash, metadata) = (attempt.hash, attempt.metadata.as_deref());
+    let input = |random| PickInput { hash, tried: &tried, override_host: None, metadata, random };
     let mut pick = view.pick(&input(fastrand::u64(..)));
     let again = attempt.choice.as_ref().map_or(0, |policy| policy.host_selection_attempts);
     for _ in 0..again.min(MOST_PICKS) {

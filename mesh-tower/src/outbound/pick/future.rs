@@ -1,21 +1,24 @@
 //! An attempt that looks for its endpoint, and then goes there.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Response;
-use mesh_core::balance::{self, CandidateState, PickGuard};
+use mesh_core::balance::{self, CandidateState, MetadataSubsets, PickGuard};
 use mesh_core::error::{Code, Error};
 use mesh_core::model::{Action, HostRewrite};
 use mesh_core::policy::retry::Failure;
 use mesh_core::publish::Reader;
+use mesh_core::snapshot::ClusterConfig;
 use pin_project::pin_project;
 use tower_service::Service;
 
 use super::choice::choose;
 use crate::outbound::ResponseBody;
 use crate::outbound::cluster::{Lane, LaneView, note};
+use crate::outbound::explain::said;
 use crate::outbound::shape::set_authority;
 use crate::outbound::stage::{At, Attempt, AttemptFailed, Picked};
 
@@ -150,10 +153,19 @@ fn nobody(view: &LaneView, attempt: &Attempt) -> Error {
     };
     let error = if view.candidates.is_empty() {
         Error::new(Code::NO_ENDPOINTS, format!("cluster `{cluster}` has no endpoints{}", told(": ")))
+    } else if view.any_ready() && has_subsets(&config) {
+        let wanted = attempt.metadata.as_ref().map_or_else(|| "it asks for none".to_owned(), |wanted| said(wanted));
+        let text = format!("no endpoint of cluster `{cluster}` is in the subset that the route asks for: {wanted}");
+        Error::new(Code::NO_ENDPOINTS, text)
     } else {
         no_connection(cluster, view, &told("; besides, "))
     };
     error.with_config_version(attempt.view.version())
+}
+
+fn has_subsets(config: &ClusterConfig) -> bool {
+    let policy: &dyn Any = &*config.cluster.policy;
+    policy.is::<MetadataSubsets>()
 }
 
 /// TLS that fails is another fault than a network that does, and has its own code.

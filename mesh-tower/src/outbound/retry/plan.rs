@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use mesh_core::error::{Code, Error};
+use mesh_core::model::Metadata;
 use mesh_core::policy::deadline::{earlier, format_grpc_timeout, parse_grpc_timeout};
 use mesh_core::policy::retry::{Attempts, Failure, Next, Now, Outcome, RetryPermit};
 
@@ -31,6 +32,7 @@ pub(super) struct Plan {
     pub(super) cluster: Arc<ClusterHandle>,
     pub(super) hash: Option<u64>,
     pub(super) deadline: Option<Instant>,
+    pub(super) metadata: Option<Arc<Metadata>>,
     pub(super) auto_host: bool,
     pub(super) tried: Tried,
     pub(super) number: u32,
@@ -58,6 +60,7 @@ impl Plan {
             number: self.number,
             tried: self.tried.clone(),
             choice: self.attempts.policy().filter(|policy| self.number > 1 && policy.chooses_hosts()).cloned(),
+            metadata: self.metadata.clone(),
             auto_host: self.auto_host,
         }
     }

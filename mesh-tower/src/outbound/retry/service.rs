@@ -41,6 +41,7 @@ impl<S> Retry<S> {
         let listener = routed.view.snapshot.listener.buffer_limit;
         let replay_bytes = BodyLimit::bytes(routed.decision.route.body_limit, listener, self.settings.replay_bytes);
         let auto_host = auto_host(&routed.decision.route.action, routed.call.grpc);
+        let metadata = routed.decision.metadata_match().cloned();
         let host = &routed.decision.host;
         let Routed { request, call, view, cluster, hash, deadline, .. } = routed;
         let cluster = cluster.and_then(Result::ok);
@@ -57,6 +58,7 @@ impl<S> Retry<S> {
             cluster,
             hash,
             deadline,
+            metadata,
             auto_host,
             tried: Tried::default(),
             number: 0,

@@ -17,6 +17,7 @@ mod passing;
 mod passing_tls;
 mod redirecting;
 mod retrying;
+mod subsets;
 mod routing;
 mod shaping;
 mod steering;
