@@ -23,7 +23,7 @@ use mesh_core::decode::{
 };
 use mesh_core::error::{Code, Error};
 use mesh_core::event::LogSink;
-use mesh_core::identity::{CertificateProviders, CertificateSource, IdentityMaterial, Roots, TrustMaterial};
+use mesh_core::identity::{CertificateProviders, CertificateSource, Demands, IdentityMaterial, Roots, TrustMaterial};
 use mesh_core::load::{LoadReport, Outcome};
 use mesh_core::model::{
     CertificateRef, Cluster, Endpoint, FilterConfig, FilterOverride, Health, Listener, Locality, Metadata, Name,
@@ -547,7 +547,11 @@ impl CertificateSource for Vault {
 
     fn trust(&self) -> Result<Arc<TrustMaterial>, Error> {
         let generation = u64::try_from(self.0.fetch_add(1, Ordering::Relaxed)).expect("few");
-        Ok(Arc::new(TrustMaterial { roots: Roots::Any(vec![b"a root".to_vec().into()]), generation }))
+        Ok(Arc::new(TrustMaterial {
+            roots: Roots::Any(vec![b"a root".to_vec().into()]),
+            demands: Demands::default(),
+            generation,
+        }))
     }
 }
 

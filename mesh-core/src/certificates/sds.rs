@@ -147,6 +147,10 @@ impl CertificateSource for Sds {
         held.into_iter().map(|(name, held)| (name, held as Arc<dyn CertificateSource>)).collect()
     }
 
+    fn may_revoke(&self) -> bool {
+        true
+    }
+
     fn settled(&self) -> Settled {
         let Some((certificate, roots)) = &self.0.pair else { return Box::pin(std::future::ready(())) };
         let both = (certificate.slot.settled(), roots.slot.settled());
@@ -164,6 +168,10 @@ impl CertificateSource for Held {
 
     fn trust(&self) -> Result<Arc<TrustMaterial>, Error> {
         self.slot.trust()
+    }
+
+    fn may_revoke(&self) -> bool {
+        true
     }
 
     fn settled(&self) -> Settled {

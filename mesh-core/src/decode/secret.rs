@@ -15,9 +15,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::at::At;
 use super::decoder::{Decoder, resource};
-use super::{DecodeResource, Decoded, Fault};
-use crate::identity::{PairCheck, Roots, Secret};
-use crate::model::{CertificateRef, Name};
+use super::{DecodeResource, Decoded, Fault, tls, tls_checks};
+use crate::identity::{Demands, PairCheck, Roots, Secret};
+use crate::model::{CertificateRef, CrlSource, Name};
 use crate::resource::SECRET;
 
 /// The longest name of a secret: names come from the control plane, and go on to the server.
@@ -147,7 +147,7 @@ impl SecretDecoder {
     fn secret(&self, secret: &pb::Secret, at: &At<'_>) -> Option<Secret> {
         match &secret.r#type {
             Some(Type::TlsCertificate(certificate)) => self.certificate(certificate, &at.field("tls_certificate")),
-            Some(Type::ValidationContext(context)) => roots(context, &at.field("validation_context")),
+            Some(Type::ValidationContext(context)) => validation(context, &at.field("validation_context")),
             Some(Type::SessionTicketKeys(_)) => refused(&at.field("session_ticket_keys")),
             Some(Type::GenericSecret(_)) => refused(&at.field("generic_secret")),
             None => {
@@ -204,28 +204,22 @@ fn refused(at: &At<'_>) -> Option<Secret> {
     None
 }
 
-fn roots(context: &pb::CertificateValidationContext, at: &At<'_>) -> Option<Secret> {
-    // Each of these would trust less than the roots do, in a place that is not asked.
-    let refused = [
-        ("verify_certificate_spki", !context.verify_certificate_spki.is_empty()),
-        ("verify_certificate_hash", !context.verify_certificate_hash.is_empty()),
-        ("match_typed_subject_alt_names", !context.match_typed_subject_alt_names.is_empty()),
-        ("match_subject_alt_names", !context.match_subject_alt_names.is_empty()),
-        (
-            "require_signed_certificate_timestamp",
-            context.require_signed_certificate_timestamp.is_some_and(|value| value.value),
-        ),
-        ("crl", context.crl.is_some()),
-        ("custom_validator_config", context.custom_validator_config.is_some()),
-        ("max_verify_depth", context.max_verify_depth.is_some()),
-    ];
-    for (name, _) in refused.into_iter().filter(|(_, present)| *present) {
-        at.field(name).fault("is not supported in a secret; say it in the default_validation_context of the resource");
+fn validation(context: &pb::CertificateValidationContext, at: &At<'_>) -> Option<Secret> {
+    if context.custom_validator_config.is_some() {
+        at.field("custom_validator_config")
+            .fault("is not supported in a secret; say it in the default_validation_context of the resource");
     }
     if context.ca_certificate_provider_instance.is_some() || context.system_root_certs.is_some() {
         at.fault("names roots of another origin; a secret holds trusted_ca");
     }
-    certificates(context.trusted_ca.as_ref(), &at.field("trusted_ca")).map(|roots| Secret::Roots(Roots::Any(roots)))
+    // What would trust more is for the operator to say, and nobody names a secret insecure.
+    let checks = tls_checks::checks(context, false, at);
+    if matches!(checks.crl, Some(CrlSource::File(_))) {
+        at.field("crl").fault("must be inline_bytes or inline_string");
+    }
+    let demands = Demands { sans: tls::sans(context, at), checks };
+    let roots = certificates(context.trusted_ca.as_ref(), &at.field("trusted_ca")).map(Roots::Any)?;
+    Some(Secret::Validation { roots, demands })
 }
 
 fn certificates(source: Option<&core::DataSource>, at: &At<'_>) -> Option<Vec<CertificateDer<'static>>> {

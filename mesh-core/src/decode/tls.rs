@@ -354,7 +354,7 @@ fn check_combined(combined: &CombinedCertificateValidationContext, at: &At<'_>) 
 }
 
 /// Rule 148. The typed list is the newer one, and has priority where both are there, as in Envoy.
-fn sans(context: &pb::CertificateValidationContext, at: &At<'_>) -> Vec<SanMatch> {
+pub(super) fn sans(context: &pb::CertificateValidationContext, at: &At<'_>) -> Vec<SanMatch> {
     if context.match_typed_subject_alt_names.is_empty() {
         return matcher::strings(&context.match_subject_alt_names, "match_subject_alt_names", at)
             .into_iter()
@@ -372,8 +372,13 @@ pub(super) fn san(value: &pb::SubjectAltNameMatcher, at: &At<'_>) -> Option<SanM
         Ok(SanType::Dns) => Some(SanKind::Dns),
         Ok(SanType::Uri) => Some(SanKind::Uri),
         Ok(SanType::IpAddress) => Some(SanKind::IpAddress),
-        Ok(SanType::OtherName | SanType::Unspecified) | Err(_) => {
-            at.field("san_type").fault("must be EMAIL, DNS, URI or IP_ADDRESS");
+        Ok(SanType::OtherName) if is_oid(&value.oid) => Some(SanKind::OtherName(value.oid.as_str().into())),
+        Ok(SanType::OtherName) => {
+            at.field("oid").fault("must be an object identifier in dotted decimal: it says which other name is meant");
+            None
+        }
+        Ok(SanType::Unspecified) | Err(_) => {
+            at.field("san_type").fault("must be EMAIL, DNS, URI, IP_ADDRESS or OTHER_NAME");
             None
         }
     };
@@ -383,4 +388,10 @@ pub(super) fn san(value: &pb::SubjectAltNameMatcher, at: &At<'_>) -> Option<SanM
     };
     let matcher = matcher::string(value, &at.field("matcher"))?;
     Some(SanMatch { kind: Some(kind?), matcher })
+}
+
+/// In the only spelling that is compared with: no number begins with a zero.
+fn is_oid(text: &str) -> bool {
+    let is_plain = |number: &str| number == "0" || !number.starts_with('0');
+    text.split('.').all(|number| number.parse::<u64>().is_ok() && is_plain(number)) && text.contains('.')
 }

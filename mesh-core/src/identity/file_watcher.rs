@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{CertificateSource, IdentityMaterial, Roots, TrustMaterial, bundle_map};
+use super::{CertificateSource, Demands, IdentityMaterial, Roots, TrustMaterial, bundle_map};
 use crate::bootstrap::FileWatcherConfig;
 use crate::error::{Code, Error};
 use crate::model::Name;
@@ -146,7 +146,11 @@ impl FileWatcher {
                 seen.generation += 1;
                 seen.trust = Some(bytes);
                 seen.trust_error = None;
-                self.trust.store(Some(Arc::new(TrustMaterial { roots, generation: seen.generation })));
+                self.trust.store(Some(Arc::new(TrustMaterial {
+                    roots,
+                    demands: Demands::default(),
+                    generation: seen.generation,
+                })));
                 true
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod crl;
+mod demands;
 mod expiry;
 mod file_watcher;
 mod jwt;
@@ -20,6 +21,7 @@ pub use bundle::{BadBundle, bundle_map};
 pub use crl::revocation_lists;
 #[cfg(test)]
 pub(crate) use crl::tests as crl_tests;
+pub use demands::Demands;
 pub use expiry::{ExpiryWatch, Validity};
 pub use file_watcher::{FileWatcher, PairCheck};
 pub use jwt::{BadJwt, jwt_expiry, jwt_subject};
@@ -75,6 +77,12 @@ pub trait CertificateSource: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
+    /// Whether a revocation list may come with its roots one day ([`Demands`]): connections are watched for that. False by
+    /// default.
+    fn may_revoke(&self) -> bool {
+        false
+    }
+
     /// Resolves when it has said something: a handshake waits for that, within its own time, before it fails for want of a
     /// certificate. At once by default.
     fn settled(&self) -> Settled {
@@ -107,6 +115,8 @@ impl fmt::Debug for IdentityMaterial {
 pub struct TrustMaterial {
     /// The root certificates.
     pub roots: Roots,
+    /// What else is asked of a certificate.
+    pub demands: Demands,
     /// Grows with every rotation of its source.
     pub generation: u64,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::san::Sans;
 use super::spiffe::SpiffeId;
@@ -21,6 +22,14 @@ struct Inner {
     chain: Vec<CertificateDer<'static>>,
 }
 
+/// Names and subject of a certificate, which is parsed once: this is done in every handshake.
+fn read(leaf: &CertificateDer<'_>) -> Result<(Sans, String), super::BadCertificate> {
+    match X509Certificate::from_der(leaf) {
+        Ok(([], certificate)) => Ok((Sans::of(&certificate)?, subject::of(&certificate))),
+        _ => Err(super::BadCertificate),
+    }
+}
+
 impl PeerIdentity {
     /// The identity that `chain`, the leaf first, proves. It must have been verified.
     ///
@@ -29,8 +38,7 @@ impl PeerIdentity {
     /// When the leaf's names cannot be read.
     pub fn from_verified_chain(chain: Vec<CertificateDer<'static>>) -> Result<Self, super::BadCertificate> {
         let leaf = chain.first().ok_or(super::BadCertificate)?;
-        let sans = Sans::read(leaf)?;
-        let subject = subject::read(leaf)?;
+        let (sans, subject) = read(leaf)?;
         // Exactly one URI: with several, which one is the identity is anyone's guess (SPIFFE X.509-SVID, section 2).
         let spiffe_id = match sans.uris.as_slice() {
             [uri] => uri.parse().ok(),

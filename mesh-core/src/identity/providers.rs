@@ -53,6 +53,11 @@ impl CertificateProviders {
         self.0.get(&reference.instance).is_some_and(|source| source.is_foreign())
     }
 
+    /// Whether a revocation list may come with the roots that `reference` names.
+    pub fn may_revoke(&self, reference: &CertificateRef) -> bool {
+        self.source(reference).is_ok_and(|source| source.may_revoke())
+    }
+
     /// What `references` name, to be held by whoever will ask for it: a source that has many certificates keeps those up to
     /// date that are held.
     pub fn hold<'a>(&self, references: impl IntoIterator<Item = &'a CertificateRef>) -> Held {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use x509_parser::der_parser::asn1_rs::{Any, Tag};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -18,6 +19,8 @@ pub struct Sans {
     pub emails: Vec<String>,
     /// IP addresses.
     pub ips: Vec<IpAddr>,
+    /// Names of other types that are text, each with its type in dotted decimal.
+    pub others: Vec<(String, Vec<u8>)>,
 }
 
 /// A certificate that cannot be read.
@@ -44,6 +47,10 @@ impl Sans {
         if !rest.is_empty() {
             return Err(BadCertificate);
         }
+        Self::of(&certificate)
+    }
+
+    pub(super) fn of(certificate: &X509Certificate<'_>) -> Result<Self, BadCertificate> {
         let mut sans = Self::default();
         let mut seen = false;
         for extension in certificate.extensions() {
@@ -65,6 +72,9 @@ impl Sans {
             GeneralName::DNSName(dns) => self.dns.push(text(dns)?),
             GeneralName::RFC822Name(email) => self.emails.push(text(email)?),
             GeneralName::IPAddress(bytes) => self.ips.push(address(bytes)?),
+            GeneralName::OtherName(oid, value) => {
+                self.others.extend(other(value).map(|value| (oid.to_id_string(), value)));
+            }
             GeneralName::Invalid(..) => return Err(BadCertificate),
             _ => {}
         }
@@ -80,7 +90,11 @@ impl Sans {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.uris.is_empty() && self.dns.is_empty() && self.emails.is_empty() && self.ips.is_empty()
+        self.uris.is_empty()
+            && self.dns.is_empty()
+            && self.emails.is_empty()
+            && self.ips.is_empty()
+            && self.others.is_empty()
     }
 
     /// Whether one of the names matches one of `matchers`. No matcher takes every certificate (gRFC A29).
@@ -89,13 +103,16 @@ impl Sans {
     }
 
     fn matches(&self, matcher: &SanMatch) -> bool {
-        let wants = |kind| matcher.kind.is_none_or(|wanted| wanted == kind);
+        let wants = |kind: SanKind| matcher.kind.as_ref().is_none_or(|wanted| *wanted == kind);
         let text = |name: &String| !name.is_empty() && matcher.matcher.is_match(name.as_bytes());
         (wants(SanKind::Uri) && self.uris.iter().any(text))
             || (wants(SanKind::Dns) && self.dns.iter().any(|name| matches_dns(matcher, name)))
             || (wants(SanKind::Email) && self.emails.iter().any(text))
             || (wants(SanKind::IpAddress)
                 && self.ips.iter().any(|ip| matcher.matcher.is_match(ip.to_string().as_bytes())))
+            || matches!(&matcher.kind, Some(SanKind::OtherName(oid)) if self.others.iter().any(|(of, name)| {
+                of.as_str() == &**oid && !name.is_empty() && matcher.matcher.is_match(name)
+            }))
     }
 
     /// Whether a DNS name equals `host`, wildcards in the certificate included.
@@ -112,6 +129,7 @@ impl std::fmt::Display for Sans {
         names.extend(self.dns.iter().map(|dns| format!("DNS:{}", dns.escape_default())));
         names.extend(self.emails.iter().map(|email| format!("email:{}", email.escape_default())));
         names.extend(self.ips.iter().map(|ip| format!("IP:{ip}")));
+        names.extend(self.others.iter().map(|(oid, _)| format!("other:{oid}")));
         if names.is_empty() { f.write_str("no names") } else { f.write_str(&names.join(", ")) }
     }
 }
@@ -141,6 +159,14 @@ fn text(name: &str) -> Result<String, BadCertificate> {
     if name.is_ascii() { Ok(name.to_owned()) } else { Err(BadCertificate) }
 }
 
+/// The text in another name's value. What is no text is nobody's name.
+fn other(value: &[u8]) -> Option<Vec<u8>> {
+    let whole = |der| Any::from_der(der).ok().filter(|(rest, _): &(&[u8], _)| rest.is_empty()).map(|(_, any)| any);
+    let text = whole(whole(value).filter(|outer| outer.tag() == Tag(0))?.data)?;
+    let kinds = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String, Tag::OctetString];
+    kinds.contains(&text.tag()).then(|| text.data.to_vec())
+}
+
 fn address(bytes: &[u8]) -> Result<IpAddr, BadCertificate> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Ok(v4.into());
@@ -165,6 +191,7 @@ mod tests {
             dns: vec!["*.example.com".to_owned(), "plain.test".to_owned()],
             emails: vec!["me@example.com".to_owned()],
             ips: vec!["2001:db8::1".parse().expect("an address")],
+            others: vec![("1.2.3".to_owned(), b"alice@td".to_vec())],
         };
         for (kind, text, expected) in [
             (None, "spiffe://td/a", true),
@@ -176,10 +203,14 @@ mod tests {
             (Some(SanKind::Dns), ".example.com", false),
             (Some(SanKind::Dns), "PLAIN.test", true),
             (Some(SanKind::Email), "me@example.com", true),
+            (Some(SanKind::OtherName("1.2.3".into())), "alice@td", true),
+            (Some(SanKind::OtherName("1.2.3".into())), "bob@td", false),
+            (Some(SanKind::OtherName("1.2.4".into())), "alice@td", false),
+            (None, "alice@td", false),
             (Some(SanKind::IpAddress), "2001:db8::1", true),
             (Some(SanKind::IpAddress), "2001:db8:0::1", false),
         ] {
-            assert_eq!(sans.match_any(&[exact(kind, text)]), expected, "{kind:?} {text}");
+            assert_eq!(sans.match_any(&[exact(kind.clone(), text)]), expected, "{kind:?} {text}");
         }
         assert!(sans.match_any(&[]), "no matcher takes everything");
         assert!(!Sans::default().match_any(&[exact(None, "")]), "no name matches nothing");
@@ -193,6 +224,21 @@ mod tests {
         assert!(!sans.match_any(&[exact(Some(SanKind::Uri), "spiffe://td/a")]));
         assert_eq!(sans.to_string(), "URI:spiffe://td/a\\u{0}-evil");
         assert!(Sans { dns: vec!["a.test".to_owned()], ..Sans::default() }.is_plain());
+    }
+
+    #[test]
+    fn another_name_is_its_text_and_nothing_else_is() {
+        // [0] { UTF8String "a" }, [0] { IA5String "a" }, [0] { INTEGER 42 }, without its tag, and with more behind it.
+        for (value, text) in [
+            (&[0xa0, 3, 0x0c, 1, b'a'][..], Some(&b"a"[..])),
+            (&[0xa0, 3, 0x16, 1, b'a'], Some(b"a")),
+            (&[0xa0, 3, 0x02, 1, 42], None),
+            (&[0x0c, 1, b'a'], None),
+            (&[0xa0, 3, 0x0c, 1, b'a', 0], None),
+            (&[0xa0, 5, 0x0c, 1, b'a', 5, 0], None),
+        ] {
+            assert_eq!(other(value).as_deref(), text, "{value:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::Roots;
+use super::{Demands, Roots};
 
 /// A secret of SDS, of the kinds that TLS needs.
 pub enum Secret {
@@ -15,8 +15,13 @@ pub enum Secret {
         /// The leaf's key.
         key: PrivateKeyDer<'static>,
     },
-    /// `validation_context`: whom to trust.
-    Roots(Roots),
+    /// `validation_context`: whom to trust, and what else is asked of their certificates.
+    Validation {
+        /// The root certificates.
+        roots: Roots,
+        /// What else is asked for.
+        demands: Demands,
+    },
 }
 
 impl fmt::Debug for Secret {
@@ -26,7 +31,7 @@ impl fmt::Debug for Secret {
             Self::Certificate { chain, .. } => {
                 f.debug_struct("Certificate").field("chain", &chain.len()).finish_non_exhaustive()
             }
-            Self::Roots(_) => f.debug_struct("Roots").finish_non_exhaustive(),
+            Self::Validation { .. } => f.debug_struct("Validation").finish_non_exhaustive(),
         }
     }
 }

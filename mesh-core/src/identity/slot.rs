@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use std::sync::Arc;
 
-use super::{CertificateSource, IdentityMaterial, Roots, Secret, Settled, StaticSource, TrustMaterial};
+use super::{CertificateSource, Demands, IdentityMaterial, Roots, Secret, Settled, StaticSource, TrustMaterial};
 use crate::error::{Code, Error};
 
 /// The newest good material of one certificate, for sources that are told theirs: it stays until there is newer.
@@ -38,8 +38,13 @@ impl Slot {
 
     /// Takes roots.
     pub fn set_roots(&self, roots: Roots) {
-        if !self.material.trust().is_ok_and(|held| held.roots == roots) {
-            self.material.set_roots(roots);
+        self.set_validation(roots, Demands::default());
+    }
+
+    /// Takes roots, and what else is asked of a certificate.
+    pub fn set_validation(&self, roots: Roots, demands: Demands) {
+        if !self.material.trust().is_ok_and(|held| held.roots == roots && held.demands == demands) {
+            self.material.set_validation(roots, demands);
         }
         self.settle(None);
     }
@@ -48,7 +53,7 @@ impl Slot {
     pub fn set(&self, secret: &Secret) {
         match secret {
             Secret::Certificate { chain, key } => self.set_identity(chain.clone(), key.clone_key()),
-            Secret::Roots(roots) => self.set_roots(roots.clone()),
+            Secret::Validation { roots, demands } => self.set_validation(roots.clone(), demands.clone()),
         }
     }
 

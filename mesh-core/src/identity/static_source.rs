@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{CertificateSource, IdentityMaterial, Roots, TrustMaterial};
+use super::{CertificateSource, Demands, IdentityMaterial, Roots, TrustMaterial};
 use crate::error::{Code, Error};
 
 /// Certificates that the application sets, for tests and for origins of its own.
@@ -41,8 +41,13 @@ impl StaticSource {
 
     /// Sets the roots, which may be of several trust domains (gRFC A87).
     pub fn set_roots(&self, roots: Roots) {
+        self.set_validation(roots, Demands::default());
+    }
+
+    /// Sets the roots, and what else is asked of a peer's certificate.
+    pub fn set_validation(&self, roots: Roots, demands: Demands) {
         let generation = self.next();
-        self.trust.store(Some(Arc::new(TrustMaterial { roots, generation })));
+        self.trust.store(Some(Arc::new(TrustMaterial { roots, demands, generation })));
     }
 
     fn next(&self) -> u64 {
@@ -61,5 +66,9 @@ impl CertificateSource for StaticSource {
 
     fn is_foreign(&self) -> bool {
         self.foreign
+    }
+
+    fn may_revoke(&self) -> bool {
+        self.trust.load().as_ref().is_some_and(|trust| trust.demands.checks.crl.is_some())
     }
 }

@@ -162,7 +162,7 @@ pub struct SanMatch {
 }
 
 /// `SubjectAltNameMatcher.SanType`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SanKind {
     /// An e-mail address.
     Email,
@@ -172,4 +172,6 @@ pub enum SanKind {
     Uri,
     /// An IP address.
     IpAddress,
+    /// Another name of this type (`oid`), in dotted decimal: a user principal name has 1.3.6.1.4.1.311.20.2.3.
+    OtherName(Name),
 }

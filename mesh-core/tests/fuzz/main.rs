@@ -114,7 +114,10 @@ tests!(
     timeouts,
     certificate,
     jwt,
+    rbac,
     secrets,
+    workload_api,
+    istio_ca,
 );
 
 /// The samples are good, or spoiling them would show nothing; and cases reach what lies behind the first check.
@@ -126,6 +129,13 @@ fn samples_are_good_and_many_spoiled_ones_still_are() {
     }
     let taken = (0..200).filter(|seed| targets::secret::is_taken(&bytes(*seed))).count();
     assert!((20..200).contains(&taken), "secrets: {taken} of 200 are taken");
+    let taken = (0..200).filter(|seed| targets::rbac::is_taken(&bytes(*seed))).count();
+    assert!((20..200).contains(&taken), "policies: {taken} of 200 are taken");
+    let taken: Vec<_> = (0..200).map(|seed| targets::authority::are_taken(&bytes(seed))).collect();
+    for (index, of) in ["the Workload API", "Istio's CA"].iter().enumerate() {
+        let taken = taken.iter().filter(|one| one[index]).count();
+        assert!((20..200).contains(&taken), "answers of {of}: {taken} of 200 are taken");
+    }
     for delta in [false, true] {
         let told: usize = (0..200).map(|seed| targets::stream::run(delta, &bytes(seed))).sum();
         assert!(told >= 50, "readers were given {told} values in 200 stories");

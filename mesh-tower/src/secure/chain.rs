@@ -6,13 +6,15 @@ use std::time::Duration;
 use mesh_core::identity::{BadCertificate, Sans, SpiffeId};
 use mesh_core::model::{CertificateChecks, CertificatePin};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use rustls::{CertificateError, ExtendedKeyPurpose, OtherError};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::authority::{Authorities, Times};
 use super::crl::Lists;
 use super::crypto::sha256;
+use super::flagged::Unflagged;
 use super::material::Anchors;
 use super::refusal::refuse;
 use super::revocation;
@@ -26,6 +28,9 @@ pub(super) enum Side {
     Client,
 }
 
+/// A leaf, as it is and parsed: that is done once for each handshake.
+type Leaf<'a> = (&'a CertificateDer<'a>, &'a X509Certificate<'a>);
+
 /// Judges certificates by one generation of roots and revocation lists.
 pub(super) struct Chain {
     anchors: Anchors,
@@ -33,17 +38,28 @@ pub(super) struct Chain {
     checks: CertificateChecks,
     crypto: Arc<CryptoProvider>,
     side: Side,
+    /// Of a foreign PKI: what must hold for certificates of the mesh need not for these.
+    foreign: bool,
 }
 
 impl Chain {
     pub(super) fn new(
         anchors: Anchors,
         lists: Option<Arc<Lists>>,
-        checks: &CertificateChecks,
+        checks: CertificateChecks,
         crypto: &Arc<CryptoProvider>,
         side: Side,
+        foreign: bool,
     ) -> Self {
-        Self { anchors, lists, checks: checks.clone(), crypto: crypto.clone(), side }
+        Self { anchors, lists, checks, crypto: crypto.clone(), side, foreign }
+    }
+
+    pub(super) fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
+    pub(super) fn checks(&self) -> &CertificateChecks {
+        &self.checks
     }
 
     pub(super) fn crypto(&self) -> &CryptoProvider {
@@ -68,7 +84,8 @@ impl Chain {
     pub(super) fn is_revoked(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         let Some((leaf, intermediates)) = chain.split_first() else { return false };
         let Ok(roots) = self.anchors.of(leaf) else { return false };
-        let path = |now| self.path(leaf, &roots.roots, intermediates, now);
+        let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return false };
+        let path = |now| self.path((leaf, &certificate), roots, intermediates, now);
         let found = match path(now) {
             Err(webpki::Error::CertExpired { not_after, .. }) => path(not_after),
             found => found,
@@ -84,35 +101,65 @@ impl Chain {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        if !self.is_pinned(leaf) {
-            let error = CertificateError::ApplicationVerificationFailure.into();
-            refuse(untrusted(leaf, &"its hash is none of those that are asked for"));
-            return Err(error);
+        let untrusted = |why: &dyn std::fmt::Display| refuse(untrusted(leaf, why));
+        let Ok(([], certificate)) = X509Certificate::from_der(leaf) else {
+            untrusted(&"it cannot be read");
+            return Err(CertificateError::BadEncoding.into());
+        };
+        let refused = if !signs(&certificate) {
+            Some("its key is not for signatures, by its key usage, and TLS needs one")
+        } else if !self.is_pinned(leaf, &certificate) {
+            Some("its hash is none of those that are asked for")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            untrusted(&why);
+            return Err(CertificateError::ApplicationVerificationFailure.into());
         }
-        let roots = match &self.anchors {
-            Anchors::Nobody => return self.in_time(leaf, now).inspect_err(|error| refuse(untrusted(leaf, error))),
+        let verified = match &self.anchors {
+            Anchors::Nobody => self.in_time(&certificate, now),
             Anchors::Spiffe(_) if !is_svid(leaf) => {
                 return Err(foreign(
                     leaf,
                     "it is no X.509-SVID: it may sign others, does not say what its key is for, or is no workload's",
                 ));
             }
-            anchors => anchors.of(leaf).map_err(|why| foreign(leaf, &why))?,
+            anchors => {
+                let roots = anchors.of(leaf).map_err(|why| foreign(leaf, &why))?;
+                // Whom it is itself to trust needs nobody's word. Who is revoked is for a list of its issuer to say.
+                if self.foreign && self.lists.is_none() && roots.contains(leaf) {
+                    self.in_time(&certificate, now)
+                } else {
+                    self.in_its_path((leaf, &certificate), roots, intermediates, now)
+                }
+            }
         };
-        let verified = match self.path(leaf, &roots.roots, intermediates, now) {
-            Err(
-                webpki::Error::CertExpired { not_after: then, .. }
-                | webpki::Error::CertNotValidYet { not_before: then, .. },
-            ) if self.checks.allow_expired => self.path(leaf, &roots.roots, intermediates, then),
+        verified.map_err(translated).inspect_err(|error| untrusted(error))
+    }
+
+    fn in_its_path(
+        &self,
+        leaf: Leaf<'_>,
+        roots: &Authorities,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        use webpki::Error::{CertExpired, CertNotValidYet};
+        match self.path(leaf, roots, intermediates, now) {
+            Err(CertExpired { not_after: then, .. } | CertNotValidYet { not_before: then, .. })
+                if self.checks.allow_expired =>
+            {
+                self.path(leaf, roots, intermediates, then)
+            }
             done => done,
-        };
-        verified.map_err(translated).inspect_err(|error| refuse(untrusted(leaf, error)))
+        }
     }
 
     fn path(
         &self,
-        leaf: &CertificateDer<'_>,
-        roots: &[rustls::pki_types::TrustAnchor<'_>],
+        (leaf, certificate): Leaf<'_>,
+        roots: &Authorities,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), webpki::Error> {
@@ -121,50 +168,68 @@ impl Chain {
             #[cfg(feature = "server")]
             Side::Client => KeyUsage::client_auth(),
         };
+        let check = |path: &VerifiedPath<'_>| self.check(path, (leaf, certificate), roots, now);
+        let algorithms = self.crypto.signature_verification_algorithms.all;
+        let judge = |leaf: &CertificateDer<'_>, algorithms: &[&dyn SignatureVerificationAlgorithm]| {
+            let leaf = EndEntityCert::try_from(leaf)?;
+            let judged =
+                leaf.verify_for_usage(algorithms, roots.anchors(), intermediates, now, usage, None, Some(&check));
+            judged.map(drop)
+        };
+        match self.foreign.then(|| Unflagged::new(leaf, certificate)).flatten() {
+            None => judge(leaf, algorithms),
+            Some(unflagged) => {
+                let of_original = unflagged.algorithms(leaf, algorithms);
+                let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
+                    of_original.iter().map(|one| one as _).collect();
+                judge(unflagged.der(), &algorithms)
+            }
+        }
+    }
+
+    /// What webpki does not ask of a path.
+    fn check(
+        &self,
+        path: &VerifiedPath<'_>,
+        leaf: Leaf<'_>,
+        roots: &Authorities,
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
         let most = self.checks.max_depth.and_then(|depth| usize::try_from(depth).ok());
         // As Envoy counts: on servers the root is one of them.
         #[cfg(feature = "server")]
         let most = if matches!(self.side, Side::Client) { most.map(|most| most.saturating_sub(1)) } else { most };
-        let check = |path: &VerifiedPath<'_>| {
-            if most.is_some_and(|most| path.intermediate_certificates().count() > most) {
-                return Err(webpki::Error::MaximumPathDepthExceeded);
-            }
-            let Some(lists) = &self.lists else { return Ok(()) };
-            revocation::check(lists.all(), path, leaf, self.checks.crl_of_leaf_only, now, &self.crypto)
-        };
-        let certificate = EndEntityCert::try_from(leaf)?;
-        let algorithms = self.crypto.signature_verification_algorithms.all;
-        certificate.verify_for_usage(algorithms, roots, intermediates, now, usage, None, Some(&check)).map(drop)
+        if most.is_some_and(|most| path.intermediate_certificates().count() > most) {
+            return Err(webpki::Error::MaximumPathDepthExceeded);
+        }
+        roots.check(path, leaf, (!self.checks.allow_expired).then_some(now))?;
+        let Some(lists) = &self.lists else { return Ok(()) };
+        revocation::check(lists.all(), path, leaf.0, self.checks.crl_of_leaf_only, now, &self.crypto)?;
+        // As in Envoy: a root that another has issued is one of those who must be in a list.
+        let ends = self.checks.crl_of_leaf_only || !roots.has_issuer(path);
+        if ends { Ok(()) } else { Err(webpki::Error::UnknownRevocationStatus) }
     }
 
-    fn is_pinned(&self, leaf: &CertificateDer<'_>) -> bool {
+    fn is_pinned(&self, leaf: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> bool {
         let pins = &self.checks.pins;
-        let public_key = || {
-            let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-            sha256(&self.crypto, certificate.public_key().raw)
-        };
+        let hashes = |bytes: &[u8], hash: &[u8; 32]| sha256(&self.crypto, bytes).is_some_and(|found| found == *hash);
         pins.is_empty()
             || pins.iter().any(|pin| match pin {
-                CertificatePin::Certificate(hash) => sha256(&self.crypto, leaf).is_some_and(|found| found == *hash),
-                CertificatePin::PublicKey(hash) => public_key().is_some_and(|found| found == *hash),
+                CertificatePin::Certificate(hash) => hashes(leaf, hash),
+                CertificatePin::PublicKey(hash) => hashes(certificate.public_key().raw, hash),
             })
     }
 
     /// A certificate without a chain, which is held against nothing but its own time.
-    fn in_time(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-        if self.checks.allow_expired || self.checks.accept_untrusted {
-            return Ok(());
-        }
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        if now > certificate.validity().not_after.timestamp() {
-            return Err(CertificateError::Expired.into());
-        }
-        if now < certificate.validity().not_before.timestamp() {
-            return Err(CertificateError::NotValidYet.into());
-        }
-        Ok(())
+    fn in_time(&self, certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), webpki::Error> {
+        let any_time = self.checks.allow_expired || self.checks.accept_untrusted;
+        if any_time { Ok(()) } else { Times::of(certificate).check(now) }
     }
+}
+
+/// Whether the key of a leaf may sign: both versions of TLS have it do so (RFC 8446, 4.4.2.2), and BoringSSL insists.
+fn signs(leaf: &X509Certificate<'_>) -> bool {
+    leaf.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.digital_signature()))
 }
 
 /// What the SPIFFE validator of Envoy asks of a leaf: it is no authority, and says that its key signs no certificates.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::{Held, IdentityMaterial, PeerIdentity};
-use mesh_core::model::{TrustRoots, UpstreamTls};
+use mesh_core::model::{CertificateRef, TrustRoots, UpstreamTls};
 use rustls::client::{Resumption, Tls12Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind};
@@ -67,6 +67,8 @@ struct Inner {
     names: Names,
     alpn: Vec<Vec<u8>>,
     crl: Option<Crl>,
+    /// Whose lists are followed.
+    given: Option<Arc<CertificateRef>>,
     held: Held,
     cache: Cache<Built>,
 }
@@ -95,7 +97,8 @@ impl ClientTls {
         let alpn = offered(&policy, alpn);
         let crl = policy.checks.crl.as_ref().map(|source| secure.0.crls.open(source));
         let held = secure.0.providers.hold(policy.identity.iter().chain(provider(&policy.roots)));
-        Self(Arc::new(Inner { secure, policy, names, alpn, crl, held, cache: Cache::default() }))
+        let given = provider(&policy.roots).and_then(|roots| secure.0.given.follow(&secure.0.providers, roots));
+        Self(Arc::new(Inner { secure, policy, names, alpn, crl, given, held, cache: Cache::default() }))
     }
 
     /// Makes the handshake with the endpoint of this `hostname` (`Endpoint.hostname` of EDS; None or empty if it has none)
@@ -146,7 +149,8 @@ impl ClientTls {
         let peer = proven.then(|| PeerIdentity::from_verified_chain(chain.clone()).ok()).flatten();
         let io: BoxStream = Box::new(stream);
         let live = &self.0.secure.0.live;
-        let io = if self.0.crl.is_some() { live.watch(io, self.clone(), chain) } else { io };
+        let revocable = self.0.crl.is_some() || self.0.given.is_some();
+        let io = if revocable { live.watch(io, self.clone(), chain) } else { io };
         Ok(Secured { io, alpn, peer })
     }
 
@@ -164,6 +168,13 @@ impl ClientTls {
         let hostname = hostname.filter(|name| policy.auto_host_sni && !name.is_empty()).map(without_port);
         for name in [hostname, policy.sni.as_deref()].into_iter().flatten() {
             match ServerName::try_from(name.to_owned()) {
+                // The matchers are asked instead; without any, nothing would be.
+                Ok(ServerName::IpAddress(_)) if policy.auto_sni_san_validation && policy.sans.is_empty() => {
+                    let text =
+                        format!("`{name}` is to be validated as the SNI of {address}, and an address is never sent");
+                    return Err(Error::new(Code::HANDSHAKE, text)
+                        .with_next_step("give the cluster match_typed_subject_alt_names, or a DNS name as sni"));
+                }
                 Ok(ServerName::IpAddress(_)) => {}
                 Ok(name) => return Ok(name),
                 Err(_) => {
@@ -198,9 +209,11 @@ impl ClientTls {
     ) -> Result<Built, Error> {
         let Inner { secure, policy, names, .. } = &*self.0;
         let crypto = limited(secure.crypto()?, &policy.params)?;
-        let chain = Chain::new(roots.anchors()?, lists, &policy.checks, &crypto, Side::Server);
         let foreign = secure.is_foreign(&policy.roots);
-        let verifier = Arc::new(ServerVerifier::new(chain, names.clone(), foreign, policy.checks.accept_untrusted));
+        let demands = roots.demands(&policy.sans, &policy.checks);
+        let lists = roots.lists()?.or(lists);
+        let chain = Chain::new(roots.anchors()?, lists, demands.checks, &crypto, Side::Server, foreign);
+        let verifier = Arc::new(ServerVerifier::new(chain, names.clone(), demands.sans));
         let builder = ClientConfig::builder_with_provider(crypto)
             .with_protocol_versions(versions(&policy.params))
             .map_err(|error| Error::new(Code::INTERNAL, format!("no TLS version can be used: {error}")))?

@@ -29,6 +29,21 @@ impl Lists {
         Ok(Self { lists: lists.ok_or("cannot be read")?, generation })
     }
 
+    /// Those that are inline.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be read, or they are in a file, which is followed by [`CrlFiles`] alone.
+    pub(super) fn of(source: &CrlSource) -> Result<Arc<Self>, Error> {
+        let lists = match source {
+            CrlSource::Inline(lists) => Self::read(lists, 0),
+            CrlSource::File(path) => Err(format!("{} is a file, and none may come with a secret", path.display())),
+        };
+        lists.map(Arc::new).map_err(|why| {
+            Error::new(Code::NO_CERTIFICATE, format!("the revocation list {why}, so that nobody is trusted"))
+        })
+    }
+
     pub(super) fn all(&self) -> &[List] {
         &self.lists
     }
@@ -130,10 +145,7 @@ impl CrlFiles {
     /// The lists of `source`. It reads the file, if nobody has yet.
     pub(super) fn open(&self, source: &CrlSource) -> Crl {
         match source {
-            CrlSource::Inline(lists) => {
-                let lists = Lists::read(lists, 0).map(Arc::new);
-                Crl::Inline(lists.map_err(|why| Error::new(Code::NO_CERTIFICATE, format!("the revocation list {why}"))))
-            }
+            CrlSource::Inline(_) => Crl::Inline(Lists::of(source)),
             CrlSource::File(path) => {
                 let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(file) = files.get(path).and_then(Weak::upgrade) {

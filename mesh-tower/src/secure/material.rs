@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use mesh_core::error::{Code, Error};
-use mesh_core::identity::{Held, IdentityMaterial, Sans, SpiffeId, TrustMaterial};
-use mesh_core::model::{CertificateRef, TrustRoots};
-use rustls::RootCertStore;
+use mesh_core::identity::{Demands, Held, IdentityMaterial, Sans, SpiffeId, TrustMaterial};
+use mesh_core::model::{CertificateChecks, CertificateRef, SanMatch, TrustRoots};
 use rustls::pki_types::CertificateDer;
 
 use super::Secure;
+use super::authority::Authorities;
+use super::crl::Lists;
 
 /// What a configuration was built of: while it is the same, so is the configuration. The system's roots never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub(super) async fn settled<T>(held: &Held, current: impl Fn() -> Result<T, Erro
 /// Roots of any origin.
 pub(super) enum Roots {
     Given(Arc<TrustMaterial>),
-    System(Arc<RootCertStore>),
+    System(Arc<Authorities>),
     Spiffe(Arc<BTreeMap<String, Vec<CertificateDer<'static>>>>),
     Nobody,
 }
@@ -91,6 +92,21 @@ impl Roots {
         }
     }
 
+    /// What is asked of the peer's certificate, by a policy and by the secret that these come from.
+    pub(super) fn demands(&self, sans: &[SanMatch], checks: &CertificateChecks) -> Demands {
+        let own = Demands { sans: sans.to_vec(), checks: checks.clone() };
+        match self {
+            Self::Given(material) => own.merged(&material.demands),
+            Self::System(_) | Self::Spiffe(_) | Self::Nobody => own,
+        }
+    }
+
+    /// The revocation lists that came with these, which count in the place of a policy's.
+    pub(super) fn lists(&self) -> Result<Option<Arc<Lists>>, Error> {
+        let crl = if let Self::Given(material) = self { material.demands.checks.crl.as_ref() } else { None };
+        crl.map(Lists::of).transpose()
+    }
+
     pub(super) fn anchors(&self) -> Result<Anchors, Error> {
         match self {
             Self::Given(material) => Anchors::new(material),
@@ -104,11 +120,11 @@ impl Roots {
 /// Roots, ready to verify with.
 pub(super) enum Anchors {
     /// These, for everyone.
-    Any(Arc<RootCertStore>),
+    Any(Arc<Authorities>),
     /// Those of the peer's trust domain (gRFC A87).
-    ByTrustDomain(BTreeMap<String, Arc<RootCertStore>>),
+    ByTrustDomain(BTreeMap<String, Arc<Authorities>>),
     /// The same, and a leaf must be an X.509-SVID as Envoy's validator sees it.
-    Spiffe(BTreeMap<String, Arc<RootCertStore>>),
+    Spiffe(BTreeMap<String, Arc<Authorities>>),
     /// None: a certificate is known by itself, or not at all.
     Nobody,
 }
@@ -124,7 +140,7 @@ impl Anchors {
     }
 
     /// The roots for whoever shows `leaf`; the error says why there are none.
-    pub(super) fn of(&self, leaf: &CertificateDer<'_>) -> Result<&Arc<RootCertStore>, String> {
+    pub(super) fn of(&self, leaf: &CertificateDer<'_>) -> Result<&Arc<Authorities>, String> {
         match self {
             Self::Any(store) => Ok(store),
             Self::ByTrustDomain(map) | Self::Spiffe(map) => of_domain(map, leaf),
@@ -134,7 +150,7 @@ impl Anchors {
 }
 
 /// Those of a trust domain that cannot be read are none.
-fn stores(map: &BTreeMap<String, Vec<CertificateDer<'static>>>) -> BTreeMap<String, Arc<RootCertStore>> {
+fn stores(map: &BTreeMap<String, Vec<CertificateDer<'static>>>) -> BTreeMap<String, Arc<Authorities>> {
     let usable = |(name, roots): (&String, &Vec<_>)| Some((name.clone(), Arc::new(store(roots).ok()?)));
     map.iter().filter_map(usable).collect()
 }
@@ -151,9 +167,8 @@ fn of_domain<'a, T>(map: &'a BTreeMap<String, T>, leaf: &CertificateDer<'_>) -> 
 }
 
 /// Roots that cannot be read trust nobody; without any other there is nothing to verify against.
-fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
-    let mut store = RootCertStore::empty();
-    let (_, unreadable) = store.add_parsable_certificates(roots.iter().cloned());
+fn store(roots: &[CertificateDer<'static>]) -> Result<Authorities, Error> {
+    let (store, unreadable) = Authorities::new(roots.iter().cloned());
     if unreadable > 0 {
         tracing::warn!(target: "mesh", "{unreadable} root certificates cannot be read and are left out");
     }
@@ -165,17 +180,16 @@ fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
 
 /// The operating system's roots, read once: they are many, and change with the system's packages only.
 #[derive(Default)]
-pub(super) struct SystemRoots(OnceLock<Arc<RootCertStore>>);
+pub(super) struct SystemRoots(OnceLock<Arc<Authorities>>);
 
 impl SystemRoots {
     /// Reads them, if they have not been read. It blocks. None at all is tried again at the next handshake.
-    pub(super) fn get(&self) -> Result<Arc<RootCertStore>, Error> {
+    pub(super) fn get(&self) -> Result<Arc<Authorities>, Error> {
         if let Some(store) = self.0.get() {
             return Ok(store.clone());
         }
         let found = rustls_native_certs::load_native_certs();
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(found.certs);
+        let (store, _) = Authorities::new(found.certs);
         if store.is_empty() {
             let errors: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
             let text = format!("the system has no root certificates to trust ({})", errors.join("; "));

@@ -9,8 +9,11 @@
 mod crypto;
 mod files;
 mod material;
+mod authority;
 mod revocation;
 mod crl;
+mod flagged;
+mod given;
 mod chain;
 mod verify;
 mod refusal;
@@ -52,6 +55,7 @@ use tokio::sync::watch;
 
 use chain::REVOCATION_INTERVAL;
 use crl::CrlFiles;
+use given::GivenLists;
 use live::LiveConnections;
 use material::SystemRoots;
 
@@ -65,6 +69,7 @@ struct Shared {
     crypto: Result<Arc<CryptoProvider>, Error>,
     system: SystemRoots,
     crls: CrlFiles,
+    given: GivenLists,
     live: LiveConnections,
     /// Counts changes of revocation lists.
     revocations: watch::Sender<u64>,
@@ -78,12 +83,14 @@ impl Secure {
             crypto: crypto::provider(),
             system: SystemRoots::default(),
             crls: CrlFiles::default(),
+            given: GivenLists::default(),
             live: LiveConnections::default(),
             revocations: watch::Sender::new(0),
         }))
     }
 
-    /// Reads the files of revocation lists again as long as it is polled, and closes connections to servers that they revoke.
+    /// Looks for new revocation lists as long as it is polled, in files and with the roots of secrets, and closes connections to
+    /// servers that they revoke.
     pub(crate) async fn follow_revocations(self) {
         loop {
             tokio::time::sleep(REVOCATION_INTERVAL).await;
@@ -93,7 +100,8 @@ impl Secure {
 
     /// Does it once.
     pub(crate) fn refresh_revocations(&self) {
-        if self.0.crls.refresh() {
+        let (in_files, given) = (self.0.crls.refresh(), self.0.given.refresh(&self.0.providers));
+        if in_files || given {
             tracing::info!(target: "mesh", "took a new certificate revocation list");
             self.0.revocations.send_modify(|count| *count += 1);
             self.0.live.sweep();

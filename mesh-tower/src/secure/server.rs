@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::{Held, IdentityMaterial, PeerIdentity, Sans};
-use mesh_core::model::DownstreamTls;
+use mesh_core::model::{CertificateRef, DownstreamTls, SanMatch};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -41,7 +41,8 @@ impl InboundTls for Secure {
         let (secure, policy) = (self.clone(), policy.clone());
         let roots = policy.client_roots.as_ref().and_then(provider);
         let held = secure.0.providers.hold(std::iter::once(&policy.identity).chain(roots));
-        Ok(Arc::new(ServerTls(Arc::new(Inner { secure, policy, crl, held, cache: Cache::default() }))))
+        let given = roots.and_then(|roots| secure.0.given.follow(&secure.0.providers, roots));
+        Ok(Arc::new(ServerTls(Arc::new(Inner { secure, policy, crl, given, held, cache: Cache::default() }))))
     }
 
     fn hello_reader(&self) -> HelloReader {
@@ -60,6 +61,8 @@ struct Inner {
     secure: Secure,
     policy: Arc<DownstreamTls>,
     crl: Option<Crl>,
+    /// Whose lists are followed.
+    given: Option<Arc<CertificateRef>>,
     held: Held,
     cache: Cache<Built>,
 }
@@ -81,7 +84,9 @@ impl TlsAcceptor for ServerTls {
     }
 
     fn revoked(&self, client: &PeerIdentity) -> Option<Error> {
-        self.0.crl.as_ref()?;
+        if self.0.crl.is_none() && self.0.given.is_none() {
+            return None;
+        }
         let built = self.0.current().ok()?;
         let revoked = built.verifier.as_ref()?.chain.is_revoked(client.chain(), UnixTime::now());
         revoked.then(|| Error::new(Code::HANDSHAKE, format!("the certificate of {} is revoked", client.sans())))
@@ -160,9 +165,18 @@ impl Inner {
         lists: Option<Arc<Lists>>,
         crypto: &Arc<CryptoProvider>,
     ) -> Result<Arc<ClientVerifier>, Error> {
-        let chain = Chain::new(roots.anchors()?, lists, &self.policy.checks, crypto, Side::Client);
         let foreign = self.policy.client_roots.as_ref().is_some_and(|roots| self.secure.is_foreign(roots));
-        Ok(Arc::new(ClientVerifier { hints: chain.hints(), chain, foreign, policy: self.policy.clone() }))
+        let demands = roots.demands(&self.policy.sans, &self.policy.checks);
+        // Names and hashes that must match ask for a certificate, as in Envoy: nobody has one without it.
+        let asks = !demands.sans.is_empty() || !demands.checks.pins.is_empty();
+        let lists = roots.lists()?.or(lists);
+        let chain = Chain::new(roots.anchors()?, lists, demands.checks, crypto, Side::Client, foreign);
+        Ok(Arc::new(ClientVerifier {
+            hints: chain.hints(),
+            chain,
+            sans: demands.sans,
+            required: self.policy.require_client_certificate || asks,
+        }))
     }
 }
 
@@ -212,9 +226,9 @@ fn identity(chain: Option<&[CertificateDer<'static>]>) -> Result<Option<PeerIden
 struct ClientVerifier {
     chain: Chain,
     hints: Vec<DistinguishedName>,
-    /// Of a foreign PKI: what must hold for certificates of the mesh need not for these.
-    foreign: bool,
-    policy: Arc<DownstreamTls>,
+    /// The policy's, and those of the secret that its roots come from.
+    sans: Vec<SanMatch>,
+    required: bool,
 }
 
 impl ClientVerifier {
@@ -225,13 +239,13 @@ impl ClientVerifier {
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
         self.chain.verify(leaf, intermediates, now)?;
-        check_client(leaf, &self.policy.sans, self.foreign)
+        check_client(leaf, &self.sans, self.chain.is_foreign())
     }
 
     /// Whether the certificates prove who shows them, which they need not where whoever is not trusted is let in.
     fn proves(&self, chain: Option<&[CertificateDer<'_>]>) -> bool {
         let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else { return false };
-        !self.policy.checks.accept_untrusted
+        !self.chain.checks().accept_untrusted
             || (!self.chain.knows_nobody() && self.verify(leaf, intermediates, UnixTime::now()).is_ok())
     }
 
@@ -246,7 +260,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.policy.require_client_certificate
+        self.required
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -260,7 +274,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.verify(leaf, intermediates, now);
-        if !self.policy.checks.accept_untrusted {
+        if !self.chain.checks().accept_untrusted {
             verified?;
         }
         Ok(ClientCertVerified::assertion())
@@ -291,6 +305,6 @@ impl ClientCertVerifier for ClientVerifier {
 
 impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientVerifier").field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("ClientVerifier").field("sans", &self.sans).finish_non_exhaustive()
     }
 }

@@ -60,7 +60,13 @@ impl Leaf {
 
 impl Ca {
     pub(crate) fn new() -> Self {
-        let params = Self::params();
+        Self::with(|_| {})
+    }
+
+    /// One whose own certificate is changed so.
+    pub(crate) fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = Self::params();
+        change(&mut params);
         let issuer = CertifiedIssuer::self_signed(params.clone(), KeyPair::generate().unwrap()).unwrap();
         Self { issuer, params, chain: Vec::new() }
     }
@@ -76,9 +82,30 @@ impl Ca {
         params
     }
 
+    /// One of the same name, and with a key of its own.
+    pub(crate) fn impostor(&self) -> Self {
+        let issuer = CertifiedIssuer::self_signed(self.params.clone(), KeyPair::generate().unwrap()).unwrap();
+        Self { issuer, params: self.params.clone(), chain: Vec::new() }
+    }
+
+    /// One of the same name and key, whose certificate is changed so.
+    pub(crate) fn twin(&self, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = self.params.clone();
+        change(&mut params);
+        let key = KeyPair::from_pem(&self.issuer.key().serialize_pem()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(params.clone(), key).unwrap();
+        Self { issuer, params, chain: Vec::new() }
+    }
+
     /// An authority under this one.
     pub(crate) fn intermediate(&self) -> Self {
-        let params = Self::params();
+        self.intermediate_with(|_| {})
+    }
+
+    /// The same, whose own certificate is changed so.
+    pub(crate) fn intermediate_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = Self::params();
+        change(&mut params);
         let issuer = CertifiedIssuer::signed_by(params.clone(), KeyPair::generate().unwrap(), &self.issuer).unwrap();
         let chain = [vec![issuer.der().clone()], self.chain.clone()].concat();
         Self { issuer, params, chain }
@@ -104,7 +131,12 @@ impl Ca {
 
     /// Gives `source` a new certificate of this authority, with the chain up to the root.
     pub(crate) fn show(&self, source: &StaticSource, leaf: &Leaf) {
-        let (certificate, key) = self.issue(leaf);
+        self.show_with(source, leaf, |_| {});
+    }
+
+    /// Gives `source` a new certificate of this authority, which is changed so.
+    pub(crate) fn show_with(&self, source: &StaticSource, leaf: &Leaf, change: impl FnOnce(&mut CertificateParams)) {
+        let (certificate, key) = self.issue_with(leaf, change);
         let chain = [vec![certificate.der().clone()], self.chain.clone()].concat();
         source.set_identity(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap());
     }
@@ -126,6 +158,15 @@ impl Ca {
 
     /// The certificate and its key.
     pub(crate) fn issue(&self, leaf: &Leaf) -> (rcgen::Certificate, KeyPair) {
+        self.issue_with(leaf, |_| {})
+    }
+
+    /// The same, of a certificate that is changed so.
+    pub(crate) fn issue_with(
+        &self,
+        leaf: &Leaf,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (rcgen::Certificate, KeyPair) {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "leaf");
         let uris = leaf.uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
@@ -142,6 +183,7 @@ impl Ca {
         if leaf.expired {
             params.not_after = rcgen::date_time_ymd(2001, 1, 1);
         }
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
@@ -162,6 +204,12 @@ fn crl_params(revoked: &[Vec<u8>], expired: bool) -> CertificateRevocationListPa
         revoked_certs: revoked.collect(),
         key_identifier_method: KeyIdMethod::Sha256,
     }
+}
+
+/// Makes an authority's certificate of a leaf.
+pub(crate) fn authority(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
 }
 
 /// A source that trusts `ca` as a foreign PKI, and has a certificate of it.

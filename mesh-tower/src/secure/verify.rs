@@ -29,14 +29,17 @@ pub(super) enum Names {
 pub(super) struct ServerVerifier {
     chain: Chain,
     names: Names,
-    /// Of a foreign PKI: what must hold for certificates of the mesh need not for these.
-    foreign: bool,
-    accept_untrusted: bool,
+    sans: Vec<SanMatch>,
 }
 
 impl ServerVerifier {
-    pub(super) fn new(chain: Chain, names: Names, foreign: bool, accept_untrusted: bool) -> Self {
-        Self { chain, names, foreign, accept_untrusted }
+    /// `sans` are the policy's, and those of the secret that its roots come from.
+    pub(super) fn new(chain: Chain, names: Names, sans: Vec<SanMatch>) -> Self {
+        Self { chain, names, sans }
+    }
+
+    fn accepts_untrusted(&self) -> bool {
+        self.chain.checks().accept_untrusted
     }
 
     /// Lets in who is let in, proven or not.
@@ -48,7 +51,7 @@ impl ServerVerifier {
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
         let verified = self.verify(leaf, intermediates, name, now);
-        if self.accept_untrusted { Ok(()) } else { verified }
+        if self.accepts_untrusted() { Ok(()) } else { verified }
     }
 
     /// The chain, up to the roots, for servers, in its time; then its names.
@@ -61,17 +64,41 @@ impl ServerVerifier {
     ) -> Result<(), rustls::Error> {
         self.chain.verify(leaf, intermediates, now)?;
         match &self.names {
-            Names::Policy(policy) => check_server(leaf, policy, name, self.foreign),
+            Names::Policy(policy) => self.check_names(leaf, policy, name),
             Names::Host => ParsedCertificate::try_from(leaf)
                 .and_then(|parsed| verify_server_name(&parsed, name))
                 .inspect_err(|_| refuse(wrong(leaf, &format!("and it must have the name `{}`", name.to_str())))),
         }
     }
 
+    /// gRFC A29's matching, or gRFC A101's where a name was sent and the policy says so.
+    fn check_names(
+        &self,
+        leaf: &CertificateDer<'_>,
+        policy: &UpstreamTls,
+        name: &ServerName<'_>,
+    ) -> Result<(), rustls::Error> {
+        let sans = read(leaf)?;
+        let by_uri = self.sans.iter().any(|matcher| matcher.kind == Some(SanKind::Uri));
+        if !self.chain.is_foreign() && (by_uri || sans.uris.iter().any(|uri| is_spiffe(uri))) {
+            of_the_mesh(leaf, &sans)?;
+        }
+        // Only a DNS name is sent as SNI.
+        if policy.auto_sni_san_validation
+            && let ServerName::DnsName(sent) = name
+        {
+            if sans.match_dns(sent.as_ref()) {
+                return Ok(());
+            }
+            return refused(leaf, &format!("and it must have the DNS name `{}`, which was sent as SNI", sent.as_ref()));
+        }
+        check_sans(leaf, &sans, &self.sans)
+    }
+
     /// Whether the certificates prove who shows them, which they need not where whoever is not trusted is let in.
     pub(super) fn proves(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>) -> bool {
         let Some((leaf, intermediates)) = chain.split_first() else { return false };
-        !self.accept_untrusted
+        !self.accepts_untrusted()
             || (!self.chain.knows_nobody() && self.verify(leaf, intermediates, name, UnixTime::now()).is_ok())
     }
 
@@ -123,30 +150,6 @@ impl fmt::Debug for ServerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerVerifier").field("names", &self.names).finish_non_exhaustive()
     }
-}
-
-/// gRFC A29's matching, or gRFC A101's where a name was sent and the policy says so.
-fn check_server(
-    leaf: &CertificateDer<'_>,
-    policy: &UpstreamTls,
-    name: &ServerName<'_>,
-    foreign: bool,
-) -> Result<(), rustls::Error> {
-    let sans = read(leaf)?;
-    let by_uri = policy.sans.iter().any(|matcher| matcher.kind == Some(SanKind::Uri));
-    if !foreign && (by_uri || sans.uris.iter().any(|uri| is_spiffe(uri))) {
-        of_the_mesh(leaf, &sans)?;
-    }
-    // Only a DNS name is sent as SNI.
-    if policy.auto_sni_san_validation
-        && let ServerName::DnsName(sent) = name
-    {
-        if sans.match_dns(sent.as_ref()) {
-            return Ok(());
-        }
-        return refused(leaf, &format!("and it must have the DNS name `{}`, which was sent as SNI", sent.as_ref()));
-    }
-    check_sans(leaf, &sans, &policy.sans)
 }
 
 /// A client's names, once its chain is verified.
@@ -230,12 +233,13 @@ fn presented(leaf: &CertificateDer<'_>) -> String {
 }
 
 fn describe(wanted: &SanMatch) -> String {
-    let kind = match wanted.kind {
+    let kind = match &wanted.kind {
         None => "",
         Some(SanKind::Uri) => "URI ",
         Some(SanKind::Dns) => "DNS ",
         Some(SanKind::Email) => "email ",
         Some(SanKind::IpAddress) => "IP ",
+        Some(SanKind::OtherName(oid)) => &format!("other name {oid} "),
     };
     let (how, text) = match &wanted.matcher.pattern {
         Pattern::Exact(text) => ("", text.as_str()),

@@ -12,8 +12,8 @@ use super::tls::{down, down_common, downstream, up, up_common, upstream};
 use super::*;
 use crate::decode::SecretDecoder;
 use crate::identity::testing::{Authority, pair};
-use crate::identity::{Roots, Secret};
-use crate::model::{CertificateRef, TrustRoots};
+use crate::identity::{Demands, Roots, Secret, crl_tests};
+use crate::model::{CertificatePin, CertificateRef, CrlSource, SanKind, TrustRoots};
 use crate::resource::SECRET;
 
 /// A secret of the server that a sidecar of Istio has.
@@ -161,6 +161,10 @@ fn inline(text: &str) -> Option<core::DataSource> {
     Some(core::DataSource { specifier: Some(Specifier::InlineString(text.to_owned())), ..Default::default() })
 }
 
+fn crl_file() -> Option<core::DataSource> {
+    Some(core::DataSource { specifier: Some(Specifier::Filename("/etc/crl".to_owned())), ..Default::default() })
+}
+
 fn decode(secret: &pb::Secret) -> Decoded {
     SecretDecoder::new(pair()).decode(SECRET, &secret.encode_to_vec())
 }
@@ -183,7 +187,8 @@ fn a_secret_is_a_certificate_with_its_key_or_roots() {
     let context = pb::CertificateValidationContext { trusted_ca: inline(&authority.root_pem()), ..Default::default() };
     let roots = pb::Secret { name: "ROOTCA".to_owned(), r#type: Some(Type::ValidationContext(context.clone())) };
     let value: Arc<Secret> = taken(decode(&roots));
-    assert!(matches!(&*value, Secret::Roots(Roots::Any(roots)) if *roots == [authority.root()]));
+    let Secret::Validation { roots, demands } = &*value else { panic!("{value:?}") };
+    assert_eq!((roots, demands), (&Roots::Any(vec![authority.root()]), &Demands::default()));
 
     let with = |change: fn(&mut pb::TlsCertificate)| {
         let mut certificate = certificate.clone();
@@ -224,9 +229,22 @@ fn a_secret_is_a_certificate_with_its_key_or_roots() {
         (with(|one| one.private_key_provider = Some(Default::default())), "tls_certificate.private_key_provider"),
         (trusting(|one| one.trusted_ca = None), "validation_context.trusted_ca"),
         (trusting(|one| one.crl = inline("x")), "validation_context.crl"),
+        (trusting(|one| one.crl = crl_file()), "validation_context.crl"),
         (
-            trusting(|one| one.match_typed_subject_alt_names.push(Default::default())),
-            "validation_context.match_typed_subject_alt_names",
+            trusting(|one| {
+                let matcher = Some(Default::default());
+                let empty = pb::SubjectAltNameMatcher { san_type: 2, matcher, ..Default::default() };
+                one.match_typed_subject_alt_names.push(empty);
+            }),
+            "validation_context.match_typed_subject_alt_names[0].matcher",
+        ),
+        (
+            trusting(|one| one.verify_certificate_spki.push("x".to_owned())),
+            "validation_context.verify_certificate_spki[0]",
+        ),
+        (
+            trusting(|one| one.custom_validator_config = Some(Default::default())),
+            "validation_context.custom_validator_config",
         ),
         (trusting(|one| one.system_root_certs = Some(Default::default())), "validation_context"),
     ] {
@@ -239,4 +257,35 @@ fn a_secret_is_a_certificate_with_its_key_or_roots() {
             }
         }
     }
+}
+
+/// Envoy's: a secret holds a whole validation context. What would trust more is not taken.
+#[test]
+fn what_a_secret_asks_of_certificates_is_asked() {
+    use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+    let authority = Authority::new();
+    let name = StringMatcher { match_pattern: Some(MatchPattern::Exact("a.test".to_owned())), ..Default::default() };
+    let typed = pb::SubjectAltNameMatcher {
+        san_type: pb::subject_alt_name_matcher::SanType::Dns.into(),
+        matcher: Some(name),
+        ..Default::default()
+    };
+    let context = pb::CertificateValidationContext {
+        trusted_ca: inline(&authority.root_pem()),
+        crl: inline(&crl_tests::pem()),
+        only_verify_leaf_cert_crl: true,
+        match_typed_subject_alt_names: vec![typed],
+        verify_certificate_hash: vec!["0f".repeat(32)],
+        max_verify_depth: u32_value(2),
+        allow_expired_certificate: true,
+        trust_chain_verification: 1,
+        ..Default::default()
+    };
+    let secret = pb::Secret { name: "ROOTCA".to_owned(), r#type: Some(Type::ValidationContext(context)) };
+    let value: Arc<Secret> = taken(decode(&secret));
+    let Secret::Validation { demands: Demands { sans, checks }, .. } = &*value else { panic!("{value:?}") };
+    assert_eq!((sans.len(), sans[0].kind.clone()), (1, Some(SanKind::Dns)));
+    assert!(matches!(&checks.crl, Some(CrlSource::Inline(lists)) if lists.len() == 1));
+    assert_eq!((checks.pins.as_slice(), checks.max_depth), (&[CertificatePin::Certificate([15; 32])][..], Some(2)));
+    assert!(checks.crl_of_leaf_only && !checks.allow_expired && !checks.accept_untrusted);
 }

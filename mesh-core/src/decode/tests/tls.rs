@@ -286,6 +286,11 @@ pub(super) fn rules_147_to_149_on_both_sides() {
                 validation(common).match_subject_alt_names = vec![matcher::StringMatcher::default()];
             }),
             // Envoy's.
+            (148, "validation_context.match_typed_subject_alt_names[0].oid", |common| {
+                let matcher = Some(exact("alice@corp.test"));
+                let san = pb::SubjectAltNameMatcher { san_type: 5, matcher, oid: "1.02".to_owned() };
+                validation(common).match_typed_subject_alt_names = vec![san];
+            }),
             (148, "validation_context.match_typed_subject_alt_names[0].san_type", |common| {
                 let matcher = Some(exact("x"));
                 let san = pb::SubjectAltNameMatcher { san_type: 0, matcher, ..Default::default() };
@@ -429,7 +434,7 @@ fn tls_becomes_what_it_says() {
     });
     assert_eq!((client.sni.as_deref(), client.roots), (Some("blue.test"), TrustRoots::System));
     assert!(client.auto_sni_san_validation && !client.auto_host_sni);
-    assert_eq!((client.alpn.len(), client.sans[0].kind), (1, Some(SanKind::Uri)));
+    assert_eq!((client.alpn.len(), client.sans[0].kind.clone()), (1, Some(SanKind::Uri)));
 
     let server = down(|_| {});
     assert!(server.require_client_certificate && server.sans.is_empty());

@@ -1,5 +1,7 @@
 //! What is fuzzed: functions from any bytes. They panic when something is wrong and do nothing else.
 
+pub(crate) mod authority;
+pub(crate) mod rbac;
 pub(crate) mod resource;
 pub(crate) mod secret;
 pub(crate) mod stream;
@@ -34,7 +36,10 @@ pub(crate) const ALL: &[Target] = &[
     target("file_text", 300, text::file_text),
     target("names", 4000, text::names),
     target("timeouts", 2000, text::timeouts),
-    target("certificate", 2000, text::certificate),
+    target("certificate", 10_000, text::certificate),
     target("jwt", 10_000, token::jwt),
+    target("rbac", 2000, rbac::rbac),
     target("secrets", 10_000, secret::secrets),
+    target("workload_api", 10_000, authority::workload_api),
+    target("istio_ca", 10_000, authority::istio_ca),
 ];

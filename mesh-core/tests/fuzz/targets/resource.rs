@@ -131,25 +131,29 @@ fn use_routes(table: &Arc<RouteTable>, request: &[u8]) {
     for _ in 0..4 {
         let Ok((authority, path, headers)) = request_of(&mut u) else { return };
         for is_grpc in [false, true] {
-            let facts = RequestFacts {
-                method: &Method::POST,
-                scheme: "https",
-                authority: &authority,
-                path: &path,
-                headers: &headers,
-                is_grpc,
-                tls: None,
-                source_ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                channel_id: 7,
-                metadata: None,
-                is_internal: is_grpc,
-            };
+            let facts = RequestFacts { is_grpc, is_internal: is_grpc, ..facts(&authority, &path, &headers) };
             use_decision(&index, &facts, u.arbitrary().unwrap_or_default());
         }
     }
 }
 
-fn request_of(u: &mut Unstructured<'_>) -> Result<(String, String, HeaderMap)> {
+pub(crate) fn facts<'a>(authority: &'a str, path: &'a str, headers: &'a HeaderMap) -> RequestFacts<'a> {
+    RequestFacts {
+        method: &Method::POST,
+        scheme: "https",
+        authority,
+        path,
+        headers,
+        is_grpc: false,
+        tls: None,
+        source_ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        channel_id: 7,
+        metadata: None,
+        is_internal: false,
+    }
+}
+
+pub(crate) fn request_of(u: &mut Unstructured<'_>) -> Result<(String, String, HeaderMap)> {
     let mut headers = HeaderMap::new();
     for _ in 0..u.int_in_range(0..=4)? {
         let name = HeaderName::from_bytes(input::text(u)?.as_bytes());

@@ -54,7 +54,12 @@ fn spoiled(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         json!({"name": "sample", "tls_certificate": {
             "certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}})
     } else {
-        json!({"name": "sample", "validation_context": {"trusted_ca": {"inline_string": roots}}})
+        json!({"name": "sample", "validation_context": {
+            "trusted_ca": {"inline_string": roots},
+            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"prefix": "spiffe://td/"}}],
+            "verify_certificate_hash": ["0f".repeat(32)],
+            "max_verify_depth": 2,
+        }})
     };
     let of = generate::descriptor(SECRET);
     let mut message = DynamicMessage::deserialize(of, secret).expect("it is a secret");

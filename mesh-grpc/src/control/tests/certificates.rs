@@ -50,7 +50,7 @@ fn a_leaf_has_its_identity_and_the_usages_of_both_sides() {
         uris: vec!["spiffe://cluster.local/ns/default/sa/greeter".to_owned()],
         dns: vec!["localhost".to_owned()],
         ips: vec![[127, 0, 0, 1].into()],
-        emails: Vec::new(),
+        ..Sans::default()
     };
     assert_eq!(Sans::read(&leaf), Ok(expected));
     let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();

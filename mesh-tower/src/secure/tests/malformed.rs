@@ -12,7 +12,7 @@ use super::super::chain::{Chain, Side};
 use super::super::crl::CrlFiles;
 use super::super::hello;
 use super::super::material::Roots;
-use super::super::testing::{Ca, crypto, downstream, secure, serial, source, upstream};
+use super::super::testing::{Ca, authority, crypto, downstream, secure, serial, source, upstream};
 use super::{client_leaf, server_leaf, server_of};
 
 const CASES: usize = 10_000;
@@ -98,11 +98,14 @@ fn no_broken_certificate_makes_us_panic_or_is_trusted() {
     let tls = secure(&shown);
     let roots = Roots::current(&tls, &upstream().roots).unwrap();
     let checks = CertificateChecks { max_depth: Some(3), ..CertificateChecks::default() };
-    let of = |checks: &CertificateChecks| {
-        Chain::new(roots.anchors().unwrap(), Some(lists.clone()), checks, &crypto(), Side::Client)
+    let of = |checks: CertificateChecks, is_foreign| {
+        Chain::new(roots.anchors().unwrap(), Some(lists.clone()), checks, &crypto(), Side::Client, is_foreign)
     };
     let pins = vec![CertificatePin::PublicKey([0; 32])];
-    let (chain, pinned) = (of(&checks), of(&CertificateChecks { pins, ..checks }));
+    let pinned = of(CertificateChecks { pins, ..checks.clone() }, false);
+    let (chain, foreign) = (of(checks.clone(), false), of(checks, true));
+    let flagged = ca.issue_with(&client_leaf(), authority).0.der().clone();
+    assert!(foreign.verify(&flagged, &[], UnixTime::now()).is_ok());
     assert!(chain.verify(&good, &[], UnixTime::now()).is_ok());
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..CASES {
@@ -114,6 +117,8 @@ fn no_broken_certificate_makes_us_panic_or_is_trusted() {
         // As the leaf, and as somebody between the leaf and the root.
         assert!(leaf == good || chain.verify(&leaf, &[], UnixTime::now()).is_err(), "its signature is broken");
         let _ = chain.verify(&good, &[leaf], UnixTime::now());
+        let leaf = CertificateDer::from(broken(&flagged, &mut random));
+        assert!(leaf == flagged || foreign.verify(&leaf, &[], UnixTime::now()).is_err(), "its signature is broken");
     }
 }
 
@@ -130,7 +135,7 @@ fn no_broken_revocation_list_makes_us_panic_or_trust_whoever_is_revoked() {
         let Ok(lists) = revocation_lists(&broken(&good, &mut random)) else { continue };
         let Ok(lists) = CrlFiles::default().open(&CrlSource::Inline(lists.into())).current() else { continue };
         let checks = CertificateChecks::default();
-        let chain = Chain::new(roots.anchors().unwrap(), Some(lists), &checks, &crypto(), Side::Client);
+        let chain = Chain::new(roots.anchors().unwrap(), Some(lists), checks, &crypto(), Side::Client, false);
         chain.verify(&leaf, &[], UnixTime::now()).unwrap_err();
     }
 }

@@ -1,6 +1,10 @@
 //! Handshakes over real sockets, both ends ours, with certificates made here.
 
+mod authorities;
 mod checks;
+#[cfg(feature = "tls-aws-lc")]
+mod cost;
+mod demands;
 mod domains;
 mod judging;
 mod malformed;

@@ -167,3 +167,19 @@ async fn a_chain_is_no_longer_than_is_asked_for() {
         assert_eq!(shake(&client_of(&near, upstream()), &server).await.server.is_ok(), good, "{depth}");
     }
 }
+
+/// As in Envoy: with lists, everyone up to the end of the chain must be in one, and a root that is not its own issuer has no end.
+#[tokio::test]
+async fn a_root_that_another_has_issued_must_be_in_a_list_itself() {
+    let ca = Ca::new();
+    let (inter, near) = (ca.intermediate(), trusting(&ca));
+    inter.show(&near, &client_leaf());
+    let far = source(&ca, &server_leaf());
+    far.set_trust(vec![inter.root()]);
+    for (leaf_only, good) in [(true, true), (false, false)] {
+        let checks = CertificateChecks { crl_of_leaf_only: leaf_only, ..inline(vec![inter.crl(&[], false)]) };
+        let server = server_of(&far, DownstreamTls { checks, ..downstream() });
+        let client = client_of(&near, upstream());
+        assert_eq!(shake(&client, &server).await.server.is_ok(), good);
+    }
+}

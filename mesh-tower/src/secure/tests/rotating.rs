@@ -73,6 +73,45 @@ async fn sessions_are_resumed_within_a_generation_and_not_beyond() {
     assert!(kinds[0] != HandshakeKind::Resumed && kinds[2] != HandshakeKind::Resumed, "{kinds:?}");
 }
 
+/// A client that resumes whatever session the server gave it.
+fn foreign_client(ca: &Ca) -> tokio_rustls::TlsConnector {
+    let (certificate, key) = ca.issue(&client_leaf());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.root()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(crate::secure::crypto::provider().unwrap())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+}
+
+#[tokio::test]
+async fn a_server_resumes_no_session_of_another_identity_or_of_other_roots() {
+    let ca = Ca::new();
+    let leaf = Leaf { dns: vec!["server.test"], ..server_leaf() };
+    let far = source(&ca, &leaf);
+    let (client, server) = (foreign_client(&ca), server_of(&far, downstream()));
+    let resumed = async || {
+        let (near_io, _, far_io) = sockets().await;
+        let name = rustls::pki_types::ServerName::try_from("server.test").unwrap();
+        let (near, far) = tokio::join!(client.connect(name, near_io), server.accept(Box::new(far_io)));
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+        assert_eq!(id(far.client.identity.as_ref()), Some(CLIENT), "resumed or not, it is known who it is");
+        // Tickets come with the first bytes that are read.
+        far.io.write_u8(1).await.unwrap();
+        far.io.flush().await.unwrap();
+        near.read_u8().await.unwrap();
+        near.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+    };
+    assert_eq!([resumed().await, resumed().await], [false, true]);
+    show(&far, &ca, &leaf);
+    assert_eq!([resumed().await, resumed().await], [false, true], "of the certificate before");
+    far.set_trust(vec![ca.root()]);
+    assert!(!resumed().await, "under the roots before");
+}
+
 #[tokio::test]
 async fn sessions_do_not_outlive_the_roots_they_were_made_under() {
     let (ca, next) = (Ca::new(), Ca::new());

@@ -2,15 +2,21 @@
 
 use mesh_core::error::Code;
 use mesh_core::model::{SanKind, UpstreamTls};
-use rustls::server::Acceptor;
+use rustls::NamedGroup;
+use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncReadExt;
 
 use super::super::testing::{Ca, Leaf, downstream, exactly, source, upstream};
 use super::{client_leaf, client_of, server_of, shake_with, sockets};
-use crate::secure::ClientTls;
+use crate::secure::{Alpn, ClientTls};
 
 /// The SNI of the ClientHello that a client sends.
 async fn sent(client: &ClientTls, hostname: Option<&str>) -> Option<String> {
+    hello(client, hostname, |hello| hello.server_name().map(str::to_owned)).await
+}
+
+/// What there is to read in the ClientHello that a client sends.
+async fn hello<T>(client: &ClientTls, hostname: Option<&str>, read_hello: impl Fn(&ClientHello<'_>) -> T) -> T {
     let (near, address, mut far) = sockets().await;
     let server = async move {
         let mut acceptor = Acceptor::default();
@@ -19,7 +25,7 @@ async fn sent(client: &ClientTls, hostname: Option<&str>) -> Option<String> {
             let read = far.read(&mut buffer).await.unwrap();
             acceptor.read_tls(&mut &buffer[..read]).unwrap();
             if let Ok(Some(accepted)) = acceptor.accept() {
-                return accepted.client_hello().server_name().map(str::to_owned);
+                return read_hello(&accepted.client_hello());
             }
         }
     };
@@ -86,6 +92,19 @@ async fn a_name_that_was_sent_takes_the_matchers_place_if_the_policy_says_so() {
     }
 }
 
+/// Envoy validates the address as a name, and so lets in almost nobody.
+#[tokio::test]
+async fn an_address_that_is_to_be_validated_as_sni_is_never_taken_for_nothing() {
+    let ca = Ca::new();
+    let server = server_of(&source(&ca, &Leaf::web("a.test")), downstream());
+    let near = source(&ca, &client_leaf());
+    for (sans, through) in [(Vec::new(), false), (vec![exactly(SanKind::Dns, "a.test")], true)] {
+        let sni = Some("10.0.0.1".to_owned());
+        let client = client_of(&near, UpstreamTls { sni, auto_sni_san_validation: true, sans, ..upstream() });
+        assert_eq!(shake_with(&client, &server, None).await.client.is_ok(), through);
+    }
+}
+
 #[tokio::test]
 async fn without_matchers_the_host_name_does_not_count() {
     let ca = Ca::new();
@@ -111,6 +130,30 @@ async fn by_name_the_host_name_counts() {
                 assert_eq!(error.code(), Code::WRONG_IDENTITY);
                 assert!(error.to_string().contains("a.test"), "{error}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_offers_is_what_its_policy_and_its_http_say() {
+    let material = source(&Ca::new(), &client_leaf());
+    let read = |hello: &ClientHello<'_>| {
+        let alpn: Vec<_> = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+        (alpn, hello.named_groups().and_then(<[_]>::first).copied())
+    };
+    let secure = super::secure(&material);
+    let named = UpstreamTls { alpn: vec!["istio".to_owned(), "h2".to_owned()], ..upstream() };
+    for (policy, alpn, offered) in [
+        (upstream(), Alpn::Either, &[&b"h2"[..], b"http/1.1"][..]),
+        (upstream(), Alpn::Http2, &[b"h2"]),
+        (upstream(), Alpn::Http1, &[b"http/1.1"]),
+        (named, Alpn::Http1, &[b"istio", b"h2"]),
+    ] {
+        let client = secure.client(&std::sync::Arc::new(policy), alpn);
+        let (sent, group) = hello(&client, None, read).await;
+        assert_eq!(sent, offered);
+        if cfg!(feature = "tls-aws-lc") {
+            assert_eq!(group, Some(NamedGroup::X25519MLKEM768), "what withstands quantum computers comes first");
         }
     }
 }

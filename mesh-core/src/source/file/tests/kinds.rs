@@ -137,7 +137,7 @@ fn a_tls_policy_says_whom_to_trust_and_what_to_show() {
     assert_eq!(tls.sni.as_deref(), Some("greeter.example"));
     assert_eq!(&*tls.identity.as_ref().unwrap().instance, "mesh");
     let TrustRoots::Provider(roots) = &tls.roots else { panic!("{tls:?}") };
-    assert_eq!((&*roots.instance, tls.sans.len(), tls.sans[0].kind), ("mesh", 1, Some(SanKind::Uri)));
+    assert_eq!((&*roots.instance, tls.sans.len(), tls.sans[0].kind.clone()), ("mesh", 1, Some(SanKind::Uri)));
     assert_eq!(tls.sans[0].matcher.pattern, Pattern::Exact("spiffe://mesh/ns/shop/sa/greeter".to_owned()));
 }
 
@@ -147,7 +147,7 @@ fn without_names_the_certificate_must_be_for_the_host() {
         secured(&format!("{{{TARGET}, validation: {{hostname: greeter.example, wellKnownCACertificates: System}}}}"));
     let tls = cluster(&load(&yaml, "f").unwrap(), GREETER).tls.clone().unwrap();
     assert!(matches!(tls.roots, TrustRoots::System) && tls.identity.is_none());
-    assert_eq!((tls.sans.len(), tls.sans[0].kind), (1, Some(SanKind::Dns)));
+    assert_eq!((tls.sans.len(), tls.sans[0].kind.clone()), (1, Some(SanKind::Dns)));
     assert_eq!(tls.sans[0].matcher.pattern, Pattern::Exact("greeter.example".to_owned()));
 }
 
