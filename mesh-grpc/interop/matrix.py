@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 
+import openssl
 import scripted
 import security
 from peers import Failure, Place, expect, free_address, listening, spiffe, until
@@ -696,9 +697,21 @@ def security_our_client_calls_envoy_servers(place):
 
 
 @case
-def security_openssl_finds_no_way_past_our_servers(place):
-    """Versions, certificates and plaintext that clients of gRPC can't be made to try."""
-    security.openssl(place, our_control_plane)
+def security_openssl_finds_no_way_into_our_servers(place):
+    """`openssl s_client`: no certificate, bad ones, old versions, ALPN, renegotiation, sessions and rotation."""
+    openssl.s_client(place, our_control_plane)
+
+
+@case
+def security_our_client_calls_no_bad_server_of_openssl(place):
+    """`openssl s_server`: old versions, bad certificates, and another's."""
+    openssl.s_server(place, our_control_plane)
+
+
+@case
+def security_openssl_gets_nowhere_with_a_certificate_that_has_a_fault(place):
+    """Expired, of tomorrow, for servers only, a CA's, with two names or none, of another CA."""
+    openssl.faults(place, our_control_plane)
 
 
 # ---- the run ----

@@ -213,10 +213,10 @@ class Place:
         name = "-".join(["bootstrap", identity or "plain", server.rsplit(":", 1)[1], *features])
         return self.write(f"{name}.json", json.dumps(made, indent=1))
 
-    def certificates(self, *identities, edges=""):
-        """Issues a certificate for each name, with the SPIFFE identity of that name; for one of them the faulty ones, too."""
+    def certificates(self, *identities, edges=False):
+        """Issues a certificate for each name, with the SPIFFE identity of that name; with `edges` the faulty ones, too."""
         asked = [f"{name}={spiffe(name)}" for name in identities]
-        command = [self.tools.peer, "certificates", "-dir", self.folder, "-edges", edges, *asked]
+        command = [self.tools.peer, "certificates", "-dir", self.folder, *(["-edges"] if edges else []), *asked]
         subprocess.run([str(part) for part in command], check=True)
 
 

@@ -6,12 +6,9 @@ certificate and is not asked to. A `permissive` one takes plaintext and mTLS on 
 """
 
 import collections
-import contextlib
 import json
-import socket
-import subprocess
 
-from peers import expect, free_address, listening, spiffe, until
+from peers import expect, free_address, listening, spiffe
 from resources import TYPE, backends, rbac, server_listener, target
 
 WIRES = ("plaintext", "tls", "mtls")
@@ -248,52 +245,3 @@ def c_core_servers(place, at, control):
     ]
     for server in started:
         server.address()
-
-
-# ---- openssl, for what no client of gRPC can be made to do ----
-
-FAULTS = ("expired", "future", "server-only", "authority", "two-names", "no-name", "foreign")
-REQUEST = b"GET / HTTP/1.1\r\nhost: edges\r\nconnection: close\r\n\r\n"
-
-
-def s_client(place, address, shown, *more):
-    """Whether a request of `openssl s_client`, with this certificate, is answered."""
-    command = ["openssl", "s_client", "-connect", address, "-CAfile", place.folder / "ca.pem", "-alpn", "http/1.1", "-ign_eof"]
-    if shown:
-        command += ["-cert", place.folder / f"{shown}.pem", "-key", place.folder / f"{shown}.key"]
-    command = [str(part) for part in (*command, *more)]
-    came = subprocess.run(command, input=REQUEST, capture_output=True, timeout=30, check=False)
-    (place.folder / f"openssl-{shown or 'nothing'}{''.join(more)}.log").write_bytes(came.stdout + came.stderr)
-    return b"HTTP/1.1 200" in came.stdout
-
-
-def in_plaintext(address):
-    """Whether the same request is answered without TLS."""
-    host, port = address.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), timeout=10) as raw, contextlib.suppress(ConnectionError):
-        raw.sendall(REQUEST)
-        return raw.makefile("rb").read().startswith(b"HTTP/1.1 200")
-    return False
-
-
-def openssl(place, control_plane):
-    """openssl as a client of servers of ours that ask for a certificate, STRICT and PERMISSIVE."""
-    place.certificates("client", "server", edges="client")
-    at = {kind: free_address() for kind in ("mtls", "permissive")}
-    control, _ = control_plane(place, [listener(kind, "allowed", address) for kind, address in at.items()])
-    old = ("-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
-    for kind, address in at.items():
-        listening(address, place.ours(kind, "backend", "--listen", address, "--name", kind, bootstrap=place.bootstrap(control, "server")))
-        until(lambda address=address: s_client(place, address, "client"), bool, f"{kind}: nobody is let in")
-        came = {
-            "1.3": s_client(place, address, "client", "-tls1_3"),
-            "1.2": s_client(place, address, "client", "-tls1_2"),
-            "1.1": s_client(place, address, "client", *old),
-            "nobody": s_client(place, address, None),
-            "plaintext": in_plaintext(address),
-            **{fault: s_client(place, address, f"client-{fault}") for fault in FAULTS},
-        }
-        let_in = {who for who, answered in came.items() if answered}
-        # The policy of the permissive one asks for no identity, and gets none from these two.
-        allowed = {"1.3", "1.2", *(["plaintext", "no-name"] if kind == "permissive" else [])}
-        expect(let_in == allowed, f"{kind} lets in {let_in}, and must {allowed}")

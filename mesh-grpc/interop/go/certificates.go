@@ -23,7 +23,7 @@ import (
 func certificates(args []string) error {
 	flags := flag.NewFlagSet("certificates", flag.ExitOnError)
 	dir := flags.String("dir", ".", "where the files go")
-	asEdges := flags.String("edges", "", "the name of one whose certificate is issued with each fault of `edges`, too")
+	faulty := flags.Bool("edges", false, "whether each certificate is issued with each fault of `edges`, too")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func certificates(args []string) error {
 		if _, err := issue(*dir, name, leaf, authority, authorityKey); err != nil {
 			return err
 		}
-		if name == *asEdges {
+		if *faulty {
 			if err := issueEdges(*dir, name, id, authority, authorityKey); err != nil {
 				return err
 			}
