@@ -102,6 +102,7 @@ mod tests {
         (113, Grpc::Unavailable),
         (114, Grpc::Unavailable),
         (115, Grpc::Unavailable),
+        (116, Grpc::Unavailable),
         (201, Grpc::Unavailable),
         (202, Grpc::Unavailable),
         (203, Grpc::Unavailable),
