@@ -189,8 +189,9 @@ class Place:
         half.rename(path)
         return path
 
-    def bootstrap(self, server, identity=None, features=()):
-        """A bootstrap file for the control plane at `server`; `identity` names the certificate of `certificates`."""
+    def bootstrap(self, server, identity=None, features=(), refresh="600s"):
+        """A bootstrap file for the control plane at `server`; `identity` names the certificate of `certificates`, whose files
+        are read again after `refresh`."""
         made = {
             "xds_servers": [
                 {
@@ -207,7 +208,7 @@ class Place:
                 "ca_certificate_file": str(self.folder / "ca.pem"),
                 "certificate_file": str(self.folder / f"{identity}.pem"),
                 "private_key_file": str(self.folder / f"{identity}.key"),
-                "refresh_interval": "600s",
+                "refresh_interval": refresh,
             }
             made["certificate_providers"] = {"default": {"plugin_name": "file_watcher", "config": files}}
         name = "-".join(["bootstrap", identity or "plain", server.rsplit(":", 1)[1], *features])

@@ -101,7 +101,7 @@ impl Head {
         if seen[..common] == PREFACE[..common] {
             return (common == PREFACE.len()).then_some(Version::Http2);
         }
-        (seen.len() > self.room || self.ends(seen)).then_some(Version::Http1)
+        (seen.len() > self.room || is_no_http(seen) || self.ends(seen)).then_some(Version::Http1)
     }
 
     /// Whether there is a line without a character after one that has some.
@@ -114,6 +114,12 @@ impl Head {
         let mut ends = rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| &rest[at + 1..]);
         ends.any(|after| after.starts_with(b"\n") || after.starts_with(b"\r\n"))
     }
+}
+
+/// Whether nothing of HTTP begins so. HTTP says that at once: a client that speaks TLS here must not wait for an answer.
+fn is_no_http(seen: &[u8]) -> bool {
+    let first = seen.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
+    first.is_some_and(|first| !first.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -153,6 +159,13 @@ mod tests {
         }
         assert_eq!(known(b"GET / HTTP/1.1\r\nhost: a\r\n"), None);
         assert_eq!(known(b"\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_the_head_of_what_is_no_http() {
+        for (bytes, end) in [(&b"\x16\x03\x01\x02\x00"[..], 1), (b"\r\n\x80", 3), (b" GET / HTTP/1.1", 1)] {
+            assert_eq!(known(bytes), Some((Version::Http1, end)), "{bytes:?}");
+        }
     }
 
     #[test]
