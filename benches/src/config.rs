@@ -118,14 +118,16 @@ fn mtls() -> Value {
     json!({"name": "tls", "typed_config": {"@type": TLS, "common_tls_context": common}})
 }
 
+/// The predicate that keeps retries off servers that were tried.
+pub fn previous_hosts() -> Value {
+    json!({"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": PREVIOUS_HOSTS}})
+}
+
 fn istio_retry() -> Value {
     json!({
         "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
         "num_retries": 2,
-        "retry_host_predicate": [{
-            "name": "envoy.retry_host_predicates.previous_hosts",
-            "typed_config": {"@type": PREVIOUS_HOSTS},
-        }],
+        "retry_host_predicate": [previous_hosts()],
         "host_selection_retry_max_attempts": "5",
         "retriable_status_codes": [503],
     })

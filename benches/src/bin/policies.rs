@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mesh_benches::Error;
+use mesh_benches::config::previous_hosts;
 use mesh_benches::report::{at_most, millis, quantile, row};
 use mesh_core::decode::{DecodeResource, Decoded, Decoder, Registry};
 use mesh_core::model::RouteTable;
@@ -216,7 +217,7 @@ async fn hung_backend() -> Result<(), Error> {
     }
     let policy = json!({"retry_on": "5xx", "num_retries": 3, "per_try_timeout": "0.25s",
         "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.01s"},
-        "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts"}]});
+        "retry_host_predicate": [previous_hosts()]});
     let breakers = json!([{"max_retries": 1000}]);
     let mut took = send(&client(&addresses, &policy, &breakers)?, REQUESTS, 30).await?;
     let lost = REQUESTS - took.len();
