@@ -40,6 +40,8 @@ pub(crate) struct Resolved {
     pub(crate) view: Arc<TargetView>,
     /// What chooses the virtual host if it is not the request's authority: a fixed target.
     pub(crate) authority: Option<Arc<str>>,
+    /// All the chance that the decision has.
+    pub(crate) dice: u64,
     /// The redirects that have led here.
     pub(crate) trail: Option<Box<Trail>>,
 }

@@ -98,7 +98,8 @@ impl Watch {
         let facts = self.call.facts_of(&sent.method, &sent.uri, &sent.headers);
         let (scheme, authority) = (facts.scheme, facts.authority);
         let redirect = (response.status(), response.headers());
-        let route = |head: &RequestHead| self.route_of(head);
+        let dice = fastrand::u64(..);
+        let route = |head: &RequestHead| self.route_of(head, dice);
         let from = (&self.decision.route.name, &*self.trail);
         let next = match follow(policy, from, (&sent, scheme, authority), redirect, route) {
             Ok(next) => next,
@@ -107,13 +108,13 @@ impl Watch {
         let https =
             self.own_connections && !self.call.downstream.is_there() && next.head.uri.scheme() == Some(&Scheme::HTTPS);
         let request = self.kept.elsewhere(next.head, next.drop_body);
-        Some(Ok(Box::new(Onward { request, trail: Box::new(next.trail), https })))
+        Some(Ok(Box::new(Onward { request, trail: Box::new(next.trail), https, dice })))
     }
 
     /// The name of the route that would take a request.
-    fn route_of(&self, head: &RequestHead) -> Option<Name> {
+    fn route_of(&self, head: &RequestHead, dice: u64) -> Option<Name> {
         let facts = self.call.facts_of(&head.method, &head.uri, &head.headers);
-        match self.view.index().decide(facts.authority, &facts, fastrand::u64(..)) {
+        match self.view.index().decide(facts.authority, &facts, dice) {
             Ok(Decision { route, .. }) | Err(NoDecision::NoClusterHeader { route, .. }) => Some(route.name.clone()),
             Err(_) => None,
         }

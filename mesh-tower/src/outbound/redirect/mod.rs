@@ -22,4 +22,6 @@ pub(crate) struct Onward {
     pub(crate) trail: Box<Trail>,
     /// Whether the URL it goes on to has `https` in it, on a connection that is ours to make.
     pub(crate) https: bool,
+    /// What the policy judged the new route by: other dice may have it go by another one.
+    pub(crate) dice: u64,
 }

@@ -110,7 +110,14 @@ impl<S: Service<Resolved>> Waiting<S> {
                 TargetState::Ready(view) => {
                     let request = this.request.take().expect("a future is not polled after it is done");
                     let (view, authority): (Arc<TargetView>, _) = (view.clone(), this.authority.take());
-                    let resolved = Resolved { request, call: this.call.clone(), view, authority, trail: None };
+                    let resolved = Resolved {
+                        request,
+                        call: this.call.clone(),
+                        view,
+                        authority,
+                        dice: fastrand::u64(..),
+                        trail: None,
+                    };
                     return Poll::Ready(Ok(Stage::Found(this.inner.call(resolved))));
                 }
                 TargetState::Missing(why) => {

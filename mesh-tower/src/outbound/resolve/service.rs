@@ -134,7 +134,8 @@ where
         };
         match (&*slot.current(), self.way.passthrough()) {
             (TargetState::Ready(view), _) => {
-                let resolved = Resolved { request, call, view: view.clone(), authority, trail: None };
+                let resolved =
+                    Resolved { request, call, view: view.clone(), authority, dice: fastrand::u64(..), trail: None };
                 return ResolveFuture::found(self.inner.call(resolved));
             }
             (TargetState::Missing(why), Some(passthrough)) if why.absent => {

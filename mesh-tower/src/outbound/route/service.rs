@@ -84,9 +84,10 @@ where
     /// The request that a redirect leads to, under the configuration that the first one is under. Its host chooses the virtual
     /// host, also where a fixed target did before: another service's redirects are not to end at this one.
     pub(super) fn follow(mut self, onward: Onward) -> RouteFuture<S> {
-        let Onward { request, trail, https } = onward;
+        let Onward { request, trail, https, dice } = onward;
         self.call.https |= https;
-        let resolved = Resolved { request, call: self.call, view: self.view, authority: None, trail: Some(trail) };
+        let resolved =
+            Resolved { request, call: self.call, view: self.view, authority: None, dice, trail: Some(trail) };
         self.route.call(resolved)
     }
 }
@@ -111,10 +112,10 @@ fn missing_cluster(routed: &Routed) -> Option<mesh_core::model::Name> {
 }
 
 fn decide(resolved: Resolved) -> Result<Routed, Refusal> {
-    let Resolved { request, call, view, authority, trail } = resolved;
+    let Resolved { request, call, view, authority, dice, trail } = resolved;
     let facts = call.facts_of(request.method(), request.uri(), request.headers());
     let host = authority.as_deref().unwrap_or(facts.authority);
-    let decision = match view.index().decide(host, &facts, fastrand::u64(..)) {
+    let decision = match view.index().decide(host, &facts, dice) {
         Ok(decision) => decision,
         Err(why) => return Err(no_decision(&view, &why, &facts, call.grpc)),
     };

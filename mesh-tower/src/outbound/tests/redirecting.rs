@@ -196,3 +196,28 @@ async fn explain_says_what_is_followed() {
     let explained = mesh.explain(&Request::get("http://a/one").body(()).unwrap()).await.unwrap().to_string();
     assert!(explained.contains("redirects: 2 at most are followed on 302, allow_listed_routes (two)"), "{explained}");
 }
+
+/// Half of the requests to `/two` are another route's, which the policy does not let in.
+#[tokio::test]
+async fn the_route_that_the_policy_judged_is_the_one_that_is_taken() {
+    const REQUESTS: usize = 64;
+    let allowed = json!({"predicates": [{"name": "allowed", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig",
+        "allowed_route_names": ["two"]}}]});
+    let mut table = following(&allowed);
+    let half = json!({"default_value": {"numerator": 50, "denominator": "HUNDRED"}});
+    let all = table["virtual_hosts"][0]["routes"].as_array_mut().unwrap();
+    all.insert(
+        0,
+        json!({"name": "other", "match": {"prefix": "/two", "runtime_fraction": half},
+        "direct_response": {"status": 418}}),
+    );
+    let (one, two, client) = both(&table).await;
+    let plan = vec!["302>http://a/two"; REQUESTS].join(",");
+    for _ in 0..REQUESTS {
+        let response = client.send(ask(Method::GET, &plan).body(MeshBody::empty()).unwrap()).await.unwrap();
+        assert!([200, 302].contains(&response.status().as_u16()), "{}", response.status());
+    }
+    // Neither all nor none: 2 in 2^64.
+    assert!(one.count() == REQUESTS && (1..REQUESTS).contains(&two.count()), "{}", two.count());
+}
