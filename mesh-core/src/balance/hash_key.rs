@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Candidate;
-use crate::model::Locality;
+use crate::model::{Locality, lb_metadata};
 
 /// The name an endpoint is hashed by: `hash_key` of its `envoy.lb` metadata (gRFC A76), else its hostname if that is
 /// asked for and there, else its first address.
 pub(crate) fn hash_key(candidate: &Candidate, use_hostname: bool) -> String {
-    let metadata = candidate.endpoint.metadata.get("envoy.lb").and_then(|values| values.get("hash_key"));
-    match metadata.and_then(serde_json::Value::as_str) {
+    match lb_metadata(&candidate.endpoint.metadata, "hash_key").and_then(serde_json::Value::as_str) {
         Some(key) if !key.is_empty() => key.to_owned(),
         _ if use_hostname && !candidate.endpoint.hostname.is_empty() => candidate.endpoint.hostname.to_string(),
         _ => candidate.endpoint.address.to_string(),

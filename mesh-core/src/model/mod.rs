@@ -67,6 +67,22 @@ pub type Name = Arc<str>;
 /// `envoy.config.core.v3.Metadata.filter_metadata`: free-form values by namespace, as JSON.
 pub type Metadata = BTreeMap<String, serde_json::Value>;
 
+/// The namespace of an endpoint's [`Metadata`] that speaks of balancing.
+pub const LB_METADATA: &str = "envoy.lb";
+
+/// What `metadata` say of `key` where they speak of balancing.
+pub(crate) fn lb_metadata<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a serde_json::Value> {
+    metadata.get(LB_METADATA)?.get(key)
+}
+
+/// Whether `metadata` have `wanted` for `key` where they speak of balancing; with `list_as_any` a list has each of its items.
+pub(crate) fn has_lb_metadata(metadata: &Metadata, key: &str, wanted: &serde_json::Value, list_as_any: bool) -> bool {
+    match lb_metadata(metadata, key) {
+        Some(serde_json::Value::Array(items)) if list_as_any && !wanted.is_array() => items.contains(wanted),
+        found => found == Some(wanted),
+    }
+}
+
 /// Something a resource asks for that this version does not do, and what it does instead.
 ///
 /// Security fields never end up here: a resource with a security field that cannot be honoured is refused.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::SubsetSelector;
 use crate::balance::Candidate;
 use crate::balance::part::Part;
-use crate::model::{Endpoint, Metadata};
+use crate::model::{Endpoint, lb_metadata};
 
 /// An endpoint whose lists make more subsets of one selector than this is in none of them: lists multiply.
 const MOST_PLACES: usize = 256;
@@ -77,7 +77,7 @@ impl Groups {
 fn places(selector: &SubsetSelector, endpoint: &Endpoint, list_as_any: bool) -> Vec<Vec<Value>> {
     let mut places = vec![Vec::new()];
     for key in &selector.keys {
-        let Some(value) = said(&endpoint.metadata, key) else { return Vec::new() };
+        let Some(value) = lb_metadata(&endpoint.metadata, key) else { return Vec::new() };
         let each: &[Value] = match value {
             Value::Array(items) if list_as_any => items,
             one => std::slice::from_ref(one),
@@ -91,9 +91,4 @@ fn places(selector: &SubsetSelector, endpoint: &Endpoint, list_as_any: bool) -> 
             .collect();
     }
     if selector.keys.is_empty() { Vec::new() } else { places }
-}
-
-/// What metadata say of `key` in the namespace that speaks of balancing.
-pub(super) fn said<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a Value> {
-    metadata.get("envoy.lb")?.get(key)
 }

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::groups::{Groups, said};
+use super::groups::Groups;
 use super::{MetadataSubsets, SubsetFallback, SubsetSelector};
 use crate::balance::part::Part;
 use crate::balance::{Candidate, Pick, PickInput, Picker};
-use crate::model::{Locality, Metadata};
+use crate::model::{Locality, Metadata, has_lb_metadata};
 
 /// The key under which a route lists what to ask for, one after the other.
 const FALLBACK_LIST: &str = "fallback_list";
@@ -156,10 +156,8 @@ impl Picker for SubsetPicker {
 }
 
 fn has_all(metadata: &Metadata, config: &MetadataSubsets) -> bool {
-    config.default_subset.iter().all(|(key, wanted)| match said(metadata, key) {
-        Some(Value::Array(items)) if config.list_as_any => items.contains(wanted),
-        found => found == Some(wanted),
-    })
+    let has = |(key, wanted): (&String, &Value)| has_lb_metadata(metadata, key, wanted, config.list_as_any);
+    config.default_subset.iter().all(has)
 }
 
 /// How many endpoints a locality of a priority has.

@@ -14,7 +14,7 @@ use crate::decode::Decoder;
 use crate::decode::at::At;
 use crate::decode::envelope::bare;
 use crate::decode::value::{header_name, metadata, short_duration, wanted_header};
-use crate::model::{Action, ClusterChoice, Forward, HostRewrite, Metadata, RouteMatch};
+use crate::model::{Action, ClusterChoice, Forward, HostRewrite, LB_METADATA, Metadata, RouteMatch};
 use crate::resource::canonical_name;
 
 /// Forwarding to a cluster.
@@ -168,7 +168,7 @@ pub(super) fn wanted_metadata(value: Option<&core::Metadata>, above: Option<&Arc
 /// The values that endpoints must have: only the namespace `envoy.lb` chooses endpoints.
 pub(super) fn endpoint_metadata(value: Option<core::Metadata>) -> Metadata {
     let mut all = metadata(value);
-    match all.remove("envoy.lb") {
+    match all.remove(LB_METADATA) {
         Some(serde_json::Value::Object(fields)) => fields.into_iter().collect(),
         _ => Metadata::new(),
     }

@@ -4,25 +4,17 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::model::{Metadata, RetryPolicy};
-
-/// The namespace of metadata that speaks of balancing.
-const LB: &str = "envoy.lb";
+use crate::model::{Metadata, RetryPolicy, has_lb_metadata, lb_metadata};
 
 /// Whether a retry by `policy` is to go elsewhere than an endpoint with this `metadata`.
 pub fn omits(policy: &RetryPolicy, metadata: &Metadata) -> bool {
-    let Some(known) = metadata.get(LB) else { return false };
-    let canary = policy.omit_canary_hosts && known.get("canary").and_then(Value::as_bool) == Some(true);
-    canary || policy.omit_metadata.iter().any(|wanted| carries(known, wanted))
+    let canary = policy.omit_canary_hosts && lb_metadata(metadata, "canary").and_then(Value::as_bool) == Some(true);
+    canary || policy.omit_metadata.iter().any(|wanted| carries(metadata, wanted))
 }
 
-/// Whether the metadata has all of these values. One that is a list has each of its items.
-fn carries(known: &Value, wanted: &Metadata) -> bool {
-    let has = |(key, value): (&String, &Value)| match known.get(key) {
-        Some(Value::Array(items)) if !value.is_array() => items.contains(value),
-        found => found == Some(value),
-    };
-    !wanted.is_empty() && wanted.iter().all(has)
+/// Whether the metadata have all of these values. One that is a list has each of its items.
+fn carries(metadata: &Metadata, wanted: &Metadata) -> bool {
+    !wanted.is_empty() && wanted.iter().all(|(key, value)| has_lb_metadata(metadata, key, value, true))
 }
 
 /// The priorities that the next attempt leaves alone: those of the attempts before, `attempted` in their order, looked at after
