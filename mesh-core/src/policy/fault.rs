@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use crate::model::{FaultDelayAmount, FaultOutcome, FaultPolicy, Fraction};
-use crate::route::RequestFacts;
 use crate::route::matcher::parse_number;
+use crate::route::{Binary, RequestFacts};
 
 const DOWNSTREAM_NODE: &str = "x-envoy-downstream-service-node";
 const DELAY: &str = "x-envoy-fault-delay-request";
@@ -68,7 +68,7 @@ fn selects(policy: &FaultPolicy, facts: &RequestFacts<'_>, cluster: Option<&str>
     let is_node = |node: &[u8]| nodes.iter().any(|known| known.as_bytes() == node);
     policy.upstream_cluster.as_deref().is_none_or(|wanted| cluster == Some(wanted))
         && (nodes.is_empty() || facts.headers.get(DOWNSTREAM_NODE).is_some_and(|node| is_node(node.as_bytes())))
-        && policy.headers.iter().all(|header| header.is_match(facts))
+        && policy.headers.iter().all(|header| header.is_match(facts, Binary::Visible))
 }
 
 fn delay(policy: &FaultPolicy, headers: &HeaderMap, draw: u64) -> Option<Duration> {

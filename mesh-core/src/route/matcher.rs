@@ -52,11 +52,37 @@ impl fmt::Display for Mismatch<'_> {
     }
 }
 
+/// Whether a gRPC request has headers whose names end in `-bin`, to who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binary {
+    /// It has none: routing (gRFC A28).
+    Hidden,
+    /// It has them as they stand on the wire, in base64: authorization (gRFC A41), and every other policy that a client
+    /// could get around by calling itself gRPC.
+    Visible,
+}
+
 impl RouteMatch {
     /// The first part that `facts` do not meet, if any. `draw` decides fractions.
     ///
-    /// The cheap questions come first; as all must hold, the order shows only in the reason given.
+    /// A request without a path, which is a CONNECT, takes only routes for CONNECT (Envoy): one for every path says
+    /// nothing of tunnels.
     pub fn mismatch<'a>(&'a self, facts: &RequestFacts<'_>, draw: u64) -> Option<Mismatch<'a>> {
+        if facts.path.is_empty() && !matches!(self.path, PathMatch::Connect) {
+            return Some(Mismatch::Path(&self.path));
+        }
+        self.unmet(facts, draw, Binary::Hidden)
+    }
+
+    /// Whether a policy is about the request, which says so as a route does: it takes more requests than the route,
+    /// those without a path among them, and sees all headers.
+    pub fn is_policy_match(&self, facts: &RequestFacts<'_>) -> bool {
+        // Policies have no fractions.
+        self.unmet(facts, 0, Binary::Visible).is_none()
+    }
+
+    /// The cheap questions come first; as all must hold, the order shows only in the reason given.
+    fn unmet<'a>(&'a self, facts: &RequestFacts<'_>, draw: u64, binary: Binary) -> Option<Mismatch<'a>> {
         if self.never {
             return Some(Mismatch::Never);
         }
@@ -66,7 +92,7 @@ impl RouteMatch {
         if self.grpc_only && !is_grpc(facts.headers) {
             return Some(Mismatch::NotGrpc);
         }
-        if let Some(header) = self.headers.iter().find(|header| !header.is_match(facts)) {
+        if let Some(header) = self.headers.iter().find(|header| !header.is_match(facts, binary)) {
             return Some(Mismatch::Header(header));
         }
         if let Some(query) = self.query.iter().find(|query| !query.is_match(facts)) {
@@ -146,16 +172,15 @@ impl HeaderMatch {
     /// Whether the request's header matches. Of several values, any may match; `invert` turns the verdict on all of them
     /// around.
     ///
-    /// In a gRPC request, names that end in `-bin` are never there (gRFC A28).
-    pub fn is_match(&self, facts: &RequestFacts<'_>) -> bool {
+    /// `binary` says whether a gRPC request has headers whose names end in `-bin`.
+    pub fn is_match(&self, facts: &RequestFacts<'_>, binary: Binary) -> bool {
+        let hidden = |name: &str| binary == Binary::Hidden && facts.is_grpc && name.ends_with("-bin");
         match &self.name {
             MatchName::Method => self.test_values(std::iter::once(facts.method.as_str().as_bytes())),
             MatchName::Authority => self.test_values(std::iter::once(facts.authority.as_bytes())),
             MatchName::Path => self.test_values(std::iter::once(facts.path.as_bytes())),
             MatchName::Scheme => self.test_values(std::iter::once(facts.scheme.as_bytes())),
-            MatchName::Header(name) if facts.is_grpc && name.as_str().ends_with("-bin") => {
-                self.test_values(std::iter::empty())
-            }
+            MatchName::Header(name) if hidden(name.as_str()) => self.test_values(std::iter::empty()),
             MatchName::Header(name) => self.test_values(values(facts.headers, name)),
             MatchName::Impossible(_) => self.test_values(std::iter::empty()),
         }

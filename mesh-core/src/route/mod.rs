@@ -32,4 +32,4 @@ pub use explain::{Explanation, Tried};
 pub use facts::{RequestFacts, TlsFacts};
 pub use host::without_port;
 pub use index::RouteIndex;
-pub use matcher::Mismatch;
+pub use matcher::{Binary, Mismatch};

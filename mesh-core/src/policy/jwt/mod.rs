@@ -98,8 +98,7 @@ impl Authenticator {
 
     /// What the rules require of a request; None: nothing.
     pub fn requirement(&self, facts: &RequestFacts<'_>) -> Option<&JwtRequirement> {
-        // Fractions are refused when the rules are decoded.
-        let rule = self.config.rules.iter().find(|rule| rule.matches.mismatch(facts, 0).is_none());
+        let rule = self.config.rules.iter().find(|rule| rule.matches.is_policy_match(facts));
         rule.and_then(|rule| rule.requirement.as_ref())
     }
 

@@ -324,6 +324,42 @@ fn requirements_are_met_as_in_envoy() {
     }
 }
 
+/// What rules are about: a client gets around none by calling itself gRPC, or by having no path.
+#[test]
+fn a_rule_sees_all_of_a_request() {
+    use crate::model::matcher::MatchName;
+    use crate::model::{HeaderMatch, HeaderTest, JwtRule, PathMatch, RouteMatch};
+    let header = HeaderMatch {
+        name: MatchName::Header(HeaderName::from_static("x-tenant-bin")),
+        test: HeaderTest::Present(true),
+        invert: false,
+        treat_missing_as_empty: false,
+    };
+    let rule = RouteMatch { path: PathMatch::Prefix(String::new()), headers: vec![header], ..RouteMatch::default() };
+    let of = Authenticator::new(JwtAuthn {
+        providers: vec![Arc::new(provider("i"))],
+        rules: vec![JwtRule { matches: rule, requirement: Some(needs(0)) }],
+        ..JwtAuthn::default()
+    });
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("x-tenant-bin"), HeaderValue::from_static("AA=="))]);
+    for (method, path) in [(Method::POST, "/"), (Method::CONNECT, "")] {
+        let facts = RequestFacts {
+            method: &method,
+            scheme: "https",
+            authority: "svc.test",
+            path,
+            headers: &headers,
+            is_grpc: true,
+            tls: None,
+            source_ip: None,
+            is_internal: false,
+            channel_id: 0,
+            metadata: None,
+        };
+        assert_eq!(of.requirement(&facts), Some(&needs(0)), "{method} {path}");
+    }
+}
+
 #[test]
 fn without_keys_nobody_gets_in() {
     let of = of(vec![provider("i")]);

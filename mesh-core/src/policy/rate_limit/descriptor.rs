@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::model::matcher::MatchName;
 use crate::model::{HostRules, LimitAction, LimitRule, LocalRateLimit};
+use crate::route::Binary;
 use crate::route::format::{FormatFacts, expand};
 
 /// Keys and values, in order.
@@ -86,7 +87,7 @@ fn entry<'a>(action: &'a LimitAction, facts: &FormatFacts<'_>, cluster: Option<&
         }
         LimitAction::Generic { key, value, default } => is(key, Some(generic(value, default, facts))),
         LimitAction::HeaderMatch { key, value, expect, headers } => {
-            matching(key, value, headers.iter().all(|header| header.is_match(request)) == *expect)
+            matching(key, value, headers.iter().all(|header| header.is_match(request, Binary::Visible)) == *expect)
         }
         LimitAction::QueryMatch { key, value, expect, parameters } => {
             matching(key, value, parameters.iter().all(|parameter| parameter.is_match(request)) == *expect)

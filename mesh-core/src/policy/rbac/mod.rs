@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::identity::PeerIdentity;
 use crate::model::{Metadata, MetadataMatch, MetadataSource, StringMatch};
 use crate::model::{Permission, Principal, RbacAction, RbacPolicy, RbacRules};
-use crate::route::RequestFacts;
+use crate::route::{Binary, RequestFacts};
 
 /// What authorization asks of a request and the connection it came on.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +84,7 @@ impl Permission {
             Self::And(all) => all.iter().all(|one| one.is_match(facts)),
             Self::Or(any) => any.iter().any(|one| one.is_match(facts)),
             Self::Not(one) => !one.is_match(facts),
-            Self::Header(header) => header.is_match(&facts.request),
+            Self::Header(header) => header.is_match(&facts.request, Binary::Visible),
             Self::UrlPath(path) => facts.is_path(path),
             Self::UriTemplate(template) => template.regex.is_full_match(facts.request.path_only().as_bytes()),
             Self::DestinationIp(range) => holds(range, facts.destination.ip()),
@@ -112,7 +112,7 @@ impl Principal {
             // What a header says is taken by its word: only a socket clothes IPv4 addresses.
             Self::RemoteIp(range) if facts.client == facts.source => holds(range, facts.client),
             Self::RemoteIp(range) => range.contains(&facts.client),
-            Self::Header(header) => header.is_match(&facts.request),
+            Self::Header(header) => header.is_match(&facts.request, Binary::Visible),
             Self::UrlPath(path) => facts.is_path(path),
             Self::Metadata(matcher) => facts.is_metadata(matcher),
         }

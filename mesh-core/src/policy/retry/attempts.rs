@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use super::backoff::{grpc_backoff, http_backoff, reset_delay};
 use super::classify::{Failure, Outcome, is_grpc_retriable, is_http_retriable};
 use crate::model::RetryPolicy;
-use crate::route::RequestFacts;
+use crate::route::{Binary, RequestFacts};
 
 /// gRPC never makes more attempts than this (gRFC A6).
 const GRPC_MAX_ATTEMPTS: u32 = 5;
@@ -71,7 +71,7 @@ impl Attempts {
     pub fn new(policy: Option<&Arc<RetryPolicy>>, facts: &RequestFacts<'_>) -> Self {
         let applies = |policy: &&Arc<RetryPolicy>| {
             let wanted = &policy.retriable_request_headers;
-            facts.is_grpc || wanted.is_empty() || wanted.iter().any(|header| header.is_match(facts))
+            facts.is_grpc || wanted.is_empty() || wanted.iter().any(|header| header.is_match(facts, Binary::Visible))
         };
         Self {
             policy: policy.filter(applies).cloned(),

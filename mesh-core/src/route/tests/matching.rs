@@ -3,8 +3,8 @@
 use super::*;
 use crate::model::matcher::{MatchName, UriTemplate};
 use crate::model::{ByteRegex, Fraction, HeaderMatch, HeaderTest, Pattern, QueryMatch, QueryTest, StringMatch};
-use crate::route::TlsFacts;
 use crate::route::facts::is_grpc;
+use crate::route::{Binary, Mismatch, TlsFacts};
 
 fn regex(pattern: &str) -> ByteRegex {
     ByteRegex::new(pattern).unwrap()
@@ -71,6 +71,18 @@ fn a_connect_matcher_takes_connect_requests_only() {
     assert!(!PathMatch::Prefix("/".into()).is_match(&request.facts(), true), "a CONNECT has no path");
 }
 
+/// Envoy passes over every other route where there is no path; a policy must not.
+#[test]
+fn a_request_without_a_path_takes_no_route_but_one_for_connect() {
+    let tunnel = Request { method: Method::CONNECT, ..Request::get("") };
+    for matches in [at(PathMatch::Prefix(String::new())), at(PathMatch::Regex(regex(".*")))] {
+        assert!(matches.mismatch(&tunnel.facts(), 0).is_some(), "{matches:?}");
+        assert!(matches.is_policy_match(&tunnel.facts()), "{matches:?}");
+        assert!(matches.mismatch(&Request::get("/").facts(), 0).is_none(), "{matches:?}");
+    }
+    assert!(at(PathMatch::Connect).mismatch(&tunnel.facts(), 0).is_none());
+}
+
 fn header(test: HeaderTest) -> HeaderMatch {
     HeaderMatch {
         name: MatchName::Header(HeaderName::from_static("x-h")),
@@ -86,7 +98,7 @@ fn check_header(test: &HeaderTest, missing_is_empty: bool, cases: &[(&[&str], bo
         let request = values.iter().fold(Request::get("/"), |request, value| request.with("x-h", value));
         for (invert, expected) in [(false, plain), (true, inverted)] {
             let matcher = HeaderMatch { invert, treat_missing_as_empty: missing_is_empty, ..header(test.clone()) };
-            assert_eq!(matcher.is_match(&request.facts()), *expected, "{matcher:?} on {values:?}");
+            assert_eq!(matcher.is_match(&request.facts(), Binary::Hidden), *expected, "{matcher:?} on {values:?}");
         }
     }
 }
@@ -184,8 +196,8 @@ fn headers_are_bytes() {
     let matcher = header(HeaderTest::String(string(Pattern::Regex(regex("admin.")))));
     let one_byte = Request::get("/").with("x-h", b"admin\xff");
     let two_bytes = Request::get("/").with("x-h", b"admin\xc3\xa9");
-    assert!(matcher.is_match(&one_byte.facts()));
-    assert!(!matcher.is_match(&two_bytes.facts()));
+    assert!(matcher.is_match(&one_byte.facts(), Binary::Hidden));
+    assert!(!matcher.is_match(&two_bytes.facts(), Binary::Hidden));
 }
 
 #[test]
@@ -203,17 +215,32 @@ fn pseudo_headers_are_what_they_say() {
     ];
     for (name, value, expected) in cases {
         let matcher = HeaderMatch { name, ..header(HeaderTest::String(exact(value))) };
-        assert_eq!(matcher.is_match(&request.facts()), expected, "{matcher:?}");
+        assert_eq!(matcher.is_match(&request.facts(), Binary::Hidden), expected, "{matcher:?}");
     }
+}
+
+fn binary_is_there() -> HeaderMatch {
+    HeaderMatch { name: MatchName::Header(HeaderName::from_static("x-bin")), ..header(HeaderTest::Present(true)) }
 }
 
 /// gRFC A28.
 #[test]
 fn binary_headers_are_not_there_in_grpc() {
-    let matcher =
-        HeaderMatch { name: MatchName::Header(HeaderName::from_static("x-bin")), ..header(HeaderTest::Present(true)) };
-    assert!(matcher.is_match(&Request::get("/").with("x-bin", "AA").facts()), "HTTP sees it");
-    assert!(!matcher.is_match(&Request::get("/").with("x-bin", "AA").grpc().facts()));
+    let http = Request::get("/").with("x-bin", "AA");
+    assert!(binary_is_there().is_match(&http.facts(), Binary::Hidden), "HTTP sees it");
+    assert!(!binary_is_there().is_match(&http.grpc().facts(), Binary::Hidden));
+}
+
+/// gRFC A41: they are in base64, as on the wire.
+#[test]
+fn a41_policies_see_binary_headers_whatever_a_request_calls_itself() {
+    let grpc = Request::get("/").with("x-bin", "AA==").grpc();
+    let value = HeaderMatch { test: HeaderTest::String(exact("AA==")), ..binary_is_there() };
+    assert!(binary_is_there().is_match(&grpc.facts(), Binary::Visible));
+    assert!(value.is_match(&grpc.facts(), Binary::Visible));
+    let rule = RouteMatch { headers: vec![binary_is_there()], ..any_path() };
+    assert!(rule.is_policy_match(&grpc.facts()));
+    assert_eq!(rule.mismatch(&grpc.facts(), 0), Some(Mismatch::Header(&rule.headers[0])), "a route does not");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use crate::filter::{FilterRun, Hold, Pace};
 use crate::inbound::BoxError;
-use crate::inbound::normalize::Asked;
+use crate::inbound::normalize::{Asked, restore};
 use crate::inbound::{Held, Reporting, RequestFacts};
 use crate::observe::ServedObserver;
 use crate::reply::{Reply, ReplyBody};
@@ -161,7 +161,9 @@ where
                 }
                 Projected::Ready { request, service } => {
                     ready!(service.poll_ready(cx)).map_err(failed)?;
-                    Stage::Handle(service.call(request.take().expect(POLLED_AGAIN)))
+                    let mut request = request.take().expect(POLLED_AGAIN);
+                    restore(&mut request);
+                    Stage::Handle(service.call(request))
                 }
                 Projected::Handle(future) => {
                     return future

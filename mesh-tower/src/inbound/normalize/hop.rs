@@ -1,7 +1,8 @@
 //! What HTTP/1 says about one connection goes no further than that connection (RFC 9110 7.6.1), as Envoy has it.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, request};
+use hyper::ext::Protocol;
 use mesh_core::error::Error;
 
 use super::{Refusal, bad};
@@ -11,6 +12,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const TO_HTTP2: &[u8] = b"h2c";
+/// How `upgrade_configs` call a CONNECT.
+const TUNNEL: &[u8] = b"CONNECT";
 
 /// So many headers can a client have taken out: fewer than Envoy's 10.
 const MOST_NAMED: usize = 9;
@@ -34,17 +37,23 @@ pub(super) fn normalize(request: &mut request::Parts, allowed: &[&Vec<Box<str>>;
     if headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         headers.remove(EXPECT);
     }
+    let protocol = request.extensions.get::<Protocol>();
+    // What goes through a tunnel is under no policy, just as what comes after an upgrade.
+    if request.method == Method::CONNECT && protocol.is_none() {
+        check_upgrade(TUNNEL, allowed)?;
+    }
     if request.version == Version::HTTP_2 {
-        // An extended CONNECT (RFC 8441) is an upgrade. The rest of what is below has no place in HTTP/2, and h2 refuses it.
-        return match request.extensions.get::<hyper::ext::Protocol>() {
-            Some(to) => check_upgrade(to.as_str().as_bytes(), allowed),
-            None => Ok(()),
-        };
+        // The rest of what is below has no place in HTTP/2, and h2 refuses it.
+        return protocol.map_or(Ok(()), |protocol| extended_connect(headers, protocol, allowed));
     }
     encoding(headers)?;
     let upgrades = named(headers)?;
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
+    if upgrades && headers.get_all(UPGRADE).iter().nth(1).is_some() {
+        // Whoever reads the other one would do what nobody has allowed.
+        return Err(Refusal::with_status(bad("the request has several upgrade headers"), StatusCode::FORBIDDEN));
+    }
     let to = headers.get(UPGRADE).filter(|_| upgrades);
     match to.filter(|to| !to.as_bytes().eq_ignore_ascii_case(TO_HTTP2)) {
         Some(to) => {
@@ -61,6 +70,31 @@ pub(super) fn normalize(request: &mut request::Parts, allowed: &[&Vec<Box<str>>;
         }
     }
     Ok(())
+}
+
+/// An extended CONNECT (RFC 8441) is an upgrade, and policies see it as the one of HTTP/1 that it is, as Envoy's codec
+/// makes it: the method is `GET` ([`method_of`]), and these are its headers.
+fn extended_connect(headers: &mut HeaderMap, protocol: &Protocol, allowed: Allowed<'_>) -> Result<(), Box<Refusal>> {
+    check_upgrade(protocol.as_str().as_bytes(), allowed)?;
+    let to = HeaderValue::from_bytes(protocol.as_str().as_bytes()).map_err(|_| bad(":protocol can't be a header"))?;
+    headers.insert(UPGRADE, to);
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    Ok(())
+}
+
+/// The method as policies see it: a rule about `GET` is about an upgrade over either version of HTTP.
+pub(crate) fn method_of(request: &request::Parts) -> &Method {
+    static GET: Method = Method::GET;
+    let upgrades = request.method == Method::CONNECT && request.extensions.get::<Protocol>().is_some();
+    if upgrades { &GET } else { &request.method }
+}
+
+/// Takes out what only policies see of an extended CONNECT: in HTTP/2 no request has such headers.
+pub(crate) fn restore<B>(request: &mut Request<B>) {
+    if *request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_some() {
+        request.headers_mut().remove(UPGRADE);
+        request.headers_mut().remove(CONNECTION);
+    }
 }
 
 /// What an HTTP/1 request asks its connection to become.
@@ -262,12 +296,40 @@ mod tests {
     }
 
     #[test]
+    fn one_upgrade_is_asked_for_at_a_time() {
+        for second in ["other", "websocket", "h2c"] {
+            for pair in [["websocket", second], [second, "websocket"]] {
+                let both = [("connection", "upgrade"), ("upgrade", pair[0]), ("upgrade", pair[1])];
+                assert_eq!(run(&both), Err(403), "{pair:?}");
+                assert_eq!(run(&both[1..]), Ok(vec![]), "nobody asks: {pair:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tunnel_must_be_allowed() {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            for (allowed, want) in [("", Err(403)), ("websocket", Err(403)), ("connect", Ok(()))] {
+                let request = http::Request::connect("a.test:1").version(version).body(()).unwrap();
+                let done = normalize(&mut request.into_parts().0, &[&vec![allowed.into()], &Vec::new()]);
+                assert_eq!(done.map_err(|refusal| refusal.reply.status.as_u16()), want, "{version:?} {allowed:?}");
+            }
+        }
+    }
+
+    #[test]
     fn an_extended_connect_is_an_upgrade() {
         let run = |protocol: &'static str| {
-            let mut parts = http::Request::builder().version(Version::HTTP_2).body(()).unwrap().into_parts().0;
-            parts.extensions.insert(hyper::ext::Protocol::from_static(protocol));
-            normalize(&mut parts, &[&vec!["websocket".into()], &Vec::new()]).is_ok()
+            let request = http::Request::connect("http://a.test/chat").version(Version::HTTP_2);
+            let mut parts = request.body(()).unwrap().into_parts().0;
+            parts.extensions.insert(Protocol::from_static(protocol));
+            normalize(&mut parts, &[&vec!["websocket".into()], &Vec::new()]).map(|()| parts)
         };
-        assert!(run("websocket") && !run("connect-udp"));
+        assert_eq!(run("connect-udp").map_err(|refusal| refusal.reply.status.as_u16()).err(), Some(403));
+        let parts = run("websocket").unwrap();
+        assert_eq!((method_of(&parts), parts.headers["upgrade"].as_bytes()), (&Method::GET, &b"websocket"[..]));
+        let mut request = Request::from_parts(parts, ());
+        restore(&mut request);
+        assert_eq!((request.method(), request.headers().len()), (&Method::CONNECT, 0), "the application sees CONNECT");
     }
 }

@@ -21,7 +21,7 @@ use mesh_core::model::HttpConnection;
 use super::identify::PeerInfo;
 pub(crate) use authority::authority_of;
 pub(crate) use head::Limits;
-pub(crate) use hop::Asked;
+pub(crate) use hop::{Asked, method_of, restore};
 use origin::Origin;
 pub(crate) use refusal::Refusal;
 

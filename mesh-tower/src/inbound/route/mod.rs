@@ -13,7 +13,7 @@ use mesh_core::route::facts::{TlsFacts, is_grpc};
 use mesh_core::route::{Decision, NoDecision, RequestFacts, RouteIndex};
 
 use super::identify::PeerInfo;
-use super::normalize::authority_of;
+use super::normalize::{authority_of, method_of};
 use super::{InboundFilters, RequestFacts as FilterFacts};
 use crate::filter::{DynamicMetadata, Filter, FilterChain};
 use crate::outbound::InternalCaller;
@@ -119,7 +119,7 @@ impl Routes {
 /// What routing and filters may ask of a normalised request.
 pub(super) fn facts_of<'a>(request: &'a request::Parts, peer: &PeerInfo) -> RequestFacts<'a> {
     RequestFacts {
-        method: &request.method,
+        method: method_of(request),
         scheme: if peer.is_tls() { "https" } else { "http" },
         // What is normalised is ASCII.
         authority: std::str::from_utf8(authority_of(request)).unwrap_or_default(),
