@@ -69,7 +69,8 @@ pub struct HttpConnection {
     pub filters: Vec<HttpFilter>,
     /// `common_http_protocol_options.max_stream_duration` (gRFC A31); zero is no limit.
     pub max_stream_duration: Option<Duration>,
-    /// `normalize_path`.
+    /// `normalize_path`. Where a server's Listener does not say, true by gRPC's rules, as Istio's sidecars do (BASE),
+    /// and false by Envoy's.
     pub normalize_path: bool,
     /// `merge_slashes`.
     pub merge_slashes: bool,
@@ -117,6 +118,10 @@ pub struct OriginTrust {
     /// `xff_num_trusted_hops`: how many proxies before this server are believed, from the nearest, about where a request comes
     /// from. 0 by default, as in Envoy; gRPC knows no other value.
     pub trusted_hops: u32,
+    /// Whether the client is who the last address in `x-forwarded-for` names, where neither of the two says whom to
+    /// believe. False by default, as in gRPC (A41), whose clients are at the other end of the connection: anybody can
+    /// write that header. True for resources that are judged by Envoy's rules, since it is one of them.
+    pub believes_header: bool,
     /// `skip_xff_append`: leave `x-forwarded-for` as it is.
     pub skip_xff_append: bool,
     /// `internal_address_config.cidr_ranges`: who is internal, and may steer retries and timeouts by headers. Nobody by

@@ -10,12 +10,14 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The address of the client whose request came over a connection from `peer`.
 ///
-/// Each proxy adds the address that it saw at the end of the header, so it is read from there, past the hops that are trusted.
-/// What cannot be read so is not believed, and leaves `peer`. gRPC has no such header and always means `peer`; here a gRPC
-/// request is read like any other, because two ways to read one request are a way around a policy.
+/// Each proxy adds the address that it saw at the end of the header, so it is read from there, past the hops that are
+/// trusted. What cannot be read so is not believed, and leaves `peer`. Where nobody says which hops to trust, the
+/// header decides nothing (gRFC A41), unless Envoy's rules do ([`OriginTrust::believes_header`]). That is the
+/// Listener's to say and never the request's: two ways to read one request are a way around a policy.
 pub fn client_address(trust: &OriginTrust, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
     let hops = match (trust.use_remote_address, trust.trusted_hops) {
         (true, 0) => return peer,
+        (false, 0) if !trust.believes_header => return peer,
         // The nearest trusted hop is the peer itself, which is not in the header.
         (true, hops) => hops - 1,
         (false, hops) => hops,
@@ -45,10 +47,26 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn of(use_remote_address: bool, trusted_hops: u32, headers: &[&'static str]) -> String {
+    fn judged(trust: &OriginTrust, headers: &[&'static str]) -> String {
         let headers = headers.iter().map(|&value| (FORWARDED_FOR.parse().unwrap(), value.parse().unwrap())).collect();
-        let trust = OriginTrust { use_remote_address, trusted_hops, ..OriginTrust::default() };
-        client_address(&trust, &headers, "192.0.2.9".parse().unwrap()).to_string()
+        client_address(trust, &headers, "192.0.2.9".parse().unwrap()).to_string()
+    }
+
+    /// By Envoy's rules.
+    fn of(use_remote_address: bool, trusted_hops: u32, headers: &[&'static str]) -> String {
+        let trust = OriginTrust { use_remote_address, trusted_hops, believes_header: true, ..OriginTrust::default() };
+        judged(&trust, headers)
+    }
+
+    /// gRFC A41: all its addresses of a client are the connection's.
+    #[test]
+    fn a41_a_client_does_not_say_itself_where_it_is() {
+        let headers: &[&[&str]] = &[&["10.1.1.1"], &["10.2.2.2, 10.1.1.1"], &["10.2.2.2", "10.1.1.1"], &[]];
+        for headers in headers {
+            assert_eq!(judged(&OriginTrust::default(), headers), "192.0.2.9", "{headers:?}");
+        }
+        let hop = OriginTrust { trusted_hops: 1, ..OriginTrust::default() };
+        assert_eq!(judged(&hop, &["10.2.2.2, 10.1.1.1"]), "10.2.2.2", "whom the Listener says to believe is believed");
     }
 
     #[test]

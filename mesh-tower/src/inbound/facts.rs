@@ -17,8 +17,8 @@ use crate::filter::FilterFacts;
 pub struct RequestFacts {
     /// The connection it came on.
     pub peer: PeerInfo,
-    /// The address of the client, as far as the headers that tell of it are believed; by default that of the last hop
-    /// that `x-forwarded-for` names, as in Envoy.
+    /// The address of the client: the connection's, or what `x-forwarded-for` says as far as the Listener has it
+    /// believed ([`OriginTrust`](mesh_core::model::OriginTrust)).
     pub client: IpAddr,
     /// The route that took it.
     pub route: Arc<Route>,

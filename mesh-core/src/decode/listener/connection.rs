@@ -9,7 +9,7 @@ use super::chain::ranges;
 use crate::decode::at::At;
 use crate::decode::envelope::check_source;
 use crate::decode::value::duration;
-use crate::decode::{Decoder, Side};
+use crate::decode::{Decoder, Dialect, Side};
 use crate::model::listener::EscapedSlashes;
 use crate::model::{
     ClientCertDetails, ForwardClientCert, ForwardClientCertMode, HeadRules, HttpConnection, OriginTrust, RouteSource,
@@ -44,7 +44,7 @@ impl Decoder {
                 options.and_then(|options| options.max_stream_duration.as_ref()),
                 &options_at.field("max_stream_duration"),
             ),
-            normalize_path: value.normalize_path.is_some_and(|value| value.value),
+            normalize_path: value.normalize_path.map_or_else(|| normalizes(side), |said| said.value),
             merge_slashes: value.merge_slashes,
             escaped_slashes: escaped_slashes(value.path_with_escaped_slashes_action, at),
             strip_any_host_port,
@@ -87,6 +87,13 @@ impl Decoder {
     }
 }
 
+/// Whether paths are normalised where nobody says so. istiod's gRPC mode never does, whose sidecars all do: a policy
+/// for `/public/` must not let `/public/../admin` in. Envoy's own default is to leave them. A client's paths are its
+/// application's.
+fn normalizes(side: Side) -> bool {
+    side == Side::Server && !Dialect::is_envoy()
+}
+
 /// What decides whom to believe about a request's origin: rule 10. Rule 9 (`xff_num_trusted_hops`) is one of what gRPC can't.
 fn check_trust(value: &pb::HttpConnectionManager, at: &At<'_>) {
     if !value.original_ip_detection_extensions.is_empty() {
@@ -120,6 +127,7 @@ fn origin(value: &pb::HttpConnectionManager, at: &At<'_>) -> OriginTrust {
     OriginTrust {
         use_remote_address: value.use_remote_address.is_some_and(|value| value.value),
         trusted_hops: value.xff_num_trusted_hops,
+        believes_header: Dialect::is_envoy(),
         skip_xff_append: value.skip_xff_append,
         internal: internal.map_or_else(Vec::new, |config| {
             ranges(&config.cidr_ranges, "cidr_ranges", &at.field("internal_address_config"))

@@ -312,6 +312,37 @@ fn a_ring_is_as_large_as_grpc_lets_it_be() {
     assert_eq!(sizes(Dialect::Envoy, large()), (5000, RingHashConfig::LARGEST));
 }
 
+/// A server's Listener whose connection manager has these fields.
+fn server(fields: Value) -> Value {
+    let mut manager = listener(vec![])["api_listener"]["api_listener"].take();
+    merge(&mut manager, fields);
+    json!({
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "listener",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    })
+}
+
+/// gRFC A41 has no address of a client but the connection's. Envoy leaves paths as they are; Istio tells its sidecars to
+/// normalise them, and gRPC nothing.
+#[test]
+fn what_a_server_means_that_is_silent_about_clients_and_paths() {
+    let meant = |dialect, json: &Value| {
+        let listener: Arc<Listener> = taken(decode(dialect, json));
+        let http = listener.connections()[0];
+        (http.origin.believes_header, http.normalize_path)
+    };
+    let silent = server(json!({}));
+    assert_eq!(meant(Dialect::Grpc, &silent), (false, true));
+    assert_eq!(meant(Dialect::Envoy, &silent), (true, false));
+    for dialect in [Dialect::Grpc, Dialect::Envoy] {
+        for said in [true, false] {
+            assert_eq!(meant(dialect, &server(json!({"normalize_path": said}))).1, said, "{dialect:?}");
+        }
+        assert!(!meant(dialect, &listener(vec![])).1, "a client's paths are its application's: {dialect:?}");
+    }
+}
+
 /// Where Envoy and gRPC would let in different clients.
 #[test]
 fn a_range_of_ipv4_written_as_ipv6_is_refused_where_it_matches_nobody() {
@@ -327,12 +358,8 @@ fn a_range_of_ipv4_written_as_ipv6_is_refused_where_it_matches_nobody() {
     for (prefix, length, taken) in
         [("::ffff:10.0.0.0", 104, false), ("::ffff:10.0.0.0", 8, true), ("10.0.0.0", 8, true), ("::1", 128, true)]
     {
-        let client = listener(vec![filter(prefix, length)]);
-        let json = json!({
-            "@type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "listener",
-            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}},
-            "filter_chains": [{"filters": [{"name": "http", "typed_config": client["api_listener"]["api_listener"]}]}],
-        });
+        let filters = listener(vec![filter(prefix, length)])["api_listener"]["api_listener"]["http_filters"].take();
+        let json = server(json!({"http_filters": filters}));
         assert!(is_taken(Dialect::Grpc, &json), "{json}: {:?}", decode(Dialect::Grpc, &json));
         assert_eq!(is_taken(Dialect::Envoy, &json), taken, "{prefix}/{length}");
     }

@@ -57,8 +57,8 @@ impl Servers {
     }
 }
 
-/// A Listener whose server takes every request, and WebSockets, as gateways do. If it is permissive the first bytes tell TLS
-/// from plaintext.
+/// A Listener whose server takes every request, and WebSockets, as gateways do, with one spelling of each path. If it
+/// is permissive the first bytes tell TLS from plaintext.
 fn listener(address: SocketAddr, socket: Option<Value>, permissive: bool) -> Value {
     let name = ListenerNames::local().for_server(address).expect("the local names have a template for servers");
     let route = json!({"match": {"prefix": ""}, "non_forwarding_action": {}});
@@ -70,6 +70,9 @@ fn listener(address: SocketAddr, socket: Option<Value>, permissive: bool) -> Val
                 "stat_prefix": name.to_string(),
                 "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
                 "upgrade_configs": [{"upgrade_type": "websocket"}],
+                "normalize_path": true,
+                // More than any `x-forwarded-for` names: where a client is, it doesn't say itself.
+                "xff_num_trusted_hops": u32::MAX,
                 "http_filters": [{
                     "name": "envoy.filters.http.router",
                     "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},

@@ -26,9 +26,10 @@ pub(super) fn normalize(request: &mut request::Parts, http: &HttpConnection) -> 
         None => rewritten,
     };
     if redirect {
-        // A gRPC client knows no redirects, and would take one for a broken server.
-        let grpc = is_grpc(&request.headers);
-        return Err(if grpc { bad("the path holds an escaped slash").into() } else { Refusal::redirect(&whole) });
+        // A gRPC client knows no redirects, and would take one for a broken server. What begins with two slashes is
+        // another host to whoever follows it, a backslash for one of them included.
+        let refused = is_grpc(&request.headers) || whole.starts_with("//") || whole.starts_with("/\\");
+        return Err(if refused { bad("the path holds an escaped slash").into() } else { Refusal::redirect(&whole) });
     }
     let mut parts = std::mem::take(&mut request.uri).into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(whole).map_err(|_| bad("the path is not valid"))?);
@@ -68,7 +69,7 @@ fn rewrite(path: &str, http: &HttpConnection) -> Result<Option<Rewritten>, Error
         redirect = http.escaped_slashes == EscapedSlashes::UnescapeAndRedirect;
         new = Some(unescaped);
     }
-    if http.normalize_path {
+    if http.normalize_path && !is_plain(new.as_deref().unwrap_or(path)) {
         if path.contains("%00") {
             return Err(bad("the path holds an escaped NUL, at which some readers stop"));
         }
@@ -101,6 +102,17 @@ fn unescape_slashes(path: &str) -> Option<String> {
     }
     out.push_str(rest);
     (out != path).then_some(out)
+}
+
+/// Whether the path is surely as `normalize_path` leaves it, as nearly every path is: no dot begins a segment, and no
+/// character has another spelling.
+fn is_plain(path: &str) -> bool {
+    let mut before = b'/';
+    path.bytes().all(|byte| {
+        let dot = byte == b'.' && before == b'/';
+        before = byte;
+        !dot && (byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~'))
+    })
 }
 
 /// One spelling of each character (RFC 3986 6.2.2.2, as browsers do it): unreserved ones plain, those that have no place in a
@@ -240,6 +252,44 @@ mod tests {
         ];
         for (http, uri, want) in rows {
             assert_eq!(run(uri, http).ok().as_deref(), want, "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_plain_needs_no_second_look() {
+        for plain in ["/", "/a/b.c", "/pkg.Service/Method", "/a//b/", "/~u/a-b_c...", "/a.."] {
+            assert!(is_plain(plain) && canonical(plain).is_none() && resolve_dots(plain).is_none(), "{plain}");
+        }
+        for other in ["/.", "/a/..", "/a/.b", "/%61", "/a\\b", "/a;b", "/a|b", "/a/%2e"] {
+            assert!(!is_plain(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_sent_to_another_host() {
+        for (uri, merge_slashes) in [
+            ("/%2fevil.com", false),
+            ("/%5cevil.com", false),
+            ("//evil.com/%2f", false),
+            ("/.%2f%2fevil.com", false),
+            ("/%2f", true),
+        ] {
+            for normalize_path in [true, false] {
+                let http = HttpConnection {
+                    escaped_slashes: EscapedSlashes::UnescapeAndRedirect,
+                    normalize_path,
+                    merge_slashes,
+                    ..http_connection()
+                };
+                let answered = match run(uri, &http) {
+                    Ok(path) => panic!("{uri} passes as {path}"),
+                    Err(refusal) => refusal.reply,
+                };
+                match answered.headers.get("location") {
+                    None => assert_eq!(answered.status, 400, "{uri}"),
+                    Some(to) => assert!(to.as_bytes()[0] == b'/' && to.as_bytes()[1] == b'.', "{uri}: {to:?}"),
+                }
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod asked;
 mod authenticate;
 mod authorize;
 mod client;
+mod decoded;
 mod drain;
 #[cfg(feature = "tls-aws-lc")]
 mod fetched;

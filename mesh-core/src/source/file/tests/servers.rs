@@ -1,7 +1,10 @@
 //! The Listeners of the servers at a file's endpoints.
 
+use http::HeaderMap;
+
 use super::*;
 use crate::model::{Action, Listener, ListenerKind, RouteSource, ServerListener};
+use crate::policy::origin::client_address;
 use crate::resource::LISTENER;
 
 const ADDRESS: &str = "127.0.0.1:50051";
@@ -59,6 +62,11 @@ fn every_address_of_an_endpoint_may_be_served() {
         let [chain] = &*server.chains else { panic!("{server:?}") };
         assert!(chain.tls.is_none() && server.default_chain.is_none());
         assert_eq!(chain.http.upgrades.join(" "), "websocket");
+        assert!(chain.http.normalize_path, "one spelling of each path, as in Istio");
+        let claims =
+            HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), "10.1.1.1, 10.2.2.2".parse().unwrap())]);
+        let peer = "192.0.2.9".parse().unwrap();
+        assert_eq!(client_address(&chain.http.origin, &claims, peer), peer, "nobody says itself where it is");
         let RouteSource::Inline(table) = &chain.http.routes else { panic!("{chain:?}") };
         assert_eq!(table.virtual_hosts.len(), 1);
         let [route] = &*table.virtual_hosts[0].routes else { panic!("{table:?}") };
