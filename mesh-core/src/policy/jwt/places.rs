@@ -86,7 +86,8 @@ impl Places {
         issuers.0.insert(issuer.to_owned());
     }
 
-    /// Every token of a request, in the order in which Envoy looks at them: cookies, parameters, headers, each backwards.
+    /// Every token of a request, in the order in which Envoy looks at them: cookies, parameters, headers, each
+    /// backwards. Of several in one place Envoy reads the first alone; whoever is behind us may read another.
     pub(super) fn find(&self, request: &JwtRequest<'_>) -> Vec<Found<'_>> {
         let mut found = Vec::new();
         for ((_, prefix), (name, issuers)) in &self.headers {
@@ -96,12 +97,12 @@ impl Places {
             }
         }
         for (param, issuers) in &self.params {
-            if let Some(token) = parameter(request.uri.query().unwrap_or_default(), param) {
+            for token in values_of(request.uri.query().unwrap_or_default(), param) {
                 found.push(Found { token, issuers, place: Place::Param(param) });
             }
         }
         for (cookie, issuers) in &self.cookies {
-            if let Some(token) = cookie_of(request.headers, cookie) {
+            for token in cookies_of(request.headers, cookie) {
                 found.push(Found { token: token.to_vec(), issuers, place: Place::Cookie });
             }
         }
@@ -133,8 +134,9 @@ fn after_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     Some(rest.iter().position(of_token).map_or(value, |first| &rest[first..]))
 }
 
-fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
-    parameters(query).find(|(key, _)| is_named(key, name)).map(|(_, value)| percent::bytes(value))
+/// The values of each query parameter of that name.
+fn values_of(query: &str, name: &str) -> impl Iterator<Item = Vec<u8>> {
+    parameters(query).filter(move |(key, _)| is_named(key, name)).map(|(_, value)| percent::bytes(value))
 }
 
 fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -159,16 +161,17 @@ fn remove_parameter(uri: &mut Uri, name: &str) {
     *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// The first cookie of that name, without its quotes.
-fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+/// Each cookie of that name, without its quotes.
+fn cookies_of<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-    let mut pairs = pairs.filter_map(|pair| {
+    let pairs = pairs.filter_map(|pair| {
         // Around the pair only, as in Envoy: a name or a token with a space is another one.
         let pair = pair.trim_ascii();
         let at = pair.iter().position(|byte| *byte == b'=')?;
         Some((&pair[..at], &pair[at + 1..]))
     });
-    let (_, value) = pairs.find(|(key, _)| *key == name.as_bytes())?;
-    let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-    Some(unquoted.unwrap_or(value))
+    pairs.filter(move |(key, _)| *key == name.as_bytes()).map(|(_, value)| {
+        let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        unquoted.unwrap_or(value)
+    })
 }

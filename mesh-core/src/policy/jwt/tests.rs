@@ -237,11 +237,9 @@ fn tokens_are_found_where_they_may_be_and_leave() {
         let missing = ask(&default, &needs(0), &[("authorization", &value)]);
         assert_eq!(missing.result, Err(JwtStatus::Missing), "{value}");
     }
-    for (query, left) in [
-        ("?access_token=T", "/a"),
-        ("?x=1&access_token=T&y=%20", "/a?x=1&y=%20"),
-        ("?access%5Ftoken=T&access_token=bad", "/a"),
-    ] {
+    for (query, left) in
+        [("?access_token=T", "/a"), ("?x=1&access_token=T&y=%20", "/a?x=1&y=%20"), ("?access%5Ftoken=T", "/a")]
+    {
         let uri = format!("/a{}", query.replacen('T', &token, 1));
         let found = ask_at(&default, &needs(0), &uri, &[], &keys());
         assert_eq!((found.result, found.uri.to_string().as_str()), (Ok(()), left), "{query}");
@@ -282,6 +280,37 @@ fn of_several_tokens_all_must_be_good_and_few_are_read() {
         let many = vec![("authorization", good_one.as_str()); 17];
         assert_eq!(ask(&of, &requirement, &many).result, Err(JwtStatus::MultipleTokens));
     }
+}
+
+/// The same of parameters and cookies, whose first is only the first that some readers take.
+#[test]
+fn of_several_tokens_of_one_name_all_must_be_good() {
+    let of = of(vec![JwtProvider {
+        from_params: vec!["t".to_owned()],
+        from_cookies: vec!["c".to_owned()],
+        ..provider("i")
+    }]);
+    let good_one = token(&good());
+    let bad_one = token_of(r#"{"alg":"HS256"}"#, &good().to_string(), b"no");
+    let pairs = [
+        ([&good_one, &good_one], Ok(())),
+        ([&good_one, &bad_one], Err(JwtStatus::VerificationFails)),
+        ([&bad_one, &good_one], Err(JwtStatus::VerificationFails)),
+    ];
+    for requirement in [needs(0), JwtRequirement::AllowMissing] {
+        for ([first, second], expected) in pairs {
+            let query = format!("/?t={first}&x=1&%74={second}");
+            let cookies = [format!("c={first}; d=1; c=\"{second}\""), format!("c={first}")];
+            let one_line = [("cookie", cookies[0].as_str())];
+            let two_lines = [("cookie", cookies[1].as_str()), ("cookie", &format!("c={second}"))];
+            for (uri, headers) in [(&*query, &[][..]), ("/", &one_line), ("/", &two_lines)] {
+                let found = ask_at(&of, &requirement, uri, headers, &keys());
+                assert_eq!(found.result, expected, "{uri} {headers:?}");
+            }
+        }
+    }
+    let many = format!("/?{}", format!("t={good_one}&").repeat(17));
+    assert_eq!(ask_at(&of, &needs(0), &many, &[], &keys()).result, Err(JwtStatus::MultipleTokens));
 }
 
 #[test]
