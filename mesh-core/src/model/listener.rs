@@ -86,7 +86,7 @@ pub struct HttpConnection {
     pub origin: OriginTrust,
     /// `common_http_protocol_options.headers_with_underscores_action`.
     pub underscores: Underscores,
-    /// What the head of a request may be.
+    /// What the head of a request may be, and how many there may be.
     pub head: HeadRules,
     /// `upgrade_configs`: the types of upgrades that are let through, of those that are enabled. None by default, as in Envoy:
     /// what comes after an upgrade is no request, and nobody's policy sees it.
@@ -97,13 +97,16 @@ pub struct HttpConnection {
     pub unsupported: Vec<Unsupported>,
 }
 
-/// What the head of a request may be. None: as the server likes.
+/// What the head of a request may be, and how many there may be at a time. None: as the server likes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeadRules {
     /// `common_http_protocol_options.max_headers_count`. Every value counts, and in HTTP/2 the pseudo-headers do.
     pub max_headers: Option<u32>,
     /// `max_request_headers_kb`, in bytes: in HTTP/1 the head as it stands on the wire, in HTTP/2 its names and values.
     pub max_bytes: Option<u32>,
+    /// `http2_protocol_options.max_concurrent_streams`: HTTP/2 streams of one connection at the same time. It lowers
+    /// the server's own limit and never raises it.
+    pub max_streams: Option<u32>,
     /// `http_protocol_options.allow_custom_methods`: HTTP/1 requests may have methods that are in no registry. Not by default,
     /// as in Envoy.
     pub custom_methods: bool,

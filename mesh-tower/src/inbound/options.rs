@@ -61,7 +61,8 @@ pub struct InboundLimits {
     /// Bytes of a request's head: 60 KiB by default, as Envoy. In HTTP/1 as it stands on the wire; in HTTP/2, and in trailers,
     /// of names and values. `max_request_headers_kb` of the Listener counts in its place.
     pub max_header_bytes: u32,
-    /// HTTP/2 streams of one connection at the same time: 1,024 by default, as Envoy.
+    /// HTTP/2 streams of one connection at the same time: 1,024 by default, as Envoy; fewer where the Listener's
+    /// `max_concurrent_streams` says so.
     pub max_concurrent_streams: u32,
     /// HTTP/2: how many requests a client may reset before they are answered, at a stretch: 1,000 by default. A tenth of
     /// them comes back each second, and one with each answer. Over it the connection is closed (CVE-2023-44487; Envoy's 500

@@ -84,14 +84,18 @@ impl Decoder {
             // Rules 20 and 23.
             if self.registry.filter_override(type_url).is_some() {
                 here.fault(format!("is a `{type_url}`, which is for overrides only"));
-            } else if !value.is_optional {
+            } else if value.is_optional {
+                here.left_out();
+            } else {
                 here.fault(format!("is a `{type_url}` (filter `{}`), which is not known here", value.name));
             }
             return None;
         };
         if !filter.supports(side) {
             // Rule 21.
-            if !value.is_optional {
+            if value.is_optional {
+                here.left_out();
+            } else {
                 here.fault(format!("is a `{type_url}` (filter `{}`), which {} cannot use", value.name, whom(side)));
             }
             return None;
@@ -148,7 +152,9 @@ impl Decoder {
         let Some(filter) = self.registry.filter_override(type_url) else {
             if self.registry.filter(type_url).is_some() {
                 at.fault(format!("is a `{type_url}`, which is for the Listener's filter list only"));
-            } else if !optional {
+            } else if optional {
+                at.left_out();
+            } else {
                 at.fault(format!("is a `{type_url}`, which is not known here"));
             }
             return None;

@@ -120,6 +120,17 @@ fn note_unsupported(value: &pb::HttpConnectionManager, side: Side, at: &At<'_>) 
         ("stream_idle_timeout", is_set(value.stream_idle_timeout.as_ref())),
         ("request_headers_timeout", is_set(value.request_headers_timeout.as_ref())),
     ]);
+    if side == Side::Server
+        && let Some(options) = &value.common_http_protocol_options
+    {
+        // How long a server's connections and streams live is its own to say: `InboundLimits`.
+        at.field("common_http_protocol_options").all_left_out(&[
+            ("idle_timeout", is_set(options.idle_timeout.as_ref())),
+            ("max_connection_duration", is_set(options.max_connection_duration.as_ref())),
+            ("max_requests_per_connection", options.max_requests_per_connection.is_some_and(|most| most.value != 0)),
+            ("max_stream_duration", is_set(options.max_stream_duration.as_ref())),
+        ]);
+    }
 }
 
 fn origin(value: &pb::HttpConnectionManager, at: &At<'_>) -> OriginTrust {
@@ -148,8 +159,14 @@ fn head(value: &pb::HttpConnectionManager, at: &At<'_>) -> HeadRules {
     if max_headers == Some(0) {
         at.field("common_http_protocol_options").field("max_headers_count").fault("must be at least 1");
     }
+    let http2 = value.http2_protocol_options.as_ref();
+    let max_streams = http2.and_then(|options| options.max_concurrent_streams).map(|streams| streams.value);
+    if max_streams == Some(0) {
+        at.field("http2_protocol_options").field("max_concurrent_streams").fault("must be at least 1");
+    }
     HeadRules {
         max_headers,
+        max_streams,
         max_bytes: kib.map(|kib| kib.min(MOST_KIB) * 1024),
         custom_methods: value.http_protocol_options.as_ref().is_some_and(|options| options.allow_custom_methods),
     }

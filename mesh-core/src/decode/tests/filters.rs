@@ -18,6 +18,7 @@ use super::*;
 use crate::decode::{CorsFilter, ExtensionValue, Fault, FaultFilter, HttpFilterType, Side};
 use crate::model::{
     FaultDelayAmount, FaultOutcome, FaultPolicy, FilterConfig, FilterOverride, Fraction, Listener, RouteTable,
+    Unsupported, UnsupportedEffect,
 };
 use crate::resource::{LISTENER, ROUTE_CONFIGURATION};
 
@@ -109,7 +110,8 @@ pub(super) fn rule_21_a_filter_for_the_other_side() {
 
     manager.http_filters[0].is_optional = true;
     let listener: Arc<Listener> = taken(decoder.decode(LISTENER, &client(&manager)));
-    assert!(listener.connections()[0].filters.is_empty(), "an optional one is dropped");
+    let http = listener.connections()[0];
+    assert_eq!((http.filters.len(), http.unsupported.len()), (0, 1), "an optional one is left out, with a note");
     table::shown(21, Answer::Taken);
 
     manager.http_filters[0].is_optional = false;
@@ -117,6 +119,25 @@ pub(super) fn rule_21_a_filter_for_the_other_side() {
     let filters = &listener.connections()[0].filters;
     assert_eq!((filters.len(), &*filters[0].type_url), (1, "example.ServersOnly"));
     assert_eq!(*downcast::<&str>(&*filters[0].config), "served");
+}
+
+/// gRFC A39: an optional filter that is not there is no fault; whoever wrote it is told.
+#[test]
+fn a39_what_is_optional_and_unknown_is_noted() {
+    let noted = |notes: &[Unsupported]| {
+        notes.iter().map(|note| (note.field.clone(), note.effect)).collect::<Vec<(String, UnsupportedEffect)>>()
+    };
+    for part in [client_manager(), server_manager()] {
+        let listener: Arc<Listener> =
+            part.value(|manager| manager.http_filters.insert(0, optional(http_filter("x", unknown()))));
+        let field = format!("{}.http_filters[0].typed_config", part.path);
+        assert_eq!(noted(&listener.connections()[0].unsupported), [(field, UnsupportedEffect::LeftOut)]);
+    }
+    let table: Arc<RouteTable> = table().value(|table| {
+        over(table).insert("x".to_owned(), wrapped(Some(unknown()), true, false));
+    });
+    let field = "virtual_hosts[0].routes[0].typed_per_filter_config[\"x\"].config".to_owned();
+    assert_eq!(noted(&table.virtual_hosts[0].routes[0].unsupported), [(field, UnsupportedEffect::LeftOut)]);
 }
 
 #[test]

@@ -5,11 +5,14 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as pb;
 use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkRbac;
 use hcm::http_connection_manager::{RouteSpecifier, StripPortMode, UpgradeConfig};
 
 use super::*;
 use crate::model::listener::EscapedSlashes;
-use crate::model::{HeadRules, HttpConnection, Listener, ListenerKind, RouteSource, SourceType, Underscores};
+use crate::model::{
+    HeadRules, HttpConnection, Listener, ListenerKind, RouteSource, SourceType, Underscores, UnsupportedEffect,
+};
 use crate::resource::LISTENER;
 
 fn client(manager: &hcm::HttpConnectionManager) -> pb::Listener {
@@ -210,11 +213,13 @@ fn a_server_hears_what_heads_and_upgrades_may_be() {
         manager.max_request_headers_kb = u32_value(8192);
         manager.common_http_protocol_options.get_or_insert_default().max_headers_count = u32_value(1);
         manager.http_protocol_options.get_or_insert_default().allow_custom_methods = true;
+        manager.http2_protocol_options.get_or_insert_default().max_concurrent_streams = u32_value(7);
         manager.upgrade_configs =
             vec![upgrade("websocket", None), upgrade("off", Some(false)), upgrade("on", Some(true))];
     });
     let http = connection(&listener);
-    let head = HeadRules { max_headers: Some(1), max_bytes: Some(8192 * 1024), custom_methods: true };
+    let head =
+        HeadRules { max_headers: Some(1), max_bytes: Some(8192 * 1024), max_streams: Some(7), custom_methods: true };
     assert_eq!((http.head, http.upgrades.join(" ").as_str()), (head, "websocket on"));
     server_manager().refuses(&[
         (0, "max_request_headers_kb", |manager| manager.max_request_headers_kb = u32_value(0)),
@@ -222,11 +227,40 @@ fn a_server_hears_what_heads_and_upgrades_may_be() {
         (0, "common_http_protocol_options.max_headers_count", |manager| {
             manager.common_http_protocol_options.get_or_insert_default().max_headers_count = u32_value(0);
         }),
+        (0, "http2_protocol_options.max_concurrent_streams", |manager| {
+            manager.http2_protocol_options.get_or_insert_default().max_concurrent_streams = u32_value(0);
+        }),
         (0, "upgrade_configs[0].filters", |manager| {
             let filters = vec![hcm::HttpFilter::default()];
             manager.upgrade_configs = vec![UpgradeConfig { filters, ..upgrade("x", None) }];
         }),
     ]);
+}
+
+/// What a Listener says of its connections and has no effect is told of; a client has other means for the last.
+#[test]
+fn what_a_server_does_not_do_is_noted() {
+    let ask = |manager: &mut hcm::HttpConnectionManager| {
+        let options = manager.common_http_protocol_options.get_or_insert_default();
+        options.idle_timeout = seconds(1);
+        options.max_connection_duration = seconds(2);
+        options.max_requests_per_connection = u32_value(3);
+        options.max_stream_duration = seconds(4);
+    };
+    let listener: Arc<Listener> = server_manager().value(ask);
+    let notes: Vec<_> = connection(&listener).unsupported.iter().map(|note| (&*note.field, note.effect)).collect();
+    let at = |field| format!("{}.common_http_protocol_options.{field}", server_manager().path);
+    let fields =
+        ["idle_timeout", "max_connection_duration", "max_requests_per_connection", "max_stream_duration"].map(at);
+    assert_eq!(notes, fields.each_ref().map(|field| (&**field, UnsupportedEffect::LeftOut)));
+    let zero: Arc<Listener> = server_manager().value(|manager| {
+        let options = manager.common_http_protocol_options.get_or_insert_default();
+        options.idle_timeout = seconds(0);
+        options.max_requests_per_connection = u32_value(0);
+    });
+    assert!(connection(&zero).unsupported.is_empty(), "no limit is asked for");
+    let client: Arc<Listener> = client_manager().value(ask);
+    assert!(connection(&client).unsupported.is_empty());
 }
 
 fn upgrade(name: &str, enabled: Option<bool>) -> UpgradeConfig {
@@ -318,6 +352,11 @@ pub(super) fn rules_29_to_36_of_a_servers_listener() {
         }),
         (35, "filter_chains[0].filters[0].typed_config", |listener| {
             listener.filter_chains[0].filters[0].config_type = None;
+        }),
+        // It decides who gets in.
+        (35, "filter_chains[0].filters[0].typed_config filter_chains[0].filters", |listener| {
+            let rbac = network_filter("envoy.filters.network.rbac", any(&NetworkRbac::default()));
+            listener.filter_chains[0].filters.insert(0, rbac);
         }),
     ]);
     server_manager().refuses(&[

@@ -68,7 +68,9 @@ where
         let Opened { io, version, deadline } = opened;
         let slot = peer.connection().slot.clone();
         let service = Handler::new(self.app, slot.clone(), peer.clone(), of_head);
-        let builder = builder(&slot.options().limits, of_head);
+        let limits = &slot.options().limits;
+        let streams = peer.connection().chain.chain.http.head.max_streams.unwrap_or(limits.max_concurrent_streams);
+        let builder = builder(limits, of_head, streams.min(limits.max_concurrent_streams));
         let builder = match version {
             Version::Http1 => builder.http1_only(),
             Version::Http2 => builder.http2_only(),
@@ -126,7 +128,7 @@ fn room(head: Limits) -> usize {
 
 /// Heads are counted exactly where requests are normalised. Here they are bounded by what it takes to count them: HTTP/1's by a
 /// buffer with room for spaces that need not be there, HTTP/2's by its own way to count, 32 bytes more for each header.
-fn builder(limits: &InboundLimits, head: Limits) -> Builder<TokioExecutor> {
+fn builder(limits: &InboundLimits, head: Limits, streams: u32) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     let counted = head.headers.saturating_add(1).saturating_mul(32).saturating_add(head.bytes);
     builder
@@ -138,7 +140,7 @@ fn builder(limits: &InboundLimits, head: Limits) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_concurrent_streams(streams)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(counted).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.keepalive_interval)

@@ -186,7 +186,7 @@ async fn a_request_that_two_readers_could_cut_differently_is_refused() {
 #[tokio::test]
 async fn heads_and_trailers_have_limits_which_the_listener_says() {
     let (listener, slot) = bound(InboundOptions::default()).await;
-    let head = HeadRules { max_headers: Some(8), max_bytes: Some(1024), custom_methods: false };
+    let head = HeadRules { max_headers: Some(8), max_bytes: Some(1024), ..HeadRules::default() };
     slot.apply(Config { head, ..Config::new(slot.address()) }.build(1));
     tokio::spawn(serve(slot.clone(), listener, tower::service_fn(app)));
     for (lines, status) in [(7, "200"), (8, "431")] {
@@ -216,4 +216,29 @@ async fn heads_and_trailers_have_limits_which_the_listener_says() {
     let fits = Request::get("http://a.test/").header("cookie", "a=1").body(empty()).unwrap();
     assert_eq!(client.send_request(fits).await.unwrap().status(), 200);
     assert_eq!(client.send_request(more.body(empty()).unwrap()).await.unwrap().status(), 431);
+}
+
+/// What the server says of streams in its SETTINGS (RFC 9113, 6.5.2).
+async fn streams(slot: &InboundSlot) -> u32 {
+    const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
+    let mut raw = TcpStream::connect(slot.address()).await.unwrap();
+    raw.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut head = [0; 9];
+    raw.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "SETTINGS come first");
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    raw.read_exact(&mut settings).await.unwrap();
+    let said = settings.chunks(6).find(|setting| setting[..2] == MAX_CONCURRENT_STREAMS).unwrap();
+    u32::from_be_bytes(said[2..].try_into().unwrap())
+}
+
+#[tokio::test]
+async fn a_listener_lowers_the_number_of_streams_and_never_raises_it() {
+    for (max_streams, expected) in [(None, 1024), (Some(7), 7), (Some(5000), 1024)] {
+        let (listener, slot) = bound(InboundOptions::default()).await;
+        let head = HeadRules { max_streams, ..HeadRules::default() };
+        slot.apply(Config { head, ..Config::new(slot.address()) }.build(1));
+        tokio::spawn(serve(slot.clone(), listener, tower::service_fn(app)));
+        assert_eq!(streams(&slot).await, expected, "{max_streams:?}");
+    }
 }
