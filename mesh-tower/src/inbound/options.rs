@@ -31,6 +31,12 @@ pub struct InboundOptions {
     /// `upgrade` header, or in `:protocol`. None by default: as in Envoy, the Listener must say so. For an application that
     /// serves `websocket` under a control plane that has no word on it.
     pub upgrades: Vec<Box<str>>,
+    /// Lets nobody in where no policy says who may come in: where a filter chain has no enforced RBAC whose action is
+    /// ALLOW, requests are answered as by one that allows nothing (403 or PERMISSION_DENIED). False by default, as in
+    /// gRPC and Envoy. For servers under istiod, whose gRPC mode leaves out an AuthorizationPolicy that allows nothing;
+    /// without it such a Listener is warned of. A Listener of a server that is transport-only is not served with it, as
+    /// nobody could answer so.
+    pub default_deny: bool,
     /// What is said of this server's load with each response (gRFC A51), to callers that balance by it. None by default: nothing
     /// is, and requests carry no [`LoadRecorder`](super::LoadRecorder).
     pub load_reports: Option<ServerLoad>,
@@ -113,6 +119,7 @@ impl Default for InboundOptions {
             on_change: Arc::new(log_change),
             filters: InboundFilters::of_server(),
             upgrades: Vec::new(),
+            default_deny: false,
             load_reports: None,
             tls: Arc::new(NoTls),
             telemetry: None,
@@ -147,6 +154,7 @@ impl fmt::Debug for InboundOptions {
             .field("drain_grace", &self.drain_grace)
             .field("filters", &self.filters)
             .field("upgrades", &self.upgrades)
+            .field("default_deny", &self.default_deny)
             .field("load_reports", &self.load_reports)
             .field("tls", &self.tls)
             .finish_non_exhaustive()

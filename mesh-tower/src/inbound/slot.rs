@@ -250,7 +250,7 @@ impl InboundSlot {
     }
 
     fn put_in_force(&self, snapshot: &Arc<ServerSnapshot>, writer: &Writer) {
-        if let Err(error) = config::check(snapshot, self.address, writer.transport_only) {
+        if let Err(error) = config::check(snapshot, self.address, writer.transport_only, self.options.default_deny) {
             return self.stop(error.with_config_version(snapshot.version));
         }
         let filters = self.options.filters.with_bodies(!writer.split);
@@ -262,7 +262,7 @@ impl InboundSlot {
                 Err(error) => self.stop(error.with_config_version(snapshot.version)),
             };
         }
-        match Generation::new(snapshot, self.address, &*self.options.tls, &filters) {
+        match Generation::new(snapshot, self.address, &self.options, &filters) {
             Ok(generation) => self.start(generation),
             Err(error) => self.stop(error.with_config_version(snapshot.version)),
         }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod external;
+mod unsaid;
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,6 +20,7 @@ use super::identify::PeerInfo;
 use crate::filter::{DynamicMetadata, Filter, FilterFacts, FilterType, Verdict, config_of};
 use crate::reply::{ERROR_HEADER, Reply};
 pub(crate) use audit::written;
+pub(crate) use unsaid::{doubt, is_allowing, nobody};
 
 /// What Envoy says to the client. Which policy denied it is for the server's log.
 const MESSAGE: &str = "RBAC: access denied";

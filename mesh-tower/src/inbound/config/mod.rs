@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use mesh_core::chain::{ChainIndex, ConnectionFacts};
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{FilterChain, Inspection, RouteSource, ServerListener};
+use mesh_core::event::Event;
+use mesh_core::model::{FilterChain, Inspection, RouteSource, ServerListener, UnsupportedEffect};
 use mesh_core::snapshot::ServerSnapshot;
 use tokio::sync::watch;
 
-use super::InboundFilters;
+use super::authorize::doubt;
 use super::route::Routes;
+use super::{InboundFilters, InboundOptions};
 pub(crate) use policy::check;
 pub(crate) use tls::{Accepted, BoxedAccept, HelloReader, InboundTls, NoTls, TlsAcceptor, TlsClient};
 
@@ -45,15 +47,19 @@ impl Generation {
     pub(crate) fn new(
         snapshot: &ServerSnapshot,
         bound: SocketAddr,
-        tls: &dyn InboundTls,
+        options: &InboundOptions,
         filters: &InboundFilters,
     ) -> Result<Self, Error> {
+        if let Some(doubt) = doubt(snapshot, options) {
+            tracing::warn!(target: "mesh", "{doubt}");
+        }
+        tell_left_out(snapshot);
         let index = ChainIndex::new(&snapshot.server, bound.ip());
         let mut chains = Vec::with_capacity(index.chains().len());
         for chain in index.chains() {
             let routes = compile(chain, snapshot, filters)?;
             log_routes(snapshot, chain, None, &routes);
-            let tls = chain.tls.as_ref().map(|policy| tls.acceptor(policy)).transpose();
+            let tls = chain.tls.as_ref().map(|policy| options.tls.acceptor(policy)).transpose();
             if let Err(error) = &tls {
                 tracing::warn!(target: "mesh", "connections of filter chain `{}` are closed: {error}", chain.name);
             }
@@ -124,6 +130,15 @@ fn compile(chain: &FilterChain, snapshot: &ServerSnapshot, filters: &InboundFilt
         }),
     };
     Routes::new(&chain.http, table, filters, snapshot.version)
+}
+
+/// Says what a Listener asks for and does not get, where requests go on without it.
+fn tell_left_out(snapshot: &ServerSnapshot) {
+    let notes = snapshot.listener.connections().into_iter().flat_map(|http| &http.unsupported);
+    for note in notes.filter(|note| note.effect == UnsupportedEffect::LeftOut) {
+        let (resource, field) = (snapshot.target.clone(), note.field.clone());
+        tracing::warn!(target: "mesh", "{}", Event::LeftOut { resource, field });
+    }
 }
 
 /// gRFC A36's logging of configuration errors: a warning for each bad update, one line when it is over.

@@ -9,9 +9,18 @@ use mesh_core::model::{
 use mesh_core::snapshot::ServerSnapshot;
 
 /// Whether `snapshot` can be put in force on a server that is bound to `bound`.
-pub(crate) fn check(snapshot: &ServerSnapshot, bound: SocketAddr, transport_only: bool) -> Result<(), Error> {
+pub(crate) fn check(
+    snapshot: &ServerSnapshot,
+    bound: SocketAddr,
+    transport_only: bool,
+    default_deny: bool,
+) -> Result<(), Error> {
     check_address(snapshot, bound)?;
     if transport_only {
+        if default_deny {
+            let text = format!("Listener `{}`: default_deny is set, and the server is transport-only", snapshot.target);
+            return Err(Error::new(Code::HALF_SERVER, text).with_next_step("use split() and install the inbound layer"));
+        }
         let chains = &snapshot.server.chains;
         chains
             .iter()

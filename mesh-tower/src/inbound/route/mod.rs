@@ -8,10 +8,13 @@ use std::sync::Arc;
 use http::request;
 use http::uri::PathAndQuery;
 use mesh_core::error::{Code, Error};
-use mesh_core::model::{Action, HttpConnection, Route, RouteTable, Unsupported, UnsupportedEffect, VirtualHost};
+use mesh_core::model::{
+    Action, FilterOverrides, HttpConnection, Route, RouteTable, Unsupported, UnsupportedEffect, VirtualHost,
+};
 use mesh_core::route::facts::{TlsFacts, is_grpc};
 use mesh_core::route::{Decision, NoDecision, RequestFacts, RouteIndex};
 
+use super::authorize::{is_allowing, nobody};
 use super::identify::PeerInfo;
 use super::normalize::{authority_of, method_of};
 use super::{InboundFilters, RequestFacts as FilterFacts};
@@ -25,11 +28,20 @@ pub(crate) struct Routes {
     /// An error fails every request, and only them (gRFC A36).
     table: Result<RouteIndex, Error>,
     /// The filters of routes that nothing overrides.
-    plain: FilterChain<FilterFacts>,
+    plain: Listed,
     /// The filters of the other routes, by the route's address: the table holds the routes, so addresses are unique.
-    special: HashMap<usize, FilterChain<FilterFacts>>,
+    special: HashMap<usize, Listed>,
     /// The filters of requests that should have come over TLS.
     to_https: FilterChain<FilterFacts>,
+    /// What takes the place of filters that say nothing of who may come in, where that means nobody.
+    nobody: FilterChain<FilterFacts>,
+}
+
+/// The filters of a route.
+struct Listed {
+    filters: FilterChain<FilterFacts>,
+    /// Whether they let in only whom a policy allows.
+    allowing: bool,
 }
 
 /// What takes a request.
@@ -51,22 +63,26 @@ impl Routes {
         filters: &InboundFilters,
         version: u64,
     ) -> Result<Self, Error> {
-        let plain = filters.chain(&http.filters, &[])?;
+        let listed = |levels: &[&FilterOverrides]| {
+            let allowing = is_allowing(&http.filters, levels);
+            filters.chain(&http.filters, levels).map(|filters| Listed { filters, allowing })
+        };
+        let plain = listed(&[])?;
         let mut special = HashMap::new();
         if let Ok(table) = &table {
             for host in &table.virtual_hosts {
                 for route in &host.routes {
                     let levels = [&table.overrides, &host.overrides, &route.overrides];
                     if levels.iter().any(|level| !level.is_empty()) {
-                        special.insert(key(route), filters.chain(&http.filters, &levels)?);
+                        special.insert(key(route), listed(&levels)?);
                     }
                 }
             }
         }
         let table = table.and_then(|table| refuse_unsupported(&http.unsupported).map(|()| RouteIndex::new(table)));
         let redirect: Arc<dyn Filter<FilterFacts>> = Arc::new(redirect::ToHttps);
-        let to_https = plain.iter().cloned().chain([redirect]).collect();
-        Ok(Self { version, http: http.clone(), table, plain, special, to_https })
+        let to_https = plain.filters.iter().cloned().chain([redirect]).collect();
+        Ok(Self { version, http: http.clone(), table, plain, special, to_https, nobody: nobody() })
     }
 
     /// The number of the configuration.
@@ -102,7 +118,8 @@ impl Routes {
             refuse_unsupported(unsupported)?;
         }
         if matches!(route.action, Action::RequireTls) {
-            return Ok(Found { route, host, filters: self.to_https.clone() });
+            let filters = self.unless_unsaid(peer, self.plain.allowing, &self.to_https);
+            return Ok(Found { route, host, filters });
         }
         if !matches!(route.action, Action::NonForwarding) {
             return Err(Error::new(
@@ -111,8 +128,20 @@ impl Routes {
             )
             .with_next_step("give the route a non_forwarding_action"));
         }
-        let filters = self.special.get(&key(&route)).unwrap_or(&self.plain).clone();
+        let listed = self.special.get(&key(&route)).unwrap_or(&self.plain);
+        let filters = self.unless_unsaid(peer, listed.allowing, &listed.filters);
         Ok(Found { route, host, filters })
+    }
+
+    /// `filters`, or none but one that lets nobody in where that is what silence means.
+    fn unless_unsaid(
+        &self,
+        peer: &PeerInfo,
+        allowing: bool,
+        filters: &FilterChain<FilterFacts>,
+    ) -> FilterChain<FilterFacts> {
+        let denied = !allowing && peer.connection().slot.options().default_deny;
+        if denied { self.nobody.clone() } else { filters.clone() }
     }
 }
 

@@ -56,7 +56,7 @@ async fn served(dialect: Dialect, fields: Value) -> Server {
 }
 
 /// The filters of a Listener with one policy; the parts of it are its permission and its principal.
-pub(super) fn rbac(action: &str, permission: Value, principal: Value) -> Value {
+pub(super) fn rbac(action: &str, permission: &Value, principal: &Value) -> Value {
     let policy = json!({"permissions": [permission], "principals": [principal]});
     let rules = json!({"action": action, "policies": {"p": policy}});
     json!([
@@ -86,7 +86,7 @@ async fn ask(http: Http, server: &Server, path: &str, headers: &[(&str, &str)]) 
 /// gRFC A41 knows no address of a client but the connection's; Envoy believes who was the last to write one down.
 #[tokio::test]
 async fn a41_a_policy_for_an_address_is_not_met_by_saying_so() {
-    let allow = || rbac("ALLOW", any(), json!({"remote_ip": {"address_prefix": "10.1.1.1", "prefix_len": 32}}));
+    let allow = || rbac("ALLOW", &any(), &json!({"remote_ip": {"address_prefix": "10.1.1.1", "prefix_len": 32}}));
     let (hop, edge) = (json!(1), json!(true));
     for (dialect, more, expected) in [
         (Dialect::Grpc, json!({}), 403),
@@ -108,7 +108,8 @@ async fn a41_a_policy_for_an_address_is_not_met_by_saying_so() {
 /// gRFC A41: whoever says that it is gRPC has its headers seen all the same.
 #[tokio::test]
 async fn a41_a_policy_sees_binary_headers_of_grpc_requests() {
-    let server = served(Dialect::Grpc, json!({"http_filters": rbac("DENY", is("x-tenant-bin", "AA=="), any())})).await;
+    let server =
+        served(Dialect::Grpc, json!({"http_filters": rbac("DENY", &is("x-tenant-bin", "AA=="), &any())})).await;
     let grpc = ("content-type", "application/grpc");
     let denied = ask(Http::Two, &server, "/", &[grpc, ("x-tenant-bin", "AA==")]).await;
     assert_eq!((denied.status.as_u16(), denied.grpc_status()), (200, "7"));
@@ -119,7 +120,7 @@ async fn a41_a_policy_sees_binary_headers_of_grpc_requests() {
 /// Policy, route and application read the same path.
 #[tokio::test]
 async fn a_policy_for_a_path_is_not_met_by_walking_out_of_it() {
-    let allow = || rbac("ALLOW", json!({"url_path": {"path": {"prefix": "/public/"}}}), any());
+    let allow = || rbac("ALLOW", &json!({"url_path": {"path": {"prefix": "/public/"}}}), &any());
     let out = "/public/../admin";
     let within = "/public/x/%2e%2E/./y";
     for (dialect, said, out_of_it, inside) in [
@@ -209,7 +210,7 @@ async fn an_upgrade_is_the_same_to_a_policy_over_either_version() {
     {
         let server = start(tower::service_fn(seen), InboundOptions::default()).await;
         let fields = json!({
-            "http_filters": rbac(action, permission.clone(), any()),
+            "http_filters": rbac(action, &permission, &any()),
             "upgrade_configs": [{"upgrade_type": "websocket"}],
         });
         server.slot.apply(snapshot(Dialect::Grpc, "listener", server.address, fields));

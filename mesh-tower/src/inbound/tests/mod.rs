@@ -20,6 +20,7 @@ mod permissive;
 mod serving;
 mod split;
 mod tunnel;
+mod unsaid;
 mod wire;
 
 use std::net::SocketAddr;
