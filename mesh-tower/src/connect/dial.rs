@@ -4,24 +4,19 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use http::Uri;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use mesh_core::model::Endpoint;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinSet;
 use tower_service::Service;
 
 use super::BoxFuture;
+use super::first::first_of;
 use super::hops::Hops;
 use super::tcp::TcpKeepalive;
 use crate::BoxError;
 use crate::io::BoxStream;
-
-/// How long an address may keep us waiting before the next one is tried beside it (RFC 8305, section 5).
-const STAGGER: Duration = Duration::from_millis(250);
 
 /// Opens streams to endpoints. TLS and HTTP run above it.
 pub(crate) trait Dial: Send + Sync + fmt::Debug {
@@ -50,41 +45,6 @@ impl Dial for TcpDial {
             hops.pass(Box::new(stream), endpoint.address).await
         })
     }
-}
-
-/// Connects to whichever of `addresses` answers first, in their order and with a head start for each (gRFC A61).
-async fn first_of(addresses: Vec<SocketAddr>, keepalive: Option<TcpKeepalive>) -> io::Result<TcpStream> {
-    if let [address] = addresses[..] {
-        return connect(address, keepalive).await;
-    }
-    let mut attempts = JoinSet::new();
-    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        attempts.spawn(connect(address, keepalive));
-        while let Ok(Some(done)) = tokio::time::timeout(STAGGER, attempts.join_next()).await {
-            match done.map_err(io::Error::other).flatten() {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = error,
-            }
-        }
-    }
-    while let Some(done) = attempts.join_next().await {
-        match done.map_err(io::Error::other).flatten() {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-async fn connect(address: SocketAddr, keepalive: Option<TcpKeepalive>) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_nodelay(true)?;
-    let stream = socket.connect(address).await?;
-    if let Some(keepalive) = keepalive {
-        keepalive.watch(&stream)?;
-    }
-    Ok(stream)
 }
 
 // ===== the application's connector =====

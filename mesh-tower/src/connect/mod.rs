@@ -10,6 +10,7 @@ mod connections;
 pub(crate) mod control;
 mod dial;
 mod exchange;
+mod first;
 #[allow(dead_code, reason = "the seam for tunnels: HBONE is the first hop there will be")]
 mod hops;
 mod http1;
@@ -19,6 +20,8 @@ mod message;
 mod request;
 mod settings;
 mod tcp;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod way;

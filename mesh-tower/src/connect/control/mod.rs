@@ -25,6 +25,7 @@ use mesh_core::model::Name;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use crate::connect::first::first_of;
 use crate::connect::tcp::TcpKeepalive;
 use crate::io::BoxStream;
 use crate::secure::{ChannelTls, Protocol};
@@ -132,9 +133,9 @@ async fn connect(place: &Place) -> Result<BoxStream, TransportError> {
         Place::Host(host, port) => {
             let found = tokio::net::lookup_host((host.as_str(), *port)).await;
             let found = found.map_err(|error| TransportError::new(format!("`{host}` is not found: {error}")))?;
-            connect_first(&found.collect::<Vec<_>>()).await
+            Ok(Box::new(connect_first(found.collect()).await?))
         }
-        Place::Addresses(addresses) => connect_first(addresses).await,
+        Place::Addresses(addresses) => Ok(Box::new(connect_first(addresses.clone()).await?)),
         #[cfg(unix)]
         Place::Unix(path) => match tokio::net::UnixStream::connect(path).await {
             Ok(io) => Ok(Box::new(io)),
@@ -145,24 +146,10 @@ async fn connect(place: &Place) -> Result<BoxStream, TransportError> {
     }
 }
 
-async fn connect_first(addresses: &[SocketAddr]) -> Result<BoxStream, TransportError> {
-    let mut failures = Vec::new();
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(io) => {
-                // Small requests follow large responses: nothing is gained by holding them back.
-                let _ = io.set_nodelay(true);
-                let _ = TcpKeepalive::default().watch(&io);
-                return Ok(Box::new(io));
-            }
-            Err(error) => failures.push(format!("{address}: {error}")),
-        }
-    }
-    Err(TransportError::new(if failures.is_empty() {
-        "the name has no address".to_owned()
-    } else {
-        format!("cannot connect to {}", failures.join(", "))
-    }))
+/// The first that answers: of two, one may lead nowhere for as long as the resolver names it first.
+async fn connect_first(addresses: Vec<SocketAddr>) -> Result<TcpStream, TransportError> {
+    let connected = first_of(addresses, Some(TcpKeepalive::default())).await;
+    connected.map_err(|error| TransportError::new(error.to_string()))
 }
 
 async fn secure(io: BoxStream, tls: &ChannelTls, host: &str) -> Result<BoxStream, TransportError> {
