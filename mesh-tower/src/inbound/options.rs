@@ -67,6 +67,15 @@ pub struct InboundLimits {
     /// Bytes of a request's head: 60 KiB by default, as Envoy. In HTTP/1 as it stands on the wire; in HTTP/2, and in trailers,
     /// of names and values. `max_request_headers_kb` of the Listener counts in its place.
     pub max_header_bytes: u32,
+    /// Bytes of a request's body: None by default, as in Envoy and gRPC. Nothing of the mesh holds a body: it passes frame by
+    /// frame, as fast as the application takes it, and an application that collects one has a limit of its own (axum: 2 MB,
+    /// tonic: 4 MB a message). A request whose `content-length` is over it is answered with 413; a body that turns out to be
+    /// longer fails where it is read.
+    pub max_body_bytes: Option<u64>,
+    /// How long a request's body may say nothing while the application or a filter waits for it: 5 min by default, as Envoy's
+    /// `stream_idle_timeout`; None is no limit. Then reading it fails. It is not asked of gRPC, whose streams may be silent for as
+    /// long as their deadline lets them.
+    pub body_timeout: Option<Duration>,
     /// HTTP/2 streams of one connection at the same time: 1,024 by default, as Envoy; fewer where the Listener's
     /// `max_concurrent_streams` says so.
     pub max_concurrent_streams: u32,
@@ -100,6 +109,8 @@ impl Default for InboundLimits {
             header_timeout: Duration::from_secs(30),
             max_headers: 100,
             max_header_bytes: 60 * 1024,
+            max_body_bytes: None,
+            body_timeout: Some(Duration::from_secs(5 * 60)),
             max_concurrent_streams: 1024,
             max_resets: 1000,
             max_control_frames: 1000,

@@ -6,6 +6,7 @@ mod refusal;
 mod head;
 mod hop;
 mod joined;
+mod length;
 mod origin;
 mod own_address;
 mod client_cert;
@@ -22,6 +23,7 @@ use super::identify::PeerInfo;
 pub(crate) use authority::authority_of;
 pub(crate) use head::Limits;
 pub(crate) use hop::{Asked, method_of, restore};
+pub(crate) use length::too_long;
 use origin::Origin;
 pub(crate) use refusal::Refusal;
 
@@ -35,6 +37,7 @@ pub(crate) fn normalize(
 ) -> Result<(), Box<Refusal>> {
     let options = peer.connection().slot.options();
     head::check(request, http, Limits::of(&options.limits, http))?;
+    length::check(request, &options.limits)?;
     // Before anything is written: a client can have headers taken out that it names, and not ours.
     hop::normalize(request, &[&http.upgrades, &options.upgrades])?;
     joined::normalize(&mut request.headers);

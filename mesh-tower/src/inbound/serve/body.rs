@@ -1,4 +1,4 @@
-//! The body of a request: hyper's, with its trailers under the same limits as the head, and what filters read of it kept.
+//! The body of a request: hyper's, under the server's limits, and what filters read of it kept.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,17 +7,17 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use mesh_core::error::{Code, Error};
 
+use super::bounded::{BodyLimits, Bounded};
 use crate::filter::{Held, Hold};
 use crate::inbound::BoxError;
-use crate::inbound::normalize::Limits;
 
-/// The body of a request that the mesh serves. Trailers that are over the limits of a request's head fail it.
+/// The body of a request that the mesh serves. It fails where its trailers are over the limits of a request's head, where it is
+/// longer than [`InboundLimits::max_body_bytes`](crate::inbound::InboundLimits::max_body_bytes), and where it says nothing for
+/// [`InboundLimits::body_timeout`](crate::inbound::InboundLimits::body_timeout) while somebody reads it.
 #[derive(Debug)]
 pub struct RequestBody {
-    body: Incoming,
-    limits: Limits,
+    body: Bounded<Incoming>,
     kept: Kept,
 }
 
@@ -34,35 +34,22 @@ struct Kept {
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, limits: Limits) -> Self {
-        Self { body, limits, kept: Kept::default() }
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| {
-            let frame = frame?;
-            match frame.trailers_ref() {
-                Some(trailers) if !self.limits.allow(trailers) => {
-                    Err(Error::new(Code::BAD_CLIENT, "the request's trailers are too large").into())
-                }
-                _ => Ok(frame),
-            }
-        }))
+    pub(super) fn new(body: Incoming, limits: BodyLimits) -> Self {
+        Self { body: Bounded::new(body, limits), kept: Kept::default() }
     }
 }
 
 impl Hold for RequestBody {
     fn poll_hold(&mut self, cx: &mut Context<'_>, enough: usize) -> Poll<Result<Held, BoxError>> {
         while self.kept.len() < enough && !self.kept.ended {
-            if self.body.is_end_stream() {
+            if self.body.get().is_end_stream() {
                 self.kept.ended = true;
                 break;
             }
-            let frame = ready!(self.poll_read(cx)).transpose()?;
+            let frame = ready!(self.body.poll_read(cx)).transpose()?;
             self.kept.push(frame);
         }
-        let whole = self.kept.ended || self.body.is_end_stream();
+        let whole = self.kept.ended || self.body.get().is_end_stream();
         Poll::Ready(Ok(Held { bytes: self.kept.show(), whole }))
     }
 }
@@ -110,12 +97,12 @@ impl Body for RequestBody {
         match self.kept.pop() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None if self.kept.ended => Poll::Ready(None),
-            None => self.poll_read(cx),
+            None => self.body.poll_read(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.kept.is_empty() && (self.kept.ended || self.body.is_end_stream())
+        self.kept.is_empty() && (self.kept.ended || self.body.get().is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -123,7 +110,7 @@ impl Body for RequestBody {
         if self.kept.ended {
             return SizeHint::with_exact(kept);
         }
-        let rest = self.body.size_hint();
+        let rest = self.body.get().size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(kept));
         if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {

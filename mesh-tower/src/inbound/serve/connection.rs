@@ -10,6 +10,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
 
+use super::bounded::BodyLimits;
 use super::handler::Handler;
 use super::opening::{Opened, Version, open};
 use super::{Heads, RequestBody};
@@ -67,8 +68,9 @@ where
     async fn run(self, opened: Opened, peer: PeerInfo, of_head: Limits) {
         let Opened { io, version, deadline } = opened;
         let slot = peer.connection().slot.clone();
-        let service = Handler::new(self.app, slot.clone(), peer.clone(), of_head);
         let limits = &slot.options().limits;
+        let of_body = BodyLimits::of(limits, of_head);
+        let service = Handler::new(self.app, slot.clone(), peer.clone(), of_body);
         let streams = peer.connection().chain.chain.http.head.max_streams.unwrap_or(limits.max_concurrent_streams);
         let builder = builder(limits, of_head, streams.min(limits.max_concurrent_streams));
         let builder = match version {

@@ -4,6 +4,7 @@ mod opening;
 mod heads;
 mod connection;
 mod body;
+mod bounded;
 mod handler;
 
 use std::sync::Arc;

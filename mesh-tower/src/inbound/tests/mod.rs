@@ -4,6 +4,7 @@ mod asked;
 #[cfg(feature = "tls-aws-lc")]
 mod authenticate;
 mod authorize;
+mod bodies;
 mod client;
 mod decoded;
 mod drain;
