@@ -5,6 +5,7 @@ use std::time::Duration;
 use mesh_core::error::Error;
 
 use super::ControlPlane;
+use super::invalid::{Instead, garbage, invalid};
 use super::registry::Strike;
 
 /// The ways in which a [`ControlPlane`] can fail, on demand.
@@ -61,11 +62,20 @@ impl<'a> Faults<'a> {
     /// Serves every resource of this name with contents that all clients must refuse (its name can still be read), until
     /// [`heal`](Self::heal). The client's NACK is in the [log](ControlPlane::log).
     pub fn spoil(self, name: impl Into<String>) {
-        let name = name.into();
-        self.plane.shared.change(|wanted| wanted.spoiled.push(name));
+        self.put(name.into(), invalid);
     }
 
-    /// Serves what is wanted again in the place of all that is [spoiled](Self::spoil).
+    /// Serves bytes that are no message in the place of every resource of this name, until [`heal`](Self::heal). An incremental
+    /// server says the name beside them; in the state of the world there is nothing that says whose they are.
+    pub fn scramble(self, name: impl Into<String>) {
+        self.put(name.into(), garbage);
+    }
+
+    fn put(self, name: String, instead: Instead) {
+        self.plane.shared.change(|wanted| wanted.spoiled.push((name, instead)));
+    }
+
+    /// Serves what is wanted again in the place of all that is [spoiled](Self::spoil) or [scrambled](Self::scramble).
     pub fn heal(self) {
         self.plane.shared.change(|wanted| wanted.spoiled.clear());
     }

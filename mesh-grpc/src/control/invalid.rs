@@ -13,6 +13,14 @@ use prost::Message;
 /// A type that no client knows.
 const UNKNOWN: &str = "type.googleapis.com/mesh.test.Unknown";
 
+/// What is served in the place of a resource.
+pub(super) type Instead = fn(&ResourceKey) -> EncodedResource;
+
+/// Bytes that are no message of any type.
+pub(super) fn garbage(key: &ResourceKey) -> EncodedResource {
+    EncodedResource::new(key.clone(), vec![0xff; 16])
+}
+
 /// A resource of this name that decodes and is not valid: refused by its rule, with siblings unharmed. Of a type that is not
 /// known here, one that does not decode.
 pub(super) fn invalid(key: &ResourceKey) -> EncodedResource {

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::bootstrap::DevBootstrap;
 use super::door::Door;
 use super::faults::{Faults, State};
+use super::invalid::Instead;
 use super::log::{Event, Events, Log};
 use super::registry::{Registry, StreamInfo};
 
@@ -71,7 +72,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Wanted {
     pub(super) set: Arc<ResourceSet>,
-    pub(super) spoiled: Vec<String>,
+    pub(super) spoiled: Vec<(String, Instead)>,
 }
 
 /// Makes a [`ControlPlane`].
@@ -249,8 +250,8 @@ impl Wanted {
             return self.set.clone();
         }
         let spoiled = self.set.iter().map(|resource| {
-            let is_spoiled = self.spoiled.iter().any(|name| **name == *resource.key.name);
-            if is_spoiled { super::invalid::invalid(&resource.key) } else { resource.clone() }
+            let spoiled = self.spoiled.iter().find(|(name, _)| **name == *resource.key.name);
+            spoiled.map_or_else(|| resource.clone(), |(_, instead)| instead(&resource.key))
         });
         Arc::new(ResourceSet::new(spoiled))
     }

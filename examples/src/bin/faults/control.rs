@@ -29,8 +29,8 @@ pub(crate) enum Order {
     Prepare(World),
     /// Serve what is prepared; the answer says how long a client took to take it: the type to be ACKed.
     ServePrepared(String),
-    /// Spoil this resource and serve this besides; the answer is the NACK.
-    Spoil(String, World),
+    /// Spoil this resource in this way and serve this besides; the answer is the NACK.
+    Spoil(String, Spoil, World),
     /// Serve whole what was spoiled.
     Heal,
     /// Send what is no message.
@@ -43,6 +43,15 @@ pub(crate) enum Order {
     Storm(World, u32, u64),
     /// Add or remove an endpoint at this port so many times a second, for so many seconds.
     Churn(World, u16, u32, u64),
+}
+
+/// What is served in a resource's place.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Spoil {
+    /// One that decodes and breaks a rule.
+    Invalid,
+    /// Bytes that are no message.
+    Garbage,
 }
 
 /// What it answers.
@@ -112,10 +121,13 @@ async fn obey(
         Order::ServePrepared(type_url) => {
             return serve(plane, &mut heard, std::mem::take(prepared), &type_url).await;
         }
-        Order::Spoil(name, world) => {
+        Order::Spoil(name, how, world) => {
             let resources = world.encode()?;
             let began = Instant::now();
-            faults.spoil(name.clone());
+            match how {
+                Spoil::Invalid => faults.spoil(name.clone()),
+                Spoil::Garbage => faults.scramble(name.clone()),
+            }
             plane.set(resources);
             let nack = |event: &Event| event.nack().filter(|text| text.contains(&name)).map(str::to_owned);
             let (at, text) = find(&mut heard, nack).await?;

@@ -7,6 +7,7 @@ use mesh_core::bootstrap::Bootstrap;
 use mesh_examples::Failure;
 use mesh_examples::load::{self, Call, Pace, Tally};
 use mesh_tower::{Mesh, MeshBuilder};
+use serde_json::json;
 use tokio::task::JoinHandle;
 
 use mesh_examples::part::Part;
@@ -28,6 +29,8 @@ pub(crate) struct Stage {
     address: SocketAddr,
     _backends: Part,
     pub(crate) ports: Vec<u16>,
+    /// Whether its clients ask incrementally.
+    pub(crate) incremental: bool,
 }
 
 impl Stage {
@@ -39,7 +42,7 @@ impl Stage {
         let Answer::Listening(address) = serde_json::from_str(&control.line().await?)? else {
             return Err("the control plane does not say where it listens".into());
         };
-        Ok(Self { quick, control, address, _backends: backends, ports })
+        Ok(Self { quick, control, address, _backends: backends, ports, incremental: false })
     }
 
     /// The backends.
@@ -59,11 +62,16 @@ impl Stage {
 
     /// A client of the control plane.
     pub(crate) fn mesh(&self, node: &str) -> Result<MeshBuilder, Failure> {
-        let bootstrap = format!(
-            r#"{{"xds_servers": [{{"server_uri": "{}", "channel_creds": [{{"type": "insecure"}}]}}], "node": {{"id": "{node}"}}}}"#,
-            self.address
-        );
-        Ok(Mesh::builder().bootstrap(Bootstrap::from_json(&bootstrap)?))
+        let features: &[&str] = if self.incremental { &["delta_grpc"] } else { &[] };
+        let bootstrap = json!({
+            "xds_servers": [{
+                "server_uri": self.address.to_string(),
+                "channel_creds": [{"type": "insecure"}],
+                "server_features": features,
+            }],
+            "node": {"id": node},
+        });
+        Ok(Mesh::builder().bootstrap(Bootstrap::from_json(&bootstrap.to_string())?))
     }
 
     /// A client of a control plane that serves `world`, ready.

@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::client::{Client, Frames, channel};
 use super::*;
-use crate::control::invalid::invalid;
+use crate::control::invalid::{garbage, invalid};
 
 #[tokio::test]
 async fn stalled_it_hears_and_says_nothing_until_it_resumes() {
@@ -89,6 +89,17 @@ async fn a_spoiled_resource_is_pushed_and_healed() {
     assert_eq!(client.response().await.resources[0], bad.resources[0], "an edit does not heal it");
     control.faults().heal();
     assert_eq!(client.response().await.resources[0], good.resources[0]);
+}
+
+#[test]
+fn scrambled_bytes_are_no_message_of_any_type() {
+    let decoder = Decoder::new(Arc::new(Registry::standard()), []);
+    for type_url in [LISTENER, ROUTE_CONFIGURATION, CLUSTER, CLUSTER_LOAD_ASSIGNMENT] {
+        match decoder.decode(type_url, &garbage(&ResourceKey::new(type_url, "it")).bytes) {
+            Decoded::Err { name: None, .. } => {}
+            other => panic!("{type_url}: {other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use mesh_examples::backend::BACKEND;
 use mesh_tower::Mesh;
 use tokio::time::{sleep, timeout};
 
-use crate::control::{Answer, Order};
+use crate::control::{Answer, Order, Spoil};
 use crate::stage::{Stage, background, call};
 use crate::world::{Discovered, TARGET, World};
 use mesh_examples::row::{Row, lost, ms};
@@ -25,7 +25,17 @@ const HALF: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One resource of many is broken, and all the others change with it.
-pub(crate) async fn bad(mut stage: Stage) -> Result<Vec<Row>, Failure> {
+pub(crate) async fn bad(stage: Stage) -> Result<Vec<Row>, Failure> {
+    spoilt(stage, Spoil::Invalid, format!("one bad resource among {CLUSTERS}")).await
+}
+
+/// One resource of many is no message. An incremental server says its name.
+pub(crate) async fn scrambled(mut stage: Stage) -> Result<Vec<Row>, Failure> {
+    stage.incremental = true;
+    spoilt(stage, Spoil::Garbage, format!("garbage in the place of one resource among {CLUSTERS}, incrementally")).await
+}
+
+async fn spoilt(mut stage: Stage, how: Spoil, what: String) -> Result<Vec<Row>, Failure> {
     let endpoints = stage.endpoints();
     let clusters = |backend: usize| {
         (0..CLUSTERS).fold(World::of(&endpoints), |world, number| {
@@ -34,7 +44,7 @@ pub(crate) async fn bad(mut stage: Stage) -> Result<Vec<Row>, Failure> {
     };
     let mesh = stage.ready(&clusters(0)).await?;
     let load = background(&mesh, stage.seconds(5, 2))?;
-    let Answer::Refused(took, text) = stage.order(&Order::Spoil(SPOILED.to_owned(), clusters(1))).await? else {
+    let Answer::Refused(took, text) = stage.order(&Order::Spoil(SPOILED.to_owned(), how, clusters(1))).await? else {
         return Err("the broken resource was not refused".into());
     };
     let (mut applied, mut kept) = (0, false);
@@ -56,7 +66,7 @@ pub(crate) async fn bad(mut stage: Stage) -> Result<Vec<Row>, Failure> {
     let named = text.contains(SPOILED) && text.matches("cluster-").count() == text.matches(SPOILED).count();
     let holds = tally.lost == 0 && kept && named && applied == CLUSTERS - 1 && stage.timed(took <= NACK);
     let bound = "0 lost, NACK in 100 ms, the others applied";
-    Ok(vec![Row::new(format!("one bad resource among {CLUSTERS}"), measured, bound, holds)])
+    Ok(vec![Row::new(what, measured, bound, holds)])
 }
 
 /// Whether requests for `path` come to be answered by `backend`. What fails before that is the old configuration's.

@@ -19,10 +19,11 @@ type Measured = Pin<Box<dyn Future<Output = Result<Vec<Row>, Failure>>>>;
 pub(crate) type Measure = fn(Stage) -> Measured;
 
 /// Every row, by name.
-pub(crate) const ROWS: [(&str, Measure); 10] = [
+pub(crate) const ROWS: [(&str, Measure); 11] = [
     ("killed", |stage| Box::pin(outage::killed(stage))),
     ("back", |stage| Box::pin(outage::back(stage))),
     ("bad", |stage| Box::pin(content::bad(stage))),
+    ("scrambled", |stage| Box::pin(content::scrambled(stage))),
     ("garbage", |stage| Box::pin(content::garbage(stage))),
     ("order", |stage| Box::pin(content::order(stage))),
     ("emptied", |stage| Box::pin(content::emptied(stage))),
