@@ -34,7 +34,8 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum FallbackScope {
-    /// Everything the process wants: what another target misses next is there already.
+    /// Everything that is wanted in this mesh: what another target misses next is there already. (A process has one mesh; another
+    /// one would have streams of its own.)
     #[default]
     Process,
     /// What the targets that fell back use: the least load on the server, as gRPC's `XdsClient` per target has it.

@@ -39,7 +39,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A mesh: its configuration, its clients and its servers, in this process.
 ///
 /// It is a handle, cheap to clone. Clients, layers and listeners keep the mesh alive; when the last is gone its
-/// configuration thread ends.
+/// configuration thread ends. A process needs one: all its targets share one ADS stream to each control plane, and another mesh
+/// would have streams of its own.
 ///
 /// ```no_run
 /// use mesh_tower::Mesh;

@@ -36,7 +36,7 @@ pub(crate) use call::{AttemptObserver, CallEnd, CallFacts, CallLink, CallObserve
 pub(crate) use served::{ServedFacts, ServedObserver};
 
 use crate::mesh::Calls;
-use config::{Certificates, Withdrawals};
+use config::{Certificates, ControlPlanes, Withdrawals};
 use names::{Outcome, Side};
 use series::{Key, Operation, Operations};
 
@@ -51,6 +51,7 @@ struct Inner {
     client: Instruments,
     server: Instruments,
     operations: Operations,
+    control_planes: ControlPlanes,
     withdrawals: Withdrawals,
     certificates: Certificates,
 }
@@ -86,6 +87,7 @@ impl Telemetry {
             client: Instruments::new(meter, Side::Client),
             server: Instruments::new(meter, Side::Server),
             operations: Operations::new(),
+            control_planes: ControlPlanes::new(meter),
             withdrawals: Withdrawals::new(meter),
             certificates: Certificates::new(meter),
         }))

@@ -426,6 +426,27 @@ fn what_the_control_plane_takes_away_is_counted_by_what_becomes_of_it() {
 }
 
 #[test]
+fn what_control_planes_say_is_counted_by_whether_it_is_taken() {
+    use mesh_core::event::{Event, EventSink};
+    let process = Process::with(Sampler::AlwaysOff);
+    let (server, type_url) = (name("xds.test:1"), name("envoy.config.cluster.v3.Cluster"));
+    for version in ["1", "2"] {
+        let (server, type_url, version) = (server.clone(), type_url.clone(), version.to_owned());
+        process.telemetry.event(&Event::Accepted { server, control_plane: None, type_url, version, resources: 1 });
+    }
+    let (version, reason) = ("3".to_owned(), "no".to_owned());
+    let rejected = Event::Rejected { server: server.clone(), control_plane: None, type_url, version, reason };
+    process.telemetry.event(&rejected);
+    process.telemetry.event(&Event::ConnectivityLost { server, reason: "gone".to_owned() });
+    let line = |state: &str, count: u64| {
+        let of = r#""mesh.xds.resource_type": "Cluster", "mesh.xds.server": "xds.test:1""#;
+        format!(r#"mesh.xds.responses{{{of}, "mesh.xds.state": "{state}"}} {count}"#)
+    };
+    let failures = r#"mesh.xds.server_failures{"mesh.xds.server": "xds.test:1"} 1"#.to_owned();
+    assert_eq!(process.series(), [line("accepted", 2), line("rejected", 1), failures]);
+}
+
+#[test]
 fn what_becomes_of_certificates_is_counted_by_provider_and_never_by_secret() {
     use mesh_core::event::{Event, EventSink, Material};
     let process = Process::with(Sampler::AlwaysOff);

@@ -165,7 +165,13 @@ pub(crate) const ROWS: &[Row] = &[
         "OpenTelemetry's own conventions are followed, not gRPC's names",
     ),
     row(TELEMETRY, "A72", "tracing", ""),
-    row(TELEMETRY, "A78", "metrics of WRR, pick first and the xDS client", "not there yet"),
+    row(
+        TELEMETRY,
+        "A78",
+        "metrics of WRR, pick first and the xDS client",
+        "responses taken and refused, failures of servers and withdrawals are counted under names of ours, as A66; WRR and \
+         pick first count nothing",
+    ),
     row(TELEMETRY, "A79", "an architecture for other metrics", "an API of gRPC's libraries"),
     row(TELEMETRY, "A89", "the label `grpc.lb.backend_service`", "not there yet"),
     row(TELEMETRY, "A91", "metrics of outlier detection", "as A50"),
