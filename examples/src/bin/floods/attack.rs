@@ -37,10 +37,14 @@ pub(crate) enum Kind {
     Priority,
     WindowUpdate,
     EmptyData,
+    /// DATA of one byte each, which nobody reads.
+    TinyData,
+    /// Requests that the server itself resets, each for a mistake.
+    MadeReset,
     Unknown,
     /// A head in ever more frames.
     Continuation,
-    /// Too many header fields, too long ones, and one that is referred to ten thousand times.
+    /// Too many header fields, too many cookies, too long ones, and one that is referred to ten thousand times.
     HeaderBomb,
     /// Answers that are never taken.
     SlowRead,
@@ -48,6 +52,8 @@ pub(crate) enum Kind {
     SlowHead,
     /// Heads of HTTP/2, a byte each second.
     SlowHead2,
+    /// Bodies that begin and do not go on.
+    SlowBody,
     /// TLS handshakes, a byte each second.
     SlowHandshake,
     /// Connections, until there are no more descriptors.

@@ -11,6 +11,7 @@ use mesh_examples::Failure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use crate::attack::{Kind, Plan, Raw, Seen, hammer};
@@ -49,12 +50,18 @@ pub(crate) async fn run(plan: &Plan) -> Result<Seen, Failure> {
         // One byte more each time: the window has room for a while.
         Kind::WindowUpdate => hammer(plan, &[], |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]), false).await,
         Kind::EmptyData => hammer(plan, &upload(), |_| frame(DATA, 0, 1, &[]), false).await,
+        Kind::TinyData => hammer(plan, &upload(), |_| frame(DATA, 0, 1, b"x"), false).await,
+        Kind::MadeReset => {
+            let mistaken = |n| [get(stream(n), "/never"), frame(WINDOW_UPDATE, 0, stream(n), &[0; 4])].concat();
+            hammer(plan, &[], mistaken, false).await
+        }
         Kind::Unknown => hammer(plan, &[], |_| frame(99, 0, 0, b"?"), false).await,
         Kind::Continuation => continuation(plan).await,
         Kind::HeaderBomb => header_bomb(plan).await,
         Kind::SlowRead => slow_read(plan).await,
         Kind::SlowHead => trickle(plan, slow_head()).await,
         Kind::SlowHead2 => trickle(plan, slow_head2()).await,
+        Kind::SlowBody => silence(plan).await,
         Kind::SlowHandshake => trickle(plan, slow_handshake()).await,
         Kind::Connections => connections(plan).await,
     }
@@ -90,8 +97,8 @@ async fn header_bomb(plan: &Plan) -> Result<Seen, Failure> {
     let over = began + Duration::from_secs(plan.seconds);
     while statuses.is_empty() || Instant::now() < over {
         statuses.clear();
-        for (count, length) in [(101, 1), (1, 61 * 1024)] {
-            statuses.push(oversized(plan.address, count, length).await?);
+        for (name, count, length) in [("x-", 101, 1), ("cookie", 101, 1), ("x-", 1, 61 * 1024)] {
+            statuses.push(oversized(plan.address, name, count, length).await?);
         }
         // Forty megabytes of fields in ten kilobytes.
         let mut raw = Raw::connect(plan.address).await?;
@@ -101,19 +108,23 @@ async fn header_bomb(plan: &Plan) -> Result<Seen, Failure> {
         statuses.push(if answered { "answered without the fields".to_owned() } else { "closed".to_owned() });
         sleep(Duration::from_millis(10)).await;
     }
-    let held = statuses[..2].iter().all(|status| status == "431" || status == "closed");
-    let note = format!("101 fields: {}, 61 KiB: {}, 40 MB by reference: {}", statuses[0], statuses[1], statuses[2]);
+    let held = statuses[..3].iter().all(|status| status == "431" || status == "closed");
+    let [fields, cookies, long, by_reference] = &statuses[..] else { return Err("an attack is missing".into()) };
+    let note =
+        format!("101 fields: {fields}, 101 cookies: {cookies}, 61 KiB: {long}, 40 MB by reference: {by_reference}");
     Ok(Seen { cut: held.then_some(0), note, ..Seen::default() })
 }
 
-async fn oversized(address: SocketAddr, count: usize, length: usize) -> Result<String, Failure> {
+async fn oversized(address: SocketAddr, name: &str, count: usize, length: usize) -> Result<String, Failure> {
     let io = TokioIo::new(TcpStream::connect(address).await?);
     let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let (mut sender, connection) = builder.handshake(io).await?;
     let driver = tokio::spawn(connection);
     let mut request = Request::get("http://plain:8080/");
     for number in 0..count {
-        request = request.header(format!("x-{number}"), "x".repeat(length));
+        // Cookies may all have one name: each is a field of its own.
+        let name = if name == "cookie" { name.to_owned() } else { format!("{name}{number}") };
+        request = request.header(name, "x".repeat(length));
     }
     let answer = timeout(Duration::from_secs(3), sender.send_request(request.body(Empty::<Bytes>::new())?)).await;
     driver.abort();
@@ -195,6 +206,28 @@ async fn trickle(plan: &Plan, bytes: Vec<u8>) -> Result<Seen, Failure> {
             began.elapsed()
         }));
     }
+    all_closed(plan, open).await
+}
+
+/// Begins a body on every connection and says nothing more, until all are closed or the time is over.
+async fn silence(plan: &Plan) -> Result<Seen, Failure> {
+    let mut open = JoinSet::new();
+    for _ in 0..plan.connections {
+        let address = plan.address;
+        open.spawn(timeout(Duration::from_secs(plan.seconds), async move {
+            let Ok(mut stream) = TcpStream::connect(address).await else { return Duration::ZERO };
+            let began = Instant::now();
+            let _ = stream.write_all(b"POST /read HTTP/1.1\r\nhost: plain:8080\r\ncontent-length: 1000\r\n\r\nx").await;
+            let mut answer = [0; 4096];
+            while stream.read(&mut answer).await.is_ok_and(|read| read > 0) {}
+            began.elapsed()
+        }));
+    }
+    all_closed(plan, open).await
+}
+
+/// How many connections were closed, and when the last was. Each says how long it lasted.
+async fn all_closed(plan: &Plan, mut open: JoinSet<Result<Duration, Elapsed>>) -> Result<Seen, Failure> {
     let (mut closed, mut last) = (0, Duration::ZERO);
     while let Some(done) = open.join_next().await {
         if let Ok(lasted) = done? {

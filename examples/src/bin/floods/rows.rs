@@ -49,7 +49,7 @@ const fn frames(name: &'static str, what: &'static str, kind: Kind) -> Flood {
 }
 
 /// Every flood.
-pub(crate) const ROWS: [Flood; 15] = [
+pub(crate) const ROWS: [Flood; 18] = [
     frames("rapid-reset", "rapid reset (CVE-2023-44487)", Kind::RapidReset),
     frames("late-reset", "resets of requests that are being handled", Kind::LateReset),
     frames("ping", "PING (CVE-2019-9512)", Kind::Ping),
@@ -57,6 +57,14 @@ pub(crate) const ROWS: [Flood; 15] = [
     frames("priority", "PRIORITY (CVE-2019-9513)", Kind::Priority),
     frames("window-update", "WINDOW_UPDATE", Kind::WindowUpdate),
     frames("empty-data", "DATA without data (CVE-2019-9518)", Kind::EmptyData),
+    Flood {
+        name: "tiny-data",
+        what: "DATA of one byte each, which nobody reads",
+        kind: Kind::TinyData,
+        // h2's: half a mebibyte of what each frame is shorter than 256 bytes.
+        budget: Budget::Frames(2200),
+    },
+    frames("made-reset", "requests that the server resets for a mistake (CVE-2025-8671)", Kind::MadeReset),
     frames("unknown", "frames of an unknown type", Kind::Unknown),
     Flood {
         name: "continuation",
@@ -82,6 +90,12 @@ pub(crate) const ROWS: [Flood; 15] = [
         what: "heads of HTTP/2, a byte each second",
         kind: Kind::SlowHead2,
         budget: Budget::Time(|limits| limits.header_timeout),
+    },
+    Flood {
+        name: "slow-body",
+        what: "bodies that begin and do not go on",
+        kind: Kind::SlowBody,
+        budget: Budget::Time(|limits| limits.body_timeout.unwrap_or(Duration::MAX)),
     },
     Flood {
         name: "slow-handshake",
@@ -153,7 +167,7 @@ impl Flood {
         let connections = match (self.kind, quick) {
             (Kind::SlowRead, true) => 4,
             (Kind::SlowRead, false) => 10,
-            (Kind::SlowHead2, _) | (_, true) => 200,
+            (_, true) => 200,
             _ => 1000,
         };
         let connections = if self.kind == Kind::Connections { 1000 } else { connections };

@@ -41,9 +41,11 @@ pub(crate) fn limits(quick: bool) -> InboundLimits {
     let mut limits = InboundLimits::default();
     if quick {
         (limits.header_timeout, limits.handshake_timeout, limits.write_timeout) = (QUICK, QUICK, QUICK);
+        limits.body_timeout = Some(QUICK);
     } else {
-        // A minute, by default; nobody waits that long for a table.
+        // A minute, and five, by default; nobody waits that long for a table.
         limits.write_timeout = Duration::from_secs(10);
+        limits.body_timeout = Some(Duration::from_secs(10));
     }
     limits
 }
@@ -116,11 +118,12 @@ fn world([plain, tls]: [u16; 2]) -> String {
     format!("{}{}{policy}", service("plain", plain), service("tls", tls))
 }
 
-/// Answers everything at once, `/never` never, and `/big` with a stream.
+/// Answers everything at once, `/never` never, `/big` with a stream, and `/read` when the request is over.
 fn app() -> Router {
     Router::new()
         .route("/never", any(|| async { std::future::pending::<&'static str>().await }))
         .route("/big", any(|| async { Body::new(Big(PIECES)) }))
+        .route("/read", any(|body: Bytes| async move { body.len().to_string() }))
         .fallback(any(|| async { "ok" }))
 }
 
