@@ -17,9 +17,10 @@ pub struct OutboundOptions {
     /// ([`Mesh::http`](crate::Mesh::http)) ask.
     pub unknown_hosts: UnknownHosts,
     /// How many endpoints of a cluster are kept connected by policies that connect to all of them, as round robin: about
-    /// 1,000 by default, so that a set of a hundred thousand makes no hundred thousand connections of each client. A larger
+    /// 100 by default, so that a set of a hundred thousand makes no hundred thousand connections of each client. A larger
     /// set is taken in part, each locality by its share; which part is each client's own (gRFC A68), and what fails in it is
-    /// stood in for. Policies that connect on demand (ring hash, Maglev, pick first) see all endpoints.
+    /// stood in for. Few clients of a large cluster, as gateways are, want more: a connection holds about 50 KiB. Policies that
+    /// connect on demand (ring hash, Maglev, pick first) see all endpoints.
     pub connected_endpoints: usize,
     /// How many bytes of a request's body are kept for another attempt: 64 KiB by default. A longer request is not tried
     /// again. It is for routes and Listeners that have no word: `request_body_buffer_limit`,
@@ -60,7 +61,7 @@ impl Default for OutboundOptions {
             max_targets: 1024,
             target_idle: Duration::from_secs(300),
             unknown_hosts: UnknownHosts::Refuse,
-            connected_endpoints: 1000,
+            connected_endpoints: 100,
             replay_bytes: 64 * 1024,
             max_mirrors: 1024,
             filters: OutboundFilters::standard(),
