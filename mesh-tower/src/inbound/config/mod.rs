@@ -11,7 +11,9 @@ use arc_swap::ArcSwap;
 use mesh_core::chain::{ChainIndex, ConnectionFacts};
 use mesh_core::error::{Code, Error};
 use mesh_core::event::Event;
-use mesh_core::model::{FilterChain, Inspection, RouteSource, ServerListener, UnsupportedEffect};
+use mesh_core::model::{
+    FilterChain, Inspection, RouteSource, RouteTable, ServerListener, Unsupported, UnsupportedEffect,
+};
 use mesh_core::snapshot::ServerSnapshot;
 use tokio::sync::watch;
 
@@ -132,13 +134,28 @@ fn compile(chain: &FilterChain, snapshot: &ServerSnapshot, filters: &InboundFilt
     Routes::new(&chain.http, table, filters, snapshot.version)
 }
 
-/// Says what a Listener asks for and does not get, where requests go on without it.
+/// Says what a Listener asks for and does not get, where requests go on without it; of its routes, what they ask for when it
+/// comes.
 fn tell_left_out(snapshot: &ServerSnapshot) {
-    let notes = snapshot.listener.connections().into_iter().flat_map(|http| &http.unsupported);
+    let connections = snapshot.listener.connections();
+    let inline = connections.iter().filter_map(|http| match &http.routes {
+        RouteSource::Inline(table) => Some(table),
+        RouteSource::Rds(_) => None,
+    });
+    let of_tables = inline.chain(snapshot.routes.values().flatten()).flat_map(|table| notes_of(table));
+    let notes = connections.iter().flat_map(|http| &http.unsupported).chain(of_tables);
     for note in notes.filter(|note| note.effect == UnsupportedEffect::LeftOut) {
         let (resource, field) = (snapshot.target.clone(), note.field.clone());
         tracing::warn!(target: "mesh", "{}", Event::LeftOut { resource, field });
     }
+}
+
+fn notes_of(table: &RouteTable) -> impl Iterator<Item = &Unsupported> {
+    let of_hosts = table
+        .virtual_hosts
+        .iter()
+        .flat_map(|host| host.unsupported.iter().chain(host.routes.iter().flat_map(|route| &route.unsupported)));
+    table.unsupported.iter().chain(of_hosts)
 }
 
 /// gRFC A36's logging of configuration errors: a warning for each bad update, one line when it is over.

@@ -170,12 +170,16 @@ fn one_is_told_where_a_policy_may_be_missing() {
 
 #[test]
 fn one_is_told_what_a_listener_asks_for_in_vain() {
-    let asks = json!({"common_http_protocol_options": {"idle_timeout": "1s"}});
+    let route = json!({"match": {"prefix": "/"}, "non_forwarding_action": {}, "tracing": {}});
+    let asks = json!({
+        "common_http_protocol_options": {"idle_timeout": "1s"},
+        "route_config": {"name": "r", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+    });
     let listener = snapshot(Dialect::Grpc, "listener", address(), asks);
     let told = warned(InboundOptions::default(), &[listener], "is left out");
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(
-        told[0].contains("`listener`") && told[0].contains("common_http_protocol_options.idle_timeout"),
-        "{told:?}"
-    );
+    let fields = ["common_http_protocol_options.idle_timeout", "route_config.virtual_hosts[0].routes[0].tracing"];
+    assert_eq!(told.len(), fields.len(), "{told:?}");
+    for (text, field) in told.iter().zip(fields) {
+        assert!(text.contains("`listener`") && text.contains(field), "{text}");
+    }
 }
