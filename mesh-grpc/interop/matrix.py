@@ -710,7 +710,7 @@ def security_our_client_calls_no_bad_server_of_openssl(place):
 
 @case
 def security_openssl_gets_nowhere_with_a_certificate_that_has_a_fault(place):
-    """Expired, of tomorrow, for servers only, a CA's, with two names or none, of another CA."""
+    """Expired, of tomorrow, for servers only, a CA's, with two names, none, or what is no SPIFFE ID, of another CA."""
     openssl.faults(place, our_control_plane)
 
 

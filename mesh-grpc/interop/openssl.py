@@ -119,7 +119,8 @@ def resumes(place, address):
 
 # ---- certificates with faults ----
 
-FAULTS = ("expired", "future", "server-only", "authority", "two-names", "no-name", "foreign")
+NAMES = ("two-names", "no-name", "https", "dots", "query")
+FAULTS = ("expired", "future", "server-only", "authority", *NAMES, "foreign")
 
 
 def in_plaintext(address):
@@ -146,8 +147,8 @@ def faults(place, control_plane):
             **{fault: answered(address, f"client-{fault}") for fault in FAULTS},
         }
         let_in = {who for who, is_answered in came.items() if is_answered}
-        # The policy of the permissive one asks for no identity, and gets none from these two.
-        allowed = {"plaintext", "no-name"} if kind == "permissive" else set()
+        # The policy of the permissive one asks for no identity. Who comes by TLS must have one all the same.
+        allowed = {"plaintext"} if kind == "permissive" else set()
         expect(let_in == allowed, f"{kind} lets in {let_in}, and must {allowed}")
 
 
@@ -161,6 +162,7 @@ SERVERS = {
     # Of the same name: it is found out by the signature.
     "stranger": ("server-foreign", [], "alert decrypt error"),
     "another": ("next", [], "alert access denied"),
+    **{name: (f"server-{name}", [], "alert access denied") for name in NAMES},
 }
 
 
@@ -172,7 +174,9 @@ def s_server(place, control_plane):
         files = ["-cert", place.folder / f"{shows}.pem", "-key", place.folder / f"{shows}.key", "-CAfile", place.folder / "ca.pem"]
         asks = ["-Verify", "1", "-verify_return_error", "-alpn", "h2", "-quiet"]
         listening(at[kind], place.spawn(f"s_server-{kind}", "openssl", "s_server", "-accept", at[kind], *files, *asks, *more))
-    made = [target(f"{kind}:50051", backends(kind, [address], spiffe("server"))) for kind, address in at.items()]
+    # Whoever has a fault in its names is taken by its name as far as that goes: the fault must be what it fails of.
+    named = {kind: "" if kind in NAMES else spiffe("server") for kind in at}
+    made = [target(f"{kind}:50051", backends(kind, [address], named[kind])) for kind, address in at.items()]
     control, _ = control_plane(place, [one for of_target in made for one in of_target])
     bootstrap = place.bootstrap(control, "client")
     load = ["--grpc", "--method", "grpc.health.v1.Health/Check", "--rps", "5", "--seconds", "1", "--json"]

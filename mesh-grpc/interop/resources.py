@@ -17,7 +17,7 @@ def document(resources):
 
 
 def backends(name, addresses, identity=None, weight=100, weigh=None, shows=True):
-    """A cluster of servers with this SPIFFE identity, plaintext without one. To be given to `target`.
+    """A cluster of servers with this SPIFFE identity, plaintext without one, any of the mesh if it is empty. To be given to `target`.
 
     `weigh` is how they report the load that they are weighed by: in `responses`, or on a `stream`. The client shows a certificate
     of its own, unless `shows` is false.
@@ -130,7 +130,7 @@ def _cluster(cluster):
         "eds_cluster_config": {"eds_config": ADS},
         "lb_policy": "ROUND_ROBIN",
     }
-    if cluster["identity"]:
+    if cluster["identity"] is not None:
         made["transport_socket"] = _tls("Upstream", _common(cluster["identity"], cluster["shows"]))
     if cluster["weigh"]:
         made["load_balancing_policy"] = _by_load(cluster["weigh"])

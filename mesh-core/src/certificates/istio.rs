@@ -250,6 +250,10 @@ impl CertificateSource for IstioCa {
         self.slot.trust()
     }
 
+    fn vouches_for_workloads(&self) -> bool {
+        true
+    }
+
     fn settled(&self) -> Settled {
         self.slot.settled()
     }

@@ -146,6 +146,10 @@ impl CertificateSource for Spiffe {
         self.0.first.trust()
     }
 
+    fn vouches_for_workloads(&self) -> bool {
+        true
+    }
+
     fn certificate(&self, name: &str) -> Option<Arc<dyn CertificateSource>> {
         name.starts_with(SPIFFE).then(|| Arc::new(One { api: self.0.clone(), id: name.into() }) as _)
     }
@@ -182,6 +186,10 @@ impl CertificateSource for One {
 
     fn trust(&self) -> Result<Arc<TrustMaterial>, Error> {
         self.api.first.trust()
+    }
+
+    fn vouches_for_workloads(&self) -> bool {
+        true
     }
 
     fn settled(&self) -> Settled {

@@ -64,6 +64,12 @@ pub trait CertificateSource: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether everybody whom its roots vouch for is a SPIFFE workload, so that a peer without a SPIFFE ID is refused whatever
+    /// we show ourselves. False by default. With roots by trust domain it is so anyway.
+    fn vouches_for_workloads(&self) -> bool {
+        false
+    }
+
     /// The certificate of this name (`certificate_name` of a resource, or the name of a secret) as a source of its own, for a
     /// source that has several. It is kept up to date as long as somebody holds it. None, the default: this source has one
     /// certificate, and every name means it, as with gRPC's `file_watcher`.

@@ -53,6 +53,11 @@ impl CertificateProviders {
         self.0.get(&reference.instance).is_some_and(|source| source.is_foreign())
     }
 
+    /// Whether the roots that `reference` names vouch for SPIFFE workloads only.
+    pub fn vouches_for_workloads(&self, reference: &CertificateRef) -> bool {
+        self.0.get(&reference.instance).is_some_and(|source| source.vouches_for_workloads())
+    }
+
     /// Whether a revocation list may come with the roots that `reference` names.
     pub fn may_revoke(&self, reference: &CertificateRef) -> bool {
         self.source(reference).is_ok_and(|source| source.may_revoke())

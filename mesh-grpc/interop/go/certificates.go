@@ -65,6 +65,21 @@ var edges = map[string]func(leaf *x509.Certificate){
 	"authority":   func(leaf *x509.Certificate) { leaf.IsCA, leaf.KeyUsage = true, leaf.KeyUsage|x509.KeyUsageCertSign },
 	"two-names":   func(leaf *x509.Certificate) { leaf.URIs = append(leaf.URIs, leaf.URIs[0].JoinPath("too")) },
 	"no-name":     func(leaf *x509.Certificate) { leaf.URIs, leaf.DNSNames = nil, []string{"interop.test"} },
+	"https": func(leaf *x509.Certificate) {
+		leaf.URIs = []*url.URL{{Scheme: "https", Host: "interop.test", Path: leaf.URIs[0].Path}}
+	},
+	"dots": func(leaf *x509.Certificate) {
+		leaf.URIs = []*url.URL{changed(leaf.URIs[0], func(id *url.URL) { id.Path += "/../nobody" })}
+	},
+	"query": func(leaf *x509.Certificate) {
+		leaf.URIs = []*url.URL{changed(leaf.URIs[0], func(id *url.URL) { id.RawQuery = "x" })}
+	},
+}
+
+func changed(id *url.URL, change func(*url.URL)) *url.URL {
+	other := *id
+	change(&other)
+	return &other
 }
 
 // issueEdges writes DIR/NAME-FAULT.pem for each fault, and DIR/NAME-foreign.pem by a CA that nobody knows.

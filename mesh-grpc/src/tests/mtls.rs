@@ -62,25 +62,35 @@ fn upstream(server: &str) -> Value {
 }
 
 fn mesh(control: &ControlPlane, node: &str, certificates: &DevCertificates) -> Mesh {
+    mesh_with(control, node, certificates, &[])
+}
+
+fn mesh_with(control: &ControlPlane, node: &str, certificates: &DevCertificates, aliases: &[&str]) -> Mesh {
     let json = control
         .bootstrap(node)
         .certificates(certificates.folder())
         .refresh_interval(Duration::from_millis(100))
         .to_json();
-    Mesh::builder().bootstrap(Bootstrap::from_json(&json).unwrap()).build().unwrap()
+    let builder = Mesh::builder().bootstrap(Bootstrap::from_json(&json).unwrap());
+    builder.trust_domain_aliases(aliases.iter().copied()).build().unwrap()
 }
 
 impl World {
     async fn new(name: &str) -> Self {
+        Self::with(name, "cluster.local", &[]).await
+    }
+
+    /// A caller of this trust domain, and a server that has these aliases of its own.
+    async fn with(name: &str, callers: &str, aliases: &[&str]) -> Self {
         let folder = Folder(std::env::temp_dir().join(format!("mesh-grpc-{}-{name}", std::process::id())));
         let ca = Arc::new(DevCa::new().unwrap());
-        let issue = |account: &str| {
-            let workload = Workload::service_account("cluster.local", "default", account).unwrap();
+        let issue = |domain: &str, account: &str| {
+            let workload = Workload::service_account(domain, "default", account).unwrap();
             DevCertificates::write(ca.clone(), workload, folder.0.join(account)).unwrap()
         };
-        let (server, caller) = (issue("greeter"), issue("caller"));
+        let (server, caller) = (issue("cluster.local", "greeter"), issue(callers, "caller"));
         let control = ControlPlane::builder().listen("127.0.0.1:0").await.unwrap();
-        let mesh = mesh(&control, "server", &server);
+        let mesh = mesh_with(&control, "server", &server, aliases);
         let bound = mesh.bind("127.0.0.1:0").await.unwrap();
         let address = bound.local_addr();
         let slot = bound.slot().clone();
@@ -199,6 +209,27 @@ async fn a_client_without_a_certificate_is_told_so() {
     let found = error_of(&status).map(Error::code);
     assert_eq!((status.code(), found), (Grpc::Unavailable, Some(Code::HANDSHAKE)), "{status:?}");
     assert!(status.message().contains("certificate"), "{}", status.message());
+}
+
+/// Istio's `trustDomainAliases`: the authority is one, and the trust domains are two.
+#[tokio::test]
+async fn istio_a_caller_of_another_trust_domain_gets_an_answer_only_where_that_is_an_alias() {
+    let strangers = World::with("stranger", "theirs.test", &["other.test"]).await;
+    let status = timeout(PATIENCE, health(&strangers.client()).check(ask(""))).await.unwrap().unwrap_err();
+    let found = error_of(&status).map(Error::code);
+    assert_eq!((status.code(), found), (Grpc::Unavailable, Some(Code::HANDSHAKE)), "{status:?}");
+    let alias = World::with("alias", "theirs.test", &["theirs.test"]).await;
+    assert_eq!(who(&alias.client()).await.0, "spiffe://theirs.test/ns/default/sa/caller");
+}
+
+#[tokio::test]
+async fn an_alias_that_is_no_trust_domain_is_named() {
+    for bad in ["", "Cluster.local", "spiffe://cluster.local", "cluster.local/ns"] {
+        let builder = Mesh::builder().source(mesh_core::source::MemorySource::new([]));
+        let error = builder.trust_domain_aliases(["good.test", bad]).build().unwrap_err();
+        assert_eq!(error.code(), Code::BAD_BOOTSTRAP);
+        assert!(error.to_string().contains(&format!("`{bad}` is no trust domain")), "{error}");
+    }
 }
 
 #[tokio::test]

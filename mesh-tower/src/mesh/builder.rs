@@ -15,7 +15,7 @@ use mesh_core::decode::{Decoder, Dialect, HttpFilterType, PolicyType, Registry};
 use mesh_core::dns::{Resolve, SystemResolver};
 use mesh_core::error::{Code, Error};
 use mesh_core::event::{EventSink, Fanout, LogSink};
-use mesh_core::identity::CertificateSource;
+use mesh_core::identity::{CertificateSource, SpiffeId};
 use mesh_core::load::LoadStore;
 use mesh_core::lrs;
 use mesh_core::model::Name;
@@ -51,6 +51,7 @@ pub struct MeshBuilder {
     names: Option<ListenerNames>,
     certificates: Vec<(Name, Chosen)>,
     insecure: Vec<Name>,
+    aliases: Vec<String>,
     registry: Registry,
     dialect: Option<Dialect>,
     settings: Settings,
@@ -97,6 +98,7 @@ impl MeshBuilder {
             names: None,
             certificates: Vec::new(),
             insecure: Vec::new(),
+            aliases: Vec::new(),
             registry: Registry::standard(),
             dialect: None,
             settings: Settings::default(),
@@ -167,6 +169,15 @@ impl MeshBuilder {
     /// not read.
     pub fn insecure_tls(mut self, names: impl IntoIterator<Item = impl Into<Name>>) -> Self {
         self.insecure.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Names trust domains whose clients are let in as those of our own are, as Istio's `meshConfig.trustDomainAliases`: of a
+    /// mesh that is being renamed, or of several under one root. None by default. A server whose certificate has a SPIFFE ID,
+    /// and whose roots are not by trust domain, refuses clients of all others, unless the Listener's
+    /// `match_typed_subject_alt_names` say who may come. What authorization says of names is not changed by it.
+    pub fn trust_domain_aliases(mut self, domains: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.aliases.extend(domains.into_iter().map(Into::into));
         self
     }
 
@@ -276,9 +287,11 @@ impl MeshBuilder {
     /// # Errors
     ///
     /// [`Code::NO_RUNTIME`] outside a Tokio runtime; [`Code::NO_BOOTSTRAP`], [`Code::TWO_SOURCES`], [`Code::BAD_BOOTSTRAP`]
-    /// or [`Code::BAD_FILE`] about where configuration comes from. A control plane that is away is no error.
+    /// or [`Code::BAD_FILE`] about where configuration comes from; [`Code::BAD_BOOTSTRAP`] also for an alias that is no trust
+    /// domain. A control plane that is away is no error.
     pub fn build(self) -> Result<Mesh, Error> {
         let runtime = super::runtime()?;
+        check_aliases(&self.aliases)?;
         let telemetry = Telemetry::global();
         let mut events = self.events;
         events.push(Arc::new(telemetry.clone()));
@@ -292,7 +305,7 @@ impl MeshBuilder {
         let opening =
             Opening { configured, allowed: &allowed, chosen, node: own_node, settings, events: events.clone() };
         let Certificates { providers: certificates, secrets, work: refresh } = opening.open()?;
-        let secure = Secure::new(certificates.clone());
+        let secure = Secure::with_aliases(certificates.clone(), self.aliases.into());
         let dialect = self.dialect.unwrap_or_else(|| source.dialect());
         let decoder = Decoder::new(Arc::new(self.registry), certificates.instances())
             .with_insecure(self.insecure)
@@ -368,6 +381,19 @@ impl MeshBuilder {
                 options: self.inbound.with_tls(Arc::new(secure)).with_callouts(&callouts).with_telemetry(telemetry),
             },
         })))
+    }
+}
+
+/// An alias that no SPIFFE ID can have would let in nobody, and nobody would know why.
+fn check_aliases(aliases: &[String]) -> Result<(), Error> {
+    let is_domain = |alias: &str| format!("spiffe://{alias}").parse().is_ok_and(|id: SpiffeId| id.path().is_empty());
+    match aliases.iter().find(|alias| !is_domain(alias)) {
+        None => Ok(()),
+        Some(alias) => {
+            let text = format!("trust_domain_aliases: `{alias}` is no trust domain");
+            Err(Error::new(Code::BAD_BOOTSTRAP, text)
+                .with_next_step("name it as SPIFFE IDs do between spiffe:// and their path, as in `cluster.local`"))
+        }
     }
 }
 

@@ -54,10 +54,6 @@ impl Chain {
         Self { anchors, lists, checks, crypto: crypto.clone(), side, foreign }
     }
 
-    pub(super) fn is_foreign(&self) -> bool {
-        self.foreign
-    }
-
     pub(super) fn checks(&self) -> &CertificateChecks {
         &self.checks
     }

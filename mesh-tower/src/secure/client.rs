@@ -212,8 +212,9 @@ impl ClientTls {
         let foreign = secure.is_foreign(&policy.roots);
         let demands = roots.demands(&policy.sans, &policy.checks);
         let lists = roots.lists()?.or(lists);
+        let peers = roots.peers(secure, &policy.roots, identity, &demands.sans, Side::Server);
         let chain = Chain::new(roots.anchors()?, lists, demands.checks, &crypto, Side::Server, foreign);
-        let verifier = Arc::new(ServerVerifier::new(chain, names.clone(), demands.sans));
+        let verifier = Arc::new(ServerVerifier::new(chain, names.clone(), peers, demands.sans));
         let builder = ClientConfig::builder_with_provider(crypto)
             .with_protocol_versions(versions(&policy.params))
             .map_err(|error| Error::new(Code::INTERNAL, format!("no TLS version can be used: {error}")))?

@@ -11,7 +11,9 @@ use rustls::pki_types::CertificateDer;
 
 use super::Secure;
 use super::authority::Authorities;
+use super::chain::Side;
 use super::crl::Lists;
+use super::peers::Peers;
 
 /// What a configuration was built of: while it is the same, so is the configuration. The system's roots never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +101,37 @@ impl Roots {
             Self::Given(material) => own.merged(&material.demands),
             Self::System(_) | Self::Spiffe(_) | Self::Nobody => own,
         }
+    }
+
+    /// What peers are to whoever shows `own` and asks for `sans`; these come from `origin`.
+    pub(super) fn peers(
+        &self,
+        secure: &Secure,
+        origin: &TrustRoots,
+        own: Option<&IdentityMaterial>,
+        sans: &[SanMatch],
+        side: Side,
+    ) -> Peers {
+        if secure.is_foreign(origin) {
+            return Peers::Foreign;
+        }
+        let by_id = match self {
+            Self::Given(_) if self.is_for_everyone() => {
+                provider(origin).is_some_and(|reference| secure.0.providers.vouches_for_workloads(reference))
+            }
+            _ => true,
+        };
+        let aliases = match side {
+            Side::Server => None,
+            #[cfg(feature = "server")]
+            Side::Client => (self.is_for_everyone() && sans.is_empty()).then_some(&secure.0.aliases),
+        };
+        Peers::of_mesh(own, by_id, sans, aliases)
+    }
+
+    /// Whether they vouch for peers of any trust domain.
+    fn is_for_everyone(&self) -> bool {
+        matches!(self, Self::Given(material) if matches!(material.roots, mesh_core::identity::Roots::Any(_)))
     }
 
     /// The revocation lists that came with these, which count in the place of a policy's.

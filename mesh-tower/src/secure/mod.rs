@@ -15,6 +15,7 @@ mod crl;
 mod flagged;
 mod given;
 mod chain;
+mod peers;
 mod verify;
 mod refusal;
 mod live;
@@ -73,11 +74,18 @@ struct Shared {
     live: LiveConnections,
     /// Counts changes of revocation lists.
     revocations: watch::Sender<u64>,
+    /// Other names of our trust domain.
+    aliases: Arc<[String]>,
 }
 
 impl Secure {
     /// TLS with the certificates of `providers`.
     pub(crate) fn new(providers: CertificateProviders) -> Self {
+        Self::with_aliases(providers, Arc::default())
+    }
+
+    /// The same; clients of the trust domains `aliases` are let in as those of our own are.
+    pub(crate) fn with_aliases(providers: CertificateProviders, aliases: Arc<[String]>) -> Self {
         Self(Arc::new(Shared {
             providers,
             crypto: crypto::provider(),
@@ -86,6 +94,7 @@ impl Secure {
             given: GivenLists::default(),
             live: LiveConnections::default(),
             revocations: watch::Sender::new(0),
+            aliases,
         }))
     }
 

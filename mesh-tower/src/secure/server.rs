@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::{Held, IdentityMaterial, PeerIdentity, Sans};
-use mesh_core::model::{CertificateRef, DownstreamTls, SanMatch};
+use mesh_core::model::{CertificateRef, DownstreamTls, SanMatch, TrustRoots};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -24,6 +24,7 @@ use super::crl::{Crl, Lists};
 use super::crypto::{limited, sha256, versions};
 use super::hello;
 use super::material::{Cache, Generation, Roots, provider, settled, unusable};
+use super::peers::Peers;
 use super::refusal::explain;
 use super::verify::check_client;
 use crate::inbound::{Accepted, BoxedAccept, HelloReader, InboundTls, TlsAcceptor, TlsClient};
@@ -143,7 +144,8 @@ impl Inner {
         let builder = ServerConfig::builder_with_provider(crypto.clone())
             .with_protocol_versions(versions(&self.policy.params))
             .map_err(|error| Error::new(Code::INTERNAL, format!("no TLS version can be used: {error}")))?;
-        let verifier = roots.map(|roots| self.verifier(roots, lists, &crypto)).transpose()?;
+        let origin = self.policy.client_roots.as_ref();
+        let verifier = origin.zip(roots).map(|roots| self.verifier(identity, roots, lists, &crypto)).transpose()?;
         let builder = match &verifier {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
@@ -161,12 +163,14 @@ impl Inner {
 
     fn verifier(
         &self,
-        roots: &Roots,
+        identity: &IdentityMaterial,
+        (origin, roots): (&TrustRoots, &Roots),
         lists: Option<Arc<Lists>>,
         crypto: &Arc<CryptoProvider>,
     ) -> Result<Arc<ClientVerifier>, Error> {
-        let foreign = self.policy.client_roots.as_ref().is_some_and(|roots| self.secure.is_foreign(roots));
+        let foreign = self.secure.is_foreign(origin);
         let demands = roots.demands(&self.policy.sans, &self.policy.checks);
+        let peers = roots.peers(&self.secure, origin, Some(identity), &demands.sans, Side::Client);
         // Names and hashes that must match ask for a certificate, as in Envoy: nobody has one without it.
         let asks = !demands.sans.is_empty() || !demands.checks.pins.is_empty();
         let lists = roots.lists()?.or(lists);
@@ -174,6 +178,7 @@ impl Inner {
         Ok(Arc::new(ClientVerifier {
             hints: chain.hints(),
             chain,
+            peers,
             sans: demands.sans,
             required: self.policy.require_client_certificate || asks,
         }))
@@ -226,6 +231,7 @@ fn identity(chain: Option<&[CertificateDer<'static>]>) -> Result<Option<PeerIden
 struct ClientVerifier {
     chain: Chain,
     hints: Vec<DistinguishedName>,
+    peers: Peers,
     /// The policy's, and those of the secret that its roots come from.
     sans: Vec<SanMatch>,
     required: bool,
@@ -239,7 +245,7 @@ impl ClientVerifier {
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
         self.chain.verify(leaf, intermediates, now)?;
-        check_client(leaf, &self.sans, self.chain.is_foreign())
+        check_client(leaf, &self.sans, &self.peers)
     }
 
     /// Whether the certificates prove who shows them, which they need not where whoever is not trusted is let in.

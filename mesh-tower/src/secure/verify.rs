@@ -14,6 +14,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 
 use super::chain::Chain;
+use super::peers::Peers;
 use super::refusal::{Refusal, refuse};
 
 /// How a server's certificate is held against what was asked for.
@@ -29,13 +30,14 @@ pub(super) enum Names {
 pub(super) struct ServerVerifier {
     chain: Chain,
     names: Names,
+    peers: Peers,
     sans: Vec<SanMatch>,
 }
 
 impl ServerVerifier {
     /// `sans` are the policy's, and those of the secret that its roots come from.
-    pub(super) fn new(chain: Chain, names: Names, sans: Vec<SanMatch>) -> Self {
-        Self { chain, names, sans }
+    pub(super) fn new(chain: Chain, names: Names, peers: Peers, sans: Vec<SanMatch>) -> Self {
+        Self { chain, names, peers, sans }
     }
 
     fn accepts_untrusted(&self) -> bool {
@@ -79,19 +81,17 @@ impl ServerVerifier {
         name: &ServerName<'_>,
     ) -> Result<(), rustls::Error> {
         let sans = read(leaf)?;
-        let by_uri = self.sans.iter().any(|matcher| matcher.kind == Some(SanKind::Uri));
-        if !self.chain.is_foreign() && (by_uri || sans.uris.iter().any(|uri| is_spiffe(uri))) {
-            of_the_mesh(leaf, &sans)?;
-        }
         // Only a DNS name is sent as SNI.
         if policy.auto_sni_san_validation
             && let ServerName::DnsName(sent) = name
         {
+            self.peers.check_form(&sans).or_else(|must| refused(leaf, &must))?;
             if sans.match_dns(sent.as_ref()) {
                 return Ok(());
             }
             return refused(leaf, &format!("and it must have the DNS name `{}`, which was sent as SNI", sent.as_ref()));
         }
+        self.peers.check(&sans).or_else(|must| refused(leaf, &must))?;
         check_sans(leaf, &sans, &self.sans)
     }
 
@@ -154,11 +154,9 @@ impl fmt::Debug for ServerVerifier {
 
 /// A client's names, once its chain is verified.
 #[cfg(feature = "server")]
-pub(super) fn check_client(leaf: &CertificateDer<'_>, wanted: &[SanMatch], foreign: bool) -> Result<(), rustls::Error> {
+pub(super) fn check_client(leaf: &CertificateDer<'_>, wanted: &[SanMatch], peers: &Peers) -> Result<(), rustls::Error> {
     let sans = read(leaf)?;
-    if !foreign {
-        of_the_mesh(leaf, &sans)?;
-    }
+    peers.check(&sans).or_else(|must| refused(leaf, &must))?;
     check_sans(leaf, &sans, wanted)
 }
 
@@ -172,18 +170,6 @@ fn check_sans(leaf: &CertificateDer<'_>, sans: &Sans, wanted: &[SanMatch]) -> Re
     )
 }
 
-/// With several URIs, which one is the identity is anyone's guess (SPIFFE X.509-SVID, section 2); and a name with a NUL byte is
-/// read in two ways by two parsers.
-fn of_the_mesh(leaf: &CertificateDer<'_>, sans: &Sans) -> Result<(), rustls::Error> {
-    if !sans.is_plain() {
-        return refused(leaf, "and a certificate of the mesh has no name with a control character");
-    }
-    if sans.uris.len() > 1 {
-        return refused(leaf, "and a certificate of the mesh has one URI only");
-    }
-    Ok(())
-}
-
 fn read(leaf: &CertificateDer<'_>) -> Result<Sans, rustls::Error> {
     Sans::read(leaf).map_err(|error| {
         refuse(Refusal {
@@ -192,10 +178,6 @@ fn read(leaf: &CertificateDer<'_>) -> Result<Sans, rustls::Error> {
         });
         CertificateError::BadEncoding.into()
     })
-}
-
-fn is_spiffe(uri: &str) -> bool {
-    uri.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe://"))
 }
 
 fn refused(leaf: &CertificateDer<'_>, must: &str) -> Result<(), rustls::Error> {

@@ -107,6 +107,7 @@ async fn istio_a_certificate_comes_by_the_token_and_is_renewed_by_itself_at_half
     rig.ca.settled().await;
     let first = rig.ca.identity().unwrap();
     assert_eq!(rig.ca.trust().unwrap().roots, Roots::Any(vec![rig.authority.root()]));
+    assert!(rig.ca.vouches_for_workloads(), "istiod signs SPIFFE IDs only");
 
     let before = tokio::time::Instant::now();
     let mut stream = rig.by_certificate.recv().await.unwrap();

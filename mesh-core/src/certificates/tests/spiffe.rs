@@ -76,6 +76,7 @@ async fn spiffe_identities_and_bundles_of_other_trust_domains_come_and_rotate() 
     assert_eq!(source.trust().unwrap().roots, domains(&[("example.org", &authority), ("other.test", &foreign)]));
     assert_eq!(source.certificate(bob).unwrap().identity().unwrap().chain[0], second.certificate);
     assert!(source.certificate("default").is_none(), "it is the first");
+    assert!(source.vouches_for_workloads() && source.certificate(bob).unwrap().vouches_for_workloads());
     let nobody = source.certificate("spiffe://example.org/eve").unwrap();
     assert!(nobody.identity().unwrap_err().to_string().contains("no identity `spiffe://example.org/eve`"));
 

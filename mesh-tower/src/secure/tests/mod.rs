@@ -8,6 +8,7 @@ mod demands;
 mod domains;
 mod judging;
 mod malformed;
+mod names;
 mod plaintext;
 mod revoking;
 mod rotating;

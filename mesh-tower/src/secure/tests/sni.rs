@@ -2,6 +2,7 @@
 
 use mesh_core::error::Code;
 use mesh_core::model::{SanKind, UpstreamTls};
+use rcgen::ExtendedKeyUsagePurpose;
 use rustls::NamedGroup;
 use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncReadExt;
@@ -110,7 +111,8 @@ async fn without_matchers_the_host_name_does_not_count() {
     let ca = Ca::new();
     let server = server_of(&source(&ca, &Leaf::web("a.test")), downstream());
     let policy = UpstreamTls { auto_host_sni: true, ..upstream() };
-    shake_with(&client_of(&source(&ca, &client_leaf()), policy), &server, Some("b.test")).await.both();
+    let client = Leaf { usages: vec![ExtendedKeyUsagePurpose::ClientAuth], ..Leaf::web("c.test") };
+    shake_with(&client_of(&source(&ca, &client), policy), &server, Some("b.test")).await.both();
 }
 
 #[tokio::test]
