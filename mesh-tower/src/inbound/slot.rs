@@ -76,6 +76,8 @@ struct Writer {
     transport_only: bool,
     /// Whether bodies are those of another server, which filters cannot read.
     split: bool,
+    /// Whether the latest could not be built, and an older one is in force in its place.
+    behind: bool,
 }
 
 impl InboundSlot {
@@ -169,18 +171,23 @@ impl InboundSlot {
     /// Puts `snapshot` in force.
     ///
     /// When only route tables changed they are swapped under the connections that are there. When the Listener changed, new
-    /// connections get the new one, and those of the old one are drained. A configuration that cannot be honoured (another
-    /// address, a filter that this server does not have) leaves the address not serving.
+    /// connections get the new one, and those of the old one are drained. A configuration that cannot be built (a filter that
+    /// this server does not have, an override that is not the filter's, a file of keys that is not there) changes nothing:
+    /// what is in force stays, routes included, and a log line says why. As with a resource that is refused, the last good
+    /// configuration beats half of a new one. Before the first good one the address is not serving, and neither is it under a
+    /// Listener of another address, or one with policy that nobody would apply.
     pub fn apply(&self, snapshot: Arc<ServerSnapshot>) {
         let mut writer = self.lock();
-        self.put_in_force(&snapshot, &writer);
+        if let Err(error) = self.put_in_force(&snapshot, &mut writer) {
+            self.keep_or_stop(error, &snapshot, &mut writer);
+        }
         writer.latest = Some(snapshot);
     }
 
     /// Stops serving: there is no valid configuration any more. Connections are drained, new ones are closed.
     pub fn fail(&self, error: Error) {
         let mut writer = self.lock();
-        writer.latest = None;
+        (writer.latest, writer.behind) = (None, false);
         self.stop(error);
     }
 
@@ -189,18 +196,14 @@ impl InboundSlot {
     pub(crate) fn set_transport_only(&self) {
         let mut writer = self.lock();
         writer.transport_only = true;
-        if let Some(snapshot) = writer.latest.clone() {
-            self.put_in_force(&snapshot, &writer);
-        }
+        self.look_again(&mut writer);
     }
 
     /// From now on bodies are those of another server, so a Listener whose filters read them cannot be honoured.
     pub(crate) fn set_split(&self) {
         let mut writer = self.lock();
         writer.split = true;
-        if let Some(snapshot) = writer.latest.clone() {
-            self.put_in_force(&snapshot, &writer);
-        }
+        self.look_again(&mut writer);
     }
 
     /// Stops accepting and drains every connection; what is left at `deadline` is closed.
@@ -249,23 +252,53 @@ impl InboundSlot {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put_in_force(&self, snapshot: &Arc<ServerSnapshot>, writer: &Writer) {
-        if let Err(error) = config::check(snapshot, self.address, writer.transport_only, self.options.default_deny) {
-            return self.stop(error.with_config_version(snapshot.version));
+    /// Judges the latest configuration by what the server has become. What was in force was built for another kind of server:
+    /// it does not stay.
+    fn look_again(&self, writer: &mut Writer) {
+        let Some(snapshot) = writer.latest.clone() else { return };
+        if let Err(error) = self.put_in_force(&snapshot, writer) {
+            self.stop(error.with_config_version(snapshot.version));
         }
-        let filters = self.options.filters.with_bodies(!writer.split);
+    }
+
+    /// Stops at once under a configuration that is not for this server; the error is of one that cannot be built.
+    fn put_in_force(&self, snapshot: &Arc<ServerSnapshot>, writer: &mut Writer) -> Result<(), Error> {
+        if let Err(error) = config::check(snapshot, self.address, writer.transport_only, self.options.default_deny) {
+            writer.behind = false;
+            self.stop(error.with_config_version(snapshot.version));
+            return Ok(());
+        }
+        self.build(snapshot, writer.split)?;
+        if std::mem::take(&mut writer.behind) {
+            tracing::info!(target: "mesh", "{}: updates of `{}` are put in force again", self.address, self.target);
+        }
+        Ok(())
+    }
+
+    fn build(&self, snapshot: &Arc<ServerSnapshot>, split: bool) -> Result<(), Error> {
+        let filters = self.options.filters.with_bodies(!split);
         if let Current::Serving(old) = &**self.current.load()
             && old.is_of(snapshot)
         {
-            return match old.update_routes(snapshot, &filters) {
-                Ok(()) => {}
-                Err(error) => self.stop(error.with_config_version(snapshot.version)),
-            };
+            return old.update_routes(snapshot, &filters);
         }
-        match Generation::new(snapshot, self.address, &self.options, &filters) {
-            Ok(generation) => self.start(generation),
-            Err(error) => self.stop(error.with_config_version(snapshot.version)),
-        }
+        self.start(Generation::new(snapshot, self.address, &self.options, &filters)?);
+        Ok(())
+    }
+
+    /// What is in force stays, if anything is. The control plane was told that the new one is good: our log must say that it
+    /// is not.
+    fn keep_or_stop(&self, error: Error, snapshot: &ServerSnapshot, writer: &mut Writer) {
+        let current = self.current.load();
+        let Current::Serving(old) = &**current else {
+            return self.stop(error.with_config_version(snapshot.version));
+        };
+        writer.behind = true;
+        let (address, target, version, kept) = (self.address, &self.target, snapshot.version, old.version());
+        tracing::warn!(
+            target: "mesh",
+            "{address}: version {version} of `{target}` cannot be put in force, and version {kept} stays: {error}"
+        );
     }
 
     fn start(&self, generation: Generation) {

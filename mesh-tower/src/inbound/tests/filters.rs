@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, request, response};
 use mesh_core::error::{Code, Error};
 use mesh_core::model::{Action, Domain, FilterConfig, FilterOverride, HttpFilter, Route, TlsRequirement};
 
-use super::client::{BOTH, call, get};
+use super::client::{BOTH, Client, call, get};
 use super::{start, tell};
 use crate::filter::{Filter, FilterType, Verdict};
 use crate::inbound::testing::{Config, route, table, with_routes};
@@ -30,6 +30,8 @@ enum Stamp {
     Broken,
     /// Panics over the response.
     BrokenLater,
+    /// Reads bodies.
+    Reads,
 }
 
 fn append(headers: &mut http::HeaderMap, letter: &str) {
@@ -51,9 +53,13 @@ impl Filter<RequestFacts> for Stamp {
             }
             Self::Deny => return Verdict::Reply(Box::new(Reply::new(StatusCode::FORBIDDEN, "no"))),
             Self::Broken => panic!("on purpose"),
-            Self::BrokenLater => {}
+            Self::BrokenLater | Self::Reads => {}
         }
         Verdict::Continue
+    }
+
+    fn reads_body(&self) -> bool {
+        *self == Self::Reads
     }
 
     fn on_response(&self, response: &mut response::Parts, _facts: &RequestFacts) {
@@ -77,7 +83,8 @@ impl FilterType<RequestFacts> for StampType {
         overrides: &[Arc<dyn FilterConfig>],
     ) -> Result<Arc<dyn Filter<RequestFacts>>, Error> {
         let config: &dyn std::any::Any = &**overrides.last().unwrap_or(&filter.config);
-        Ok(Arc::new(config.downcast_ref::<Stamp>().unwrap().clone()))
+        let stamp = config.downcast_ref::<Stamp>().cloned();
+        Ok(Arc::new(stamp.ok_or_else(|| Error::new(Code::RESOURCE_REFUSED, "it is another filter's"))?))
     }
 }
 
@@ -161,6 +168,45 @@ async fn a_listener_with_a_filter_that_is_not_there_is_refused() {
     assert_eq!((error.code(), error.config_version()), (Code::RESOURCE_REFUSED, Some(1)));
     assert!(error.to_string().contains("envoy.filters.http.wasm"), "{error}");
     assert!(get(BOTH[0], server.address, "/").await.is_err());
+}
+
+/// As with a resource that is refused, the last good configuration stays, with its connections: the control plane was told that
+/// all is well, and its slip must not stop the service.
+#[tokio::test]
+async fn a36_an_update_that_cannot_be_built_leaves_what_is_in_force() {
+    let server = start(tower::service_fn(show), options()).await;
+    let with = |filters| Config { filters, ..Config::new(server.address) };
+    let first = with(vec![filter("a", Stamp::Mark("a"))]).build(1);
+    server.slot.apply(first.clone());
+    let (mut client, _) = Client::connect(BOTH[1], server.address).await.unwrap();
+    let unknown = HttpFilter { type_url: "test.Unknown".into(), ..filter("b", Stamp::Deny) };
+    let foreign = FilterOverride::Config { type_url: "test.Unknown".into(), config: Arc::new(()) };
+    let foreign = overriding(&route("/", Action::NonForwarding), "a", foreign);
+    for bad in [
+        with(vec![filter("a", Stamp::Mark("x")), unknown]).build(2),
+        with_routes(&first, Ok(table(Domain::Any, vec![foreign]))),
+    ] {
+        server.slot.apply(bad);
+        assert!(matches!(server.slot.state(), ServingState::Serving { version: 1 }));
+        assert_eq!(client.get("/").await.unwrap().text, "a", "its connections stay");
+        assert_eq!(get(BOTH[0], server.address, "/").await.unwrap().text, "a", "new ones come");
+    }
+    let marked = overriding(&route("/", Action::NonForwarding), "a", config(Stamp::Mark("b")));
+    server.slot.apply(with_routes(&first, Ok(table(Domain::Any, vec![marked]))));
+    assert_eq!(client.get("/").await.unwrap().text, "b", "what is good again is put in force");
+    server.slot.apply(with(vec![filter("a", Stamp::Mark("c"))]).build(5));
+    assert_eq!(get(BOTH[0], server.address, "/").await.unwrap().text, "c");
+}
+
+/// What was built for a server of ours must not stay in force on another one.
+#[tokio::test]
+async fn what_is_in_force_does_not_stay_when_bodies_become_another_servers() {
+    let server = start(tower::service_fn(show), options()).await;
+    server.slot.apply(Config { filters: vec![filter("a", Stamp::Reads)], ..Config::new(server.address) }.build(1));
+    assert!(matches!(server.slot.state(), ServingState::Serving { version: 1 }));
+    server.slot.set_split();
+    let ServingState::NotServing(error) = server.slot.state() else { panic!("serving") };
+    assert!(error.to_string().contains("reads bodies"), "{error}");
 }
 
 #[tokio::test]
