@@ -1,5 +1,6 @@
 //! Whether a certificate leads to whom we trust: one judgement for clients and servers.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use mesh_core::identity::{BadCertificate, Sans, SpiffeId};
 use mesh_core::model::{CertificateChecks, CertificatePin};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ExtendedKeyPurpose, OtherError};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -221,6 +223,11 @@ impl Chain {
         let any_time = self.checks.allow_expired || self.checks.accept_untrusted;
         if any_time { Ok(()) } else { Times::of(certificate).check(now) }
     }
+}
+
+/// The time on `clock`, for who judges certificates outside a handshake of rustls.
+pub(super) fn now(clock: &dyn TimeProvider) -> io::Result<UnixTime> {
+    clock.current_time().ok_or_else(|| io::Error::other("the time is not known, and certificates are good by it"))
 }
 
 /// Whether the key of a leaf may sign: both versions of TLS have it do so (RFC 8446, 4.4.2.2), and BoringSSL insists.

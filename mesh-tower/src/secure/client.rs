@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use tokio_rustls::TlsConnector;
 
 use super::Secure;
-use super::chain::{Chain, Side};
+use super::chain::{Chain, Side, now};
 use super::crl::{Crl, Lists};
 use super::crypto::{limited, versions};
 use super::material::{Cache, Generation, Roots, provider, settled, unusable};
@@ -227,6 +227,7 @@ impl ClientTls {
                 .map_err(|error| unusable(identity, error))?,
         };
         config.alpn_protocols = self.0.alpn.clone();
+        config.time_provider = secure.0.clock.clone();
         // A session of TLS 1.3 is resumed once at most, so that one which is refused does not come back for ever.
         config.resumption = Resumption::in_memory_sessions(SESSIONS).tls12_resumption(Tls12Resumption::Disabled);
         Ok(Built { config: Arc::new(config), verifier })
@@ -243,7 +244,8 @@ impl Built {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(io::Error::other("the resumed session has no certificate"));
         };
-        self.verifier.admit(leaf, intermediates, name, UnixTime::now()).map_err(io::Error::other)
+        let now = now(&*self.config.time_provider)?;
+        self.verifier.admit(leaf, intermediates, name, now).map_err(io::Error::other)
     }
 }
 

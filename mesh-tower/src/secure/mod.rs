@@ -52,6 +52,7 @@ use mesh_core::error::Error;
 use mesh_core::identity::CertificateProviders;
 use mesh_core::model::{TrustRoots, UpstreamTls};
 use rustls::crypto::CryptoProvider;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use tokio::sync::watch;
 
 use chain::REVOCATION_INTERVAL;
@@ -76,6 +77,8 @@ struct Shared {
     revocations: watch::Sender<u64>,
     /// Other names of our trust domain.
     aliases: Arc<[String]>,
+    /// What certificates are in or out of date by.
+    clock: Arc<dyn TimeProvider>,
 }
 
 impl Secure {
@@ -86,6 +89,16 @@ impl Secure {
 
     /// The same; clients of the trust domains `aliases` are let in as those of our own are.
     pub(crate) fn with_aliases(providers: CertificateProviders, aliases: Arc<[String]>) -> Self {
+        Self::of(providers, aliases, Arc::new(DefaultTimeProvider))
+    }
+
+    /// TLS on another clock than the wall's.
+    #[cfg(test)]
+    fn with_clock(providers: CertificateProviders, clock: Arc<dyn TimeProvider>) -> Self {
+        Self::of(providers, Arc::default(), clock)
+    }
+
+    fn of(providers: CertificateProviders, aliases: Arc<[String]>, clock: Arc<dyn TimeProvider>) -> Self {
         Self(Arc::new(Shared {
             providers,
             crypto: crypto::provider(),
@@ -95,6 +108,7 @@ impl Secure {
             live: LiveConnections::default(),
             revocations: watch::Sender::new(0),
             aliases,
+            clock,
         }))
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::Secure;
-use super::chain::{Chain, Side};
+use super::chain::{Chain, Side, now};
 use super::crl::{Crl, Lists};
 use super::crypto::{limited, sha256, versions};
 use super::hello;
@@ -154,6 +154,7 @@ impl Inner {
             .with_single_cert(identity.chain.clone(), identity.key.clone_key())
             .map_err(|error| unusable(identity, error))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.time_provider = self.secure.0.clock.clone();
         let uris =
             identity.chain.first().and_then(|leaf| Sans::read(leaf).ok()).map_or_else(Vec::new, |sans| sans.uris);
         let mut silent = config.clone();
@@ -210,7 +211,8 @@ impl Built {
         };
         match session.peer_certificates().and_then(<[_]>::split_first) {
             Some((leaf, intermediates)) => {
-                verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).map(drop).map_err(io::Error::other)
+                let now = now(&*self.config.time_provider)?;
+                verifier.verify_client_cert(leaf, intermediates, now).map(drop).map_err(io::Error::other)
             }
             None if verifier.client_auth_mandatory() => {
                 Err(io::Error::other("the resumed session has no client certificate"))

@@ -10,6 +10,7 @@ mod judging;
 mod malformed;
 mod names;
 mod plaintext;
+mod resuming;
 mod revoking;
 mod rotating;
 mod signatures;
