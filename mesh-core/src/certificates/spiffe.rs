@@ -21,9 +21,10 @@ use crate::bootstrap::SpiffeConfig;
 use crate::error::{Code, Error};
 use crate::event::Event;
 use crate::identity::{
-    CertificateSource, IdentityMaterial, PairCheck, Roots, Sans, Settled, Slot, SpiffeId, TrustMaterial,
+    CertificateSource, Demands, IdentityMaterial, PairCheck, Roots, Sans, Settled, Slot, SpiffeId, TrustMaterial,
+    revocation_lists,
 };
-use crate::model::Name;
+use crate::model::{CertificateChecks, CrlSource, Name};
 
 /// The method (SPIFFE Workload API, section 5.2.1).
 const FETCH_X509_SVID: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
@@ -124,7 +125,7 @@ impl Spiffe {
 
     /// Roots first: who is shown the new certificate may show one of the same new roots at once.
     fn take(&self, answer: Answer) {
-        self.0.first.set_roots(Roots::ByTrustDomain(answer.roots));
+        self.0.first.set_validation(Roots::ByTrustDomain(answer.roots), answer.demands);
         let mut all = BTreeMap::clone(&self.0.all.load());
         for (index, (id, chain, key)) in answer.svids.into_iter().enumerate() {
             let slot = all.entry(id.as_str().to_owned()).or_insert_with(|| Arc::new(Slot::new(id.as_str())));
@@ -147,6 +148,10 @@ impl CertificateSource for Spiffe {
     }
 
     fn vouches_for_workloads(&self) -> bool {
+        true
+    }
+
+    fn may_revoke(&self) -> bool {
         true
     }
 
@@ -192,6 +197,10 @@ impl CertificateSource for One {
         true
     }
 
+    fn may_revoke(&self) -> bool {
+        true
+    }
+
     fn settled(&self) -> Settled {
         self.api.first.settled()
     }
@@ -210,18 +219,17 @@ type Svid = (SpiffeId, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 struct Answer {
     svids: Vec<Svid>,
     roots: BTreeMap<String, Vec<CertificateDer<'static>>>,
+    demands: Demands,
 }
 
 impl Answer {
     fn read(message: &[u8], pair: &PairCheck) -> Result<Self, String> {
         let response = X509SvidResponse::decode(message).map_err(|error| format!("it cannot be decoded: {error}"))?;
-        if !response.crl.is_empty() {
-            return Err("crl is not supported, and leaving it out would trust who was revoked".to_owned());
-        }
         if response.svids.is_empty() {
             return Err("svids is empty".to_owned());
         }
-        let mut answer = Self { svids: Vec::new(), roots: BTreeMap::new() };
+        let demands = demands(&response.crl)?;
+        let mut answer = Self { svids: Vec::new(), roots: BTreeMap::new(), demands };
         for (domain, bundle) in &response.federated_bundles {
             let bundle = certificates(bundle).map_err(|why| format!("federated_bundles[`{domain}`] {why}"))?;
             let name = domain.strip_prefix(SPIFFE).unwrap_or(domain);
@@ -249,6 +257,14 @@ impl Answer {
         self.svids.push((id, chain, key));
         Ok(())
     }
+}
+
+/// With lists, each authority must be in one, as with those of SDS: of whom none speaks is not known to be unrevoked.
+fn demands(crl: &[Vec<u8>]) -> Result<Demands, String> {
+    let read = |(index, list): (usize, &Vec<u8>)| revocation_lists(list).map_err(|why| format!("crl[{index}] {why}"));
+    let lists = crl.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?.concat();
+    let crl = (!lists.is_empty()).then(|| CrlSource::Inline(lists.into()));
+    Ok(Demands { checks: CertificateChecks { crl, ..CertificateChecks::default() }, ..Demands::default() })
 }
 
 /// SPIFFE X.509-SVID, sections 2 and 4: one URI, which is the identity, in a certificate that signs no others.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::bootstrap::SpiffeConfig;
 use crate::identity::testing::Issued;
+use crate::model::CrlSource;
 
 #[derive(Clone, PartialEq, Message)]
 struct Svid {
@@ -46,6 +47,11 @@ fn config() -> SpiffeConfig {
     SpiffeConfig::new("unix:///agent").unwrap()
 }
 
+/// A list, as DER.
+fn lists() -> Vec<Vec<u8>> {
+    crate::identity::revocation_lists(crate::identity::crl_tests::pem().as_bytes()).unwrap()
+}
+
 fn domains(roots: &[(&str, &Authority)]) -> Roots {
     Roots::ByTrustDomain(roots.iter().map(|(name, one)| ((*name).to_owned(), vec![one.root()])).collect())
 }
@@ -85,6 +91,27 @@ async fn spiffe_identities_and_bundles_of_other_trust_domains_come_and_rotate() 
     stream.answer(&Response { svids: vec![svid(ALICE, &renewed, &authority), both.svids[1].clone()], ..both.clone() });
     until("it rotates", || source.identity().unwrap().chain[0] == renewed.certificate).await;
     assert_eq!(source.trust().unwrap().generation, trust, "the roots did not");
+    assert!(said.troubles().is_empty());
+}
+
+/// SPIFFE Workload API, section 5.2.2: each message is the whole truth, of who is revoked, too.
+#[tokio::test(start_paused = true)]
+async fn spiffe_revocation_lists_are_asked_of_peers_as_those_of_sds_are() {
+    let (authority, said) = (Authority::new(), Arc::new(Said::default()));
+    let (transport, mut opened) = played();
+    let (source, run) = Spiffe::new(&config(), &around(transport, &said));
+    background(run);
+    let stream = opened.recv().await.unwrap();
+    let issued = authority.issue(ALICE, DAY);
+    let plain = Response { svids: vec![svid(ALICE, &issued, &authority)], ..Response::default() };
+    let crl = || source.trust().unwrap().demands.checks.crl.clone();
+    stream.answer(&Response { crl: lists(), ..plain.clone() });
+    until("it comes", || source.identity().is_ok()).await;
+    assert_eq!(crl(), Some(CrlSource::Inline(lists().into())));
+    assert_eq!(source.trust().unwrap().roots, domains(&[("example.org", &authority)]));
+    assert!(source.may_revoke() && source.certificate(ALICE).unwrap().may_revoke(), "connections are watched for it");
+    stream.answer(&plain);
+    until("nobody is revoked", || crl().is_none()).await;
     assert!(said.troubles().is_empty());
 }
 
@@ -142,7 +169,7 @@ async fn spiffe_an_answer_with_anything_wrong_is_refused_as_a_whole_and_the_stre
             "x509_svid_key",
         ),
         (with(&|one| one.svids[0].bundle.clear()), "svids[0].bundle has no certificate"),
-        (with(&|one| one.crl.push(vec![1])), "crl is not supported"),
+        (with(&|one| one.crl = vec![lists()[0].clone(), vec![1]]), "crl[1] has no certificate revocation list"),
         (federated("spiffe://other.test/path", &root), "is of no trust domain"),
         (federated("spiffe://other.test", b"x"), "federated_bundles[`spiffe://other.test`] has something"),
     ];
