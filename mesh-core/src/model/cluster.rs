@@ -65,6 +65,14 @@ impl TlsMatch {
     }
 }
 
+impl Endpoint {
+    /// Whether it says of itself that mTLS to it is Istio's: `tlsMode: istio` under [`TLS_MATCH`]. A PERMISSIVE proxy knows
+    /// that mTLS by the names that a client offers in ALPN.
+    pub fn takes_istio_mtls(&self) -> bool {
+        self.metadata.get(TLS_MATCH).and_then(|said| said.get("tlsMode")).is_some_and(|mode| mode == "istio")
+    }
+}
+
 impl Cluster {
     /// The TLS to `endpoint` of `locality`: that of the first match that takes the endpoint's metadata, or else of the first
     /// that takes its locality's, or else the cluster's; None is plaintext.

@@ -44,12 +44,13 @@ impl Connections {
     /// The TLS of `plan`, shared with the other endpoints of its policy: certificates and roots are parsed once for all.
     fn tls(&self, plan: &EndpointPlan) -> Option<Arc<Tls>> {
         let policy = plan.tls.as_ref()?;
+        let istio = plan.endpoint.takes_istio_mtls();
         let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tls) = known.iter().filter_map(Weak::upgrade).find(|tls| tls.is_of(policy, plan.protocol)) {
+        if let Some(tls) = known.iter().filter_map(Weak::upgrade).find(|tls| tls.is_of(policy, plan.protocol, istio)) {
             return Some(tls);
         }
         known.retain(|tls| tls.strong_count() > 0);
-        let tls = Arc::new(Tls::new(&self.secure, policy, plan.protocol));
+        let tls = Arc::new(Tls::new(&self.secure, policy, plan.protocol, istio));
         known.push(Arc::downgrade(&tls));
         Some(tls)
     }

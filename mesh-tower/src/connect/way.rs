@@ -16,6 +16,8 @@ use crate::secure::{Alpn, ClientTls, Protocol, Secure, Secured};
 pub(super) struct Tls {
     policy: Arc<UpstreamTls>,
     protocol: WireProtocol,
+    /// Whether the endpoints are Istio's.
+    istio: bool,
     /// Offers what the protocol leaves open.
     first: ClientTls,
     /// Offers HTTP/1.1 only: for connections beside one that speaks it.
@@ -23,19 +25,20 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    pub(super) fn new(secure: &Secure, policy: &Arc<UpstreamTls>, protocol: WireProtocol) -> Self {
+    pub(super) fn new(secure: &Secure, policy: &Arc<UpstreamTls>, protocol: WireProtocol, istio: bool) -> Self {
         let alpn = match protocol {
             WireProtocol::Http1 => Alpn::Http1,
             WireProtocol::Http2 => Alpn::Http2,
             WireProtocol::Negotiated => Alpn::Either,
         };
-        let first = secure.client(policy, alpn);
-        let http1 = if alpn == Alpn::Http1 { first.clone() } else { secure.client(policy, Alpn::Http1) };
-        Self { policy: policy.clone(), protocol, first, http1 }
+        let client = |alpn| if istio { secure.client_of_istio(policy, alpn) } else { secure.client(policy, alpn) };
+        let first = client(alpn);
+        let http1 = if alpn == Alpn::Http1 { first.clone() } else { client(Alpn::Http1) };
+        Self { policy: policy.clone(), protocol, istio, first, http1 }
     }
 
-    pub(super) fn is_of(&self, policy: &Arc<UpstreamTls>, protocol: WireProtocol) -> bool {
-        Arc::ptr_eq(&self.policy, policy) && self.protocol == protocol
+    pub(super) fn is_of(&self, policy: &Arc<UpstreamTls>, protocol: WireProtocol, istio: bool) -> bool {
+        Arc::ptr_eq(&self.policy, policy) && self.protocol == protocol && self.istio == istio
     }
 
     fn client(&self, protocol: WireProtocol) -> &ClientTls {

@@ -82,14 +82,19 @@ pub(super) struct Built {
 impl ClientTls {
     pub(super) fn new(secure: Secure, policy: Arc<UpstreamTls>, alpn: Alpn) -> Self {
         let names = Names::Policy(policy.clone());
-        Self::with_names(secure, policy, names, alpn)
+        Self::with_names(secure, policy, names, alpn.names())
+    }
+
+    pub(super) fn of_istio(secure: Secure, policy: Arc<UpstreamTls>, alpn: Alpn) -> Self {
+        let names = Names::Policy(policy.clone());
+        Self::with_names(secure, policy, names, alpn.names_of_istio())
     }
 
     pub(super) fn by_name(secure: Secure, policy: Arc<UpstreamTls>, alpn: Alpn) -> Self {
-        Self::with_names(secure, policy, Names::Host, alpn)
+        Self::with_names(secure, policy, Names::Host, alpn.names())
     }
 
-    fn with_names(secure: Secure, policy: Arc<UpstreamTls>, names: Names, alpn: Alpn) -> Self {
+    fn with_names(secure: Secure, policy: Arc<UpstreamTls>, names: Names, alpn: &[&[u8]]) -> Self {
         if policy.roots == TrustRoots::System {
             // Reading them blocks: here it holds up nobody. An error comes again at the handshake.
             let _ = secure.0.system.get();
@@ -249,22 +254,37 @@ impl Built {
     }
 }
 
-fn offered(policy: &UpstreamTls, alpn: Alpn) -> Vec<Vec<u8>> {
+impl Alpn {
+    fn names(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[b"h2"],
+            Self::Either => &[b"h2", b"http/1.1"],
+        }
+    }
+
+    /// As Istio's proxies offer them to each other: its own first.
+    fn names_of_istio(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http1 => &[b"istio-http/1.1", b"istio", b"http/1.1"],
+            Self::Http2 => &[b"istio-h2", b"istio", b"h2"],
+            Self::Either => &[b"istio-h2", b"istio-http/1.1", b"istio", b"h2", b"http/1.1"],
+        }
+    }
+}
+
+/// What the policy says, or else `names`.
+fn offered(policy: &UpstreamTls, names: &[&[u8]]) -> Vec<Vec<u8>> {
     if !policy.alpn.is_empty() {
         return policy.alpn.iter().map(|name| name.clone().into_bytes()).collect();
     }
-    let names: &[&[u8]] = match alpn {
-        Alpn::Http1 => &[b"http/1.1"],
-        Alpn::Http2 => &[b"h2"],
-        Alpn::Either => &[b"h2", b"http/1.1"],
-    };
     names.iter().map(|name| name.to_vec()).collect()
 }
 
 fn protocol(name: &[u8]) -> Protocol {
     match name {
-        b"h2" => Protocol::Http2,
-        b"http/1.1" => Protocol::Http1,
+        b"h2" | b"istio-h2" => Protocol::Http2,
+        b"http/1.1" | b"istio-http/1.1" => Protocol::Http1,
         _ => Protocol::Other,
     }
 }

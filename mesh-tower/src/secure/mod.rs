@@ -148,6 +148,12 @@ impl Secure {
         ClientTls::new(self.clone(), policy.clone(), alpn)
     }
 
+    /// The same, to a server whose mTLS is Istio's: a PERMISSIVE proxy takes a client that does not offer Istio's names for one
+    /// of the application's own TLS. Servers choose among the others, which are offered beside them.
+    pub(crate) fn client_of_istio(&self, policy: &Arc<UpstreamTls>, alpn: Alpn) -> ClientTls {
+        ClientTls::of_istio(self.clone(), policy.clone(), alpn)
+    }
+
     /// TLS to a server that is known by its host name, which its certificate must have: for control planes.
     fn client_by_name(&self, policy: &Arc<UpstreamTls>, alpn: Alpn) -> ClientTls {
         ClientTls::by_name(self.clone(), policy.clone(), alpn)

@@ -10,12 +10,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use mesh_core::error::Code;
 use mesh_core::identity::StaticSource;
-use mesh_core::model::{SanKind, UpstreamTls};
+use mesh_core::model::cluster::TLS_MATCH;
+use mesh_core::model::{Endpoint, SanKind, UpstreamTls};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
-use super::rig::{Rig, plan};
+use super::rig::{Rig, endpoint, plan};
 use crate::connect::WireProtocol::{Http1, Http2, Negotiated};
 use crate::connect::{ConnectSettings, Connections, EndpointPlan, TcpDial, WireProtocol};
 use crate::inbound::InboundTls;
@@ -47,9 +48,12 @@ async fn server(ca: &Ca) -> SocketAddr {
 }
 
 fn rig(source: &Arc<StaticSource>, address: SocketAddr, protocol: WireProtocol, policy: UpstreamTls) -> Rig {
+    Rig::new(&connections(source), EndpointPlan { tls: Some(Arc::new(policy)), ..plan(address, protocol) })
+}
+
+fn connections(source: &Arc<StaticSource>) -> Connections {
     let dial = Arc::new(TcpDial::new(Some(crate::connect::TcpKeepalive::default())));
-    let connections = Connections::new(Handle::current(), dial, secure(source), ConnectSettings::default(), 1);
-    Rig::new(&connections, EndpointPlan { tls: Some(Arc::new(policy)), ..plan(address, protocol) })
+    Connections::new(Handle::current(), dial, secure(source), ConnectSettings::default(), 1)
 }
 
 fn offering(alpn: &[&str]) -> UpstreamTls {
@@ -72,6 +76,46 @@ async fn the_server_chooses_what_is_spoken() {
         let rig = rig(&client, address, protocol, offering(alpn));
         rig.until_ready().await;
         assert_eq!(rig.text("/").await, spoken, "{protocol:?} offering {alpn:?}");
+    }
+}
+
+/// An endpoint that says this of its `tlsMode`, as istiod writes it.
+fn of_mode(address: SocketAddr, mode: &str) -> Arc<Endpoint> {
+    let said = serde_json::json!({"tlsMode": mode});
+    Arc::new(Endpoint { metadata: [(TLS_MATCH.to_owned(), said)].into(), ..endpoint(address) })
+}
+
+/// `spec/istio.md`, fact 9: a PERMISSIVE proxy knows mTLS of the mesh by these names, and chooses among the others.
+#[tokio::test]
+async fn istio_an_endpoint_whose_mtls_is_istios_is_offered_its_names() {
+    let ca = Ca::new();
+    let client = source(&ca, &Leaf::workload(CLIENT));
+    for (mode, protocol, alpn, names) in [
+        ("istio", Negotiated, &[][..], &["istio-h2", "istio-http/1.1", "istio", "h2", "http/1.1"][..]),
+        ("istio", Http2, &[], &["istio-h2", "istio", "h2"]),
+        ("istio", Http1, &[], &["istio-http/1.1", "istio", "http/1.1"]),
+        ("istio", Http2, &["h2"], &["h2"]),
+        ("disabled", Negotiated, &[], &["h2", "http/1.1"]),
+    ] {
+        let (address, got) = listening().await;
+        let connections = connections(&client);
+        let plan = EndpointPlan { endpoint: of_mode(address, mode), ..plan(address, protocol) };
+        let _rig = Rig::new(&connections, EndpointPlan { tls: Some(Arc::new(offering(alpn))), ..plan });
+        let hello = secure(&client).hello_reader()(&got.await.unwrap()).unwrap().unwrap();
+        assert_eq!(hello.protocols, names, "{mode} {protocol:?} {alpn:?}");
+    }
+}
+
+#[tokio::test]
+async fn istio_servers_choose_the_protocol_beside_the_names_of_the_mesh() {
+    let ca = Ca::new();
+    let address = server(&ca).await;
+    let connections = connections(&source(&ca, &Leaf::workload(CLIENT)));
+    for (protocol, spoken) in [(Negotiated, "HTTP/2.0"), (Http2, "HTTP/2.0"), (Http1, "HTTP/1.1")] {
+        let plan = EndpointPlan { endpoint: of_mode(address, "istio"), ..plan(address, protocol) };
+        let rig = Rig::new(&connections, EndpointPlan { tls: Some(Arc::new(upstream())), ..plan });
+        rig.until_ready().await;
+        assert_eq!(rig.text("/").await, spoken, "{protocol:?}");
     }
 }
 

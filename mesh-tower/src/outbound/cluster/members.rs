@@ -335,7 +335,8 @@ impl Known {
     /// Whether the way leads to this endpoint as it is now.
     fn serves(&self, endpoint: &Endpoint, tls: Option<&Arc<UpstreamTls>>) -> bool {
         let old = &*self.endpoint;
-        old.additional == endpoint.additional && old.hostname == endpoint.hostname && self.has(tls)
+        let same_tls = tls.is_none() || old.takes_istio_mtls() == endpoint.takes_istio_mtls();
+        old.additional == endpoint.additional && old.hostname == endpoint.hostname && self.has(tls) && same_tls
     }
 
     /// Whether this is the TLS to it.

@@ -266,6 +266,16 @@ fn each_endpoint_gets_the_tls_that_its_metadata_ask_for_and_switches_live() {
     assert_eq!(ways(&world), [(1, true), (2, true)]);
 }
 
+/// What is offered to it is another thing then.
+#[test]
+fn istio_an_endpoint_that_comes_to_take_istios_mtls_is_reached_anew_under_the_same_policy() {
+    let mut world = World::new(Some(upstream()));
+    world.says(&[1, 2], false);
+    world.modes = vec!["istio"];
+    world.says(&[1, 2], false);
+    assert_eq!((world.withdrawn(), ways(&world)), (vec![1], vec![(2, true), (1, true)]));
+}
+
 #[test]
 fn an_address_that_is_told_with_two_kinds_of_tls_has_the_first() {
     for (modes, tls) in [(["istio", "none"], true), (["none", "istio"], false)] {
