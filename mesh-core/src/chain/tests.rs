@@ -47,7 +47,7 @@ fn chain(name: &str, spec: &str) -> Arc<FilterChain> {
             other => panic!("{other}"),
         }
     }
-    Arc::new(FilterChain { name: name.into(), matches, tls: None, http: http() })
+    Arc::new(FilterChain { name: name.into(), matches, tls: None, http: http(), encoded: None })
 }
 
 fn select(bound: &str, chains: &[(&str, &str)], default: bool, from: &str, to: &str) -> Result<String, NoChain> {

@@ -257,6 +257,15 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// What happens to its requests.
     pub http: Arc<HttpConnection>,
+    /// The message that it was decoded from. None: it was made otherwise, and is the same as no other.
+    pub encoded: Option<Arc<[u8]>>,
+}
+
+impl FilterChain {
+    /// Whether `other` says the same, byte by byte, so that a connection under one is as good as under the other.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.encoded.is_some() && self.encoded == other.encoded
+    }
 }
 
 /// `config.listener.v3.FilterChainMatch`.

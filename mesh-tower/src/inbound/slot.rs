@@ -69,6 +69,15 @@ pub(crate) enum Current {
     Serving(Arc<Generation>),
 }
 
+impl Current {
+    fn serving(&self) -> Option<&Generation> {
+        match self {
+            Self::Serving(generation) => Some(generation),
+            Self::NotServing(_) => None,
+        }
+    }
+}
+
 /// What only the configuration's side touches.
 #[derive(Default)]
 struct Writer {
@@ -171,7 +180,8 @@ impl InboundSlot {
     /// Puts `snapshot` in force.
     ///
     /// When only route tables changed they are swapped under the connections that are there. When the Listener changed, new
-    /// connections get the new one, and those of the old one are drained. A configuration that cannot be built (a filter that
+    /// connections get the new one, and those of the old one are drained, but for those of filter chains that are the same, byte
+    /// by byte, where connections are matched to chains as before. A configuration that cannot be built (a filter that
     /// this server does not have, an override that is not the filter's, a file of keys that is not there) changes nothing:
     /// what is in force stays, routes included, and a log line says why. As with a resource that is refused, the last good
     /// configuration beats half of a new one. Before the first good one the address is not serving, and neither is it under a
@@ -277,12 +287,12 @@ impl InboundSlot {
 
     fn build(&self, snapshot: &Arc<ServerSnapshot>, split: bool) -> Result<(), Error> {
         let filters = self.options.filters.with_bodies(!split);
-        if let Current::Serving(old) = &**self.current.load()
-            && old.is_of(snapshot)
-        {
+        let current = self.current.load();
+        let old = current.serving();
+        if let Some(old) = old.filter(|old| old.is_of(snapshot)) {
             return old.update_routes(snapshot, &filters);
         }
-        self.start(Generation::new(snapshot, self.address, &self.options, &filters)?);
+        self.start(Generation::new(snapshot, self.address, &self.options, &filters, old)?);
         Ok(())
     }
 
@@ -290,7 +300,7 @@ impl InboundSlot {
     /// is not.
     fn keep_or_stop(&self, error: Error, snapshot: &ServerSnapshot, writer: &mut Writer) {
         let current = self.current.load();
-        let Current::Serving(old) = &**current else {
+        let Some(old) = current.serving() else {
             return self.stop(error.with_config_version(snapshot.version));
         };
         writer.behind = true;
@@ -319,8 +329,9 @@ impl InboundSlot {
     }
 
     fn replace(&self, current: Current) {
-        if let Current::Serving(old) = &*self.current.swap(Arc::new(current)) {
-            old.drain();
+        let current = Arc::new(current);
+        if let Some(old) = self.current.swap(current.clone()).serving() {
+            old.drain(current.serving());
         }
     }
 

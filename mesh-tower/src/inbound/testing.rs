@@ -122,9 +122,10 @@ impl Config {
         let base = http_connection();
         let Self { filters, client_cert, upgrades, head, matches, tls, more, address, inspection, .. } = self;
         let http = Arc::new(HttpConnection { filters, client_cert, upgrades, head, ..base });
-        let chains = std::iter::once((matches, tls))
-            .chain(more)
-            .map(|(matches, tls)| Arc::new(FilterChain { name: "chain".into(), matches, tls, http: http.clone() }));
+        let chain = |(matches, tls)| {
+            Arc::new(FilterChain { name: "chain".into(), matches, tls, http: http.clone(), encoded: None })
+        };
+        let chains = std::iter::once((matches, tls)).chain(more).map(chain);
         let server = Arc::new(ServerListener { address, chains: chains.collect(), default_chain: None, inspection });
         let listener =
             Listener { name: "listener".into(), kind: ListenerKind::Server(server.clone()), buffer_limit: None };

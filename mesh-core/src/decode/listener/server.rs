@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::Tl
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use pb::filter::ConfigType;
 use pb::listener_filter::ConfigType as ListenerFilterConfig;
+use prost::Message as _;
 
 use super::chain::{chain_match, check_unique};
 use crate::decode::at::At;
@@ -55,7 +56,13 @@ impl Decoder {
         let socket = value.transport_socket.as_ref();
         let tls = socket.and_then(|socket| self.downstream_tls(socket, owner, &at.field("transport_socket")));
         let http = self.network_filters(&value.filters, at);
-        Some(FilterChain { name: value.name.as_str().into(), matches, tls: tls.map(Arc::new), http: Arc::new(http?) })
+        Some(FilterChain {
+            name: value.name.as_str().into(),
+            matches,
+            tls: tls.map(Arc::new),
+            http: Arc::new(http?),
+            encoded: Some(value.encode_to_vec().into()),
+        })
     }
 
     /// Rules 34 to 36.

@@ -263,6 +263,22 @@ fn what_a_server_does_not_do_is_noted() {
     assert!(connection(&client).unsupported.is_empty());
 }
 
+#[test]
+fn chains_say_the_same_as_long_as_nothing_in_them_changes() {
+    let of = |listener: &Listener| match &listener.kind {
+        ListenerKind::Server(server) => server.chains[0].clone(),
+        other => panic!("{other:?}"),
+    };
+    let first = of(&server_manager().value(|_| {}));
+    assert!(first.says_the_same(&of(&server_manager().value(|_| {}))));
+    let manager = of(&server_manager().value(|manager| manager.merge_slashes = true));
+    let matches = of(&server_listener().value(|listener| first_match(listener).source_ports = vec![1]));
+    for other in [manager, matches, Arc::new(crate::model::FilterChain { encoded: None, ..(*first).clone() })] {
+        assert!(!first.says_the_same(&other), "{other:?}");
+        assert!(other.encoded.is_some() || !other.says_the_same(&other), "what was not decoded is like no other");
+    }
+}
+
 fn upgrade(name: &str, enabled: Option<bool>) -> UpgradeConfig {
     let enabled = enabled.and_then(bool_value);
     UpgradeConfig { upgrade_type: name.to_owned(), filters: Vec::new(), enabled }

@@ -23,52 +23,67 @@ use super::{InboundFilters, InboundOptions};
 pub(crate) use policy::check;
 pub(crate) use tls::{Accepted, BoxedAccept, HelloReader, InboundTls, NoTls, TlsAcceptor, TlsClient};
 
-/// What one Listener means. Connections keep the generation they were accepted under; it is drained when it is replaced.
+/// What one Listener means. Connections keep the chain they were accepted by; it is drained when another takes its place.
 pub(crate) struct Generation {
     version: AtomicU64,
     server: Arc<ServerListener>,
     index: ChainIndex,
+    /// Those of `index`, by its numbers.
     chains: Vec<Arc<ChainState>>,
-    drain: watch::Sender<bool>,
 }
 
-/// One filter chain. Its routes are swapped in place.
+/// One filter chain. Its routes are swapped in place. A chain that the next Listener has too is the next generation's, with its
+/// connections.
 pub(crate) struct ChainState {
     pub(crate) chain: Arc<FilterChain>,
     /// Ok(None) is plaintext. An error closes the connections that the chain takes.
     pub(crate) tls: Result<Option<Arc<dyn TlsAcceptor>>, Error>,
     routes: ArcSwap<Routes>,
+    drain: watch::Sender<bool>,
 }
 
 impl Generation {
-    /// Builds everything that connections and requests need.
+    /// Builds everything that connections and requests need. What `old` has of it is taken over, with new routes.
     ///
     /// # Errors
     ///
-    /// A filter of the Listener cannot be applied here.
+    /// A filter of the Listener cannot be applied here. Nothing of `old` has changed then.
     pub(crate) fn new(
         snapshot: &ServerSnapshot,
         bound: SocketAddr,
         options: &InboundOptions,
         filters: &InboundFilters,
+        old: Option<&Self>,
     ) -> Result<Self, Error> {
         if let Some(doubt) = doubt(snapshot, options) {
             tracing::warn!(target: "mesh", "{doubt}");
         }
         tell_left_out(snapshot);
         let index = ChainIndex::new(&snapshot.server, bound.ip());
-        let mut chains = Vec::with_capacity(index.chains().len());
-        for chain in index.chains() {
-            let routes = compile(chain, snapshot, filters)?;
-            log_routes(snapshot, chain, None, &routes);
-            let tls = chain.tls.as_ref().map(|policy| options.tls.acceptor(policy)).transpose();
-            if let Err(error) = &tls {
-                tracing::warn!(target: "mesh", "connections of filter chain `{}` are closed: {error}", chain.name);
+        let all = index.chains();
+        let compiled: Vec<_> = all.iter().map(|chain| compile(chain, snapshot, filters)).collect::<Result<_, _>>()?;
+        let old = old.filter(|old| old.selects_as(&snapshot.server));
+        let chains = all.iter().zip(compiled).enumerate().map(|(number, (chain, routes))| {
+            let same = old.and_then(|old| old.chains.get(number)).filter(|old| old.chain.says_the_same(chain));
+            match same {
+                Some(state) => {
+                    state.swap(snapshot, routes);
+                    state.clone()
+                }
+                None => Arc::new(ChainState::new(chain, snapshot, routes, &*options.tls)),
             }
-            chains.push(Arc::new(ChainState { chain: chain.clone(), tls, routes: ArcSwap::from_pointee(routes) }));
-        }
-        let drain = watch::Sender::new(false);
-        Ok(Self { version: AtomicU64::new(snapshot.version), server: snapshot.server.clone(), index, chains, drain })
+        });
+        let chains = chains.collect();
+        Ok(Self { version: AtomicU64::new(snapshot.version), server: snapshot.server.clone(), index, chains })
+    }
+
+    /// Whether each connection would have the chain of the same number under `other`.
+    fn selects_as(&self, other: &ServerListener) -> bool {
+        let own = &*self.server;
+        own.inspection == other.inspection
+            && own.default_chain.is_some() == other.default_chain.is_some()
+            && own.chains.len() == other.chains.len()
+            && own.chains.iter().zip(&other.chains).all(|(own, other)| own.matches == other.matches)
     }
 
     /// Whether `snapshot` has the same Listener.
@@ -86,8 +101,7 @@ impl Generation {
         let compiled: Result<Vec<_>, _> =
             self.chains.iter().map(|state| compile(&state.chain, snapshot, filters)).collect();
         for (state, routes) in self.chains.iter().zip(compiled?) {
-            log_routes(snapshot, &state.chain, Some(&state.routes.load()), &routes);
-            state.routes.store(Arc::new(routes));
+            state.swap(snapshot, routes);
         }
         self.version.store(snapshot.version, Ordering::Relaxed);
         Ok(())
@@ -98,13 +112,16 @@ impl Generation {
         self.server.inspection.as_ref()
     }
 
-    /// The chain that takes a connection, and the signal that the generation is no longer in force.
+    /// The chain that takes a connection, and the signal that the chain is no longer in force.
     pub(crate) fn select(
         &self,
         facts: &ConnectionFacts<'_>,
     ) -> Result<(Arc<ChainState>, watch::Receiver<bool>), Error> {
         match self.index.select(facts) {
-            Ok(number) => Ok((self.chains[number].clone(), self.drain.subscribe())),
+            Ok(number) => {
+                let state = &self.chains[number];
+                Ok((state.clone(), state.drain.subscribe()))
+            }
             Err(why) => {
                 Err(Error::new(Code::NO_FILTER_CHAIN, format!("{} to {}: {why}", facts.source, facts.destination))
                     .with_config_version(self.version()))
@@ -112,13 +129,32 @@ impl Generation {
         }
     }
 
-    /// Has its connections drained.
-    pub(crate) fn drain(&self) {
-        self.drain.send_replace(true);
+    /// Has its connections drained, but for those of chains that `next` has taken over.
+    pub(crate) fn drain(&self, next: Option<&Self>) {
+        for (number, state) in self.chains.iter().enumerate() {
+            let next = next.and_then(|next| next.chains.get(number));
+            if !next.is_some_and(|next| Arc::ptr_eq(next, state)) {
+                state.drain.send_replace(true);
+            }
+        }
     }
 }
 
 impl ChainState {
+    fn new(chain: &Arc<FilterChain>, snapshot: &ServerSnapshot, routes: Routes, tls: &dyn InboundTls) -> Self {
+        log_routes(snapshot, chain, None, &routes);
+        let tls = chain.tls.as_ref().map(|policy| tls.acceptor(policy)).transpose();
+        if let Err(error) = &tls {
+            tracing::warn!(target: "mesh", "connections of filter chain `{}` are closed: {error}", chain.name);
+        }
+        Self { chain: chain.clone(), tls, routes: ArcSwap::from_pointee(routes), drain: watch::Sender::new(false) }
+    }
+
+    fn swap(&self, snapshot: &ServerSnapshot, routes: Routes) {
+        log_routes(snapshot, &self.chain, Some(&self.routes.load()), &routes);
+        self.routes.store(Arc::new(routes));
+    }
+
     pub(crate) fn routes(&self) -> arc_swap::Guard<Arc<Routes>> {
         self.routes.load()
     }

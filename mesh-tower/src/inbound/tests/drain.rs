@@ -6,12 +6,14 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body_util::Full;
 use mesh_core::error::{Code, Error};
+use mesh_core::model::{ChainMatch, FilterChain, ServerListener, SourceType};
+use mesh_core::snapshot::ServerSnapshot;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::client::{BOTH, Client, get};
 use super::{Server, start, tell};
-use crate::inbound::testing::Config;
+use crate::inbound::testing::{Config, with_routes};
 use crate::inbound::{BoxError, InboundOptions, RequestBody};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -65,6 +67,57 @@ async fn the_same_listener_again_drains_nothing() {
     server.slot.apply(same);
     assert_eq!(client.get("/").await.unwrap().status, 200);
     assert!(!end.is_finished());
+}
+
+/// Two chains, the second for clients of elsewhere, decoded from these bytes, or matched otherwise.
+fn chains(server: &Server, version: u64, encoded: [&'static [u8]; 2], matches: SourceType) -> Arc<ServerSnapshot> {
+    let elsewhere = ChainMatch { source_type: matches, source_ports: vec![1], ..ChainMatch::default() };
+    let config = Config { more: vec![(elsewhere, None)], ..Config::new(server.address) };
+    let mut snapshot = Arc::unwrap_or_clone(config.build(version));
+    let mut listener = ServerListener::clone(&snapshot.server);
+    for (chain, encoded) in listener.chains.iter_mut().zip(encoded) {
+        *chain = Arc::new(FilterChain { encoded: Some(encoded.into()), ..FilterChain::clone(chain) });
+    }
+    snapshot.server = Arc::new(listener);
+    Arc::new(snapshot)
+}
+
+#[tokio::test]
+async fn a_listener_that_changes_drains_only_the_chains_that_change() {
+    let (any, external) = (SourceType::Any, SourceType::External);
+    for (encoded, matches, stays) in
+        [([b"a", b"x"], any, true), ([b"x", b"b"], any, false), ([b"a", b"b"], external, false)]
+    {
+        for http in BOTH {
+            let (server, ..) = slow(InboundOptions::default()).await;
+            server.slot.apply(chains(&server, 2, [b"a", b"b"], any));
+            let (mut client, end) = Client::connect(http, server.address).await.unwrap();
+            assert_eq!(client.get("/").await.unwrap().status, 200);
+            let next = chains(&server, 3, [encoded[0], encoded[1]], matches);
+            server.slot.apply(with_routes(&next, Err(Error::new(Code::RESOURCE_TIMEOUT, "not there"))));
+            if stays {
+                let answer = client.get("/").await.unwrap();
+                assert_eq!((answer.status.as_u16(), answer.code()), (503, "MESH-111"), "its routes are the new ones");
+                assert!(!end.is_finished());
+            } else {
+                timeout(SOON, end).await.expect("an idle connection ends at once").unwrap();
+            }
+            server.slot.fail(Error::new(Code::RESOURCE_NOT_FOUND, "gone"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chain_that_was_taken_over_is_drained_in_its_turn() {
+    let (server, ..) = slow(InboundOptions::default()).await;
+    server.slot.apply(chains(&server, 2, [b"a", b"b"], SourceType::Any));
+    let (mut client, end) = Client::connect(BOTH[1], server.address).await.unwrap();
+    for (version, second) in [(3, b"c"), (4, b"d")] {
+        server.slot.apply(chains(&server, version, [b"a", second], SourceType::Any));
+        assert_eq!(client.get("/").await.unwrap().status, 200);
+    }
+    server.slot.apply(chains(&server, 5, [b"z", b"d"], SourceType::Any));
+    timeout(SOON, end).await.expect("it ends").unwrap();
 }
 
 #[tokio::test]
