@@ -518,6 +518,31 @@ def our_client_and_server_rotate_by_the_workload_api_of_go_spiffe(place):
 
 
 @case
+def our_client_and_server_believe_each_other_by_federated_bundles_of_go_spiffe(place):
+    """Of two trust domains with a CA each, each is told of the other's roots; who is told of its own alone believes nobody else."""
+    partner = "spiffe://partner.test/ns/default/sa/server"
+    with tempfile.TemporaryDirectory(prefix="mesh-") as folder:
+        folders = {name: pathlib.Path(folder) / name for name in ("both", "alone")}
+        named = {"both": (f"client={spiffe('client')}", f"server={partner}"), "alone": (f"client={spiffe('client')}",)}
+        for name, where in folders.items():
+            where.mkdir()
+            place.go(name, "identities", "-dir", where, *named[name]).hear(lambda line: "listening" in line)
+        of = lambda issuer, name: {"MESH_IDENTITY": f"spiffe:unix://{folders[issuer]}/{name}.sock"}
+        address = free_address()
+        resources = [*target(TARGET, backends("partner", [address], partner)), server_listener(address, is_tls=True)]
+        at, _ = our_control_plane(place, resources)
+        server = ["backend", "--listen", address, "--name", "v1", "--grpc"]
+        listening(address, place.ours("v1", *server, bootstrap=place.bootstrap(at), **of("both", "server")))
+        calls = lambda name, issuer: probe(place, name, place.bootstrap(at), 1, **of(issuer, "client")).output(60)
+        # A server of ours takes a moment to serve; what comes after that is held against us.
+        until(lambda: calls("first", "both"), lambda came: came["lost"] == 0, "no call came through")
+        expect(set(nothing_lost(calls("federated", "both"))) == {address}, "not by the federated bundle")
+        came = calls("alone", "alone")
+        expect(came["ok"] == 0 and came["lost"] > 0, f"it believes a trust domain that it was not told of: {came}")
+        our_log_has_no_nack(place)
+
+
+@case
 def their_clients_weigh_our_servers_by_the_load_that_they_report(place):
     """gRFCs A51 and A58: in trailers, and by our service of reports out of band."""
     place.certificates("client", "server")

@@ -59,7 +59,7 @@ pub trait CertificateSource: Send + Sync + fmt::Debug {
 
     /// Whether the roots are of a foreign PKI, whose certificates are no SPIFFE identities: names are then matched one by one
     /// and byte by byte as Envoy does, however many URIs a certificate has, and whatever is in them. False by default: a peer
-    /// of the mesh has one URI.
+    /// of the mesh has one URI at most, and in a mesh of SPIFFE workloads exactly one.
     fn is_foreign(&self) -> bool {
         false
     }

@@ -33,18 +33,16 @@ import (
 )
 
 // identities gives each NAME=SPIFFE-ID its certificate at DIR/NAME.sock: over go-control-plane's secret discovery service and
-// over the SPIFFE Workload API of go-spiffe's definitions. Each line of stdin is a rotation of everything: "overlap" issues by
-// a new CA beside which the old one is trusted, "finish" by the same one, alone.
+// over the SPIFFE Workload API of go-spiffe's definitions, which also tells of the roots of the other trust domains there are. Each
+// trust domain has a CA of its own. Each line of stdin is a rotation of everything: "overlap" issues by a new CA beside which the
+// old one is trusted, "finish" by the same one, alone.
 func identities(args []string) error {
 	flags := flag.NewFlagSet("identities", flag.ExitOnError)
 	dir := flags.String("dir", ".", "where the sockets go")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	trust := &roots{}
-	if err := trust.renew(); err != nil {
-		return err
-	}
+	trust := domains{}
 	var agents []*agent
 	for _, each := range flags.Args() {
 		name, id, ok := cut(each)
@@ -55,10 +53,18 @@ func identities(args []string) error {
 		if err != nil {
 			return err
 		}
+		if trust[id.Host] == nil {
+			trust[id.Host] = &roots{}
+		}
+		agents = append(agents, one)
+	}
+	if err := trust.renew(); err != nil {
+		return err
+	}
+	for _, one := range agents {
 		if err := one.rotate(trust); err != nil {
 			return err
 		}
-		agents = append(agents, one)
 	}
 	say(map[string]string{"listening": *dir})
 	lines := bufio.NewScanner(os.Stdin)
@@ -69,7 +75,9 @@ func identities(args []string) error {
 				return err
 			}
 		case `"finish"`, "finish":
-			trust.all = trust.all[len(trust.all)-1:]
+			for _, one := range trust {
+				one.all = one.all[len(one.all)-1:]
+			}
 		default:
 			return fmt.Errorf("stdin: %q", lines.Text())
 		}
@@ -81,6 +89,29 @@ func identities(args []string) error {
 		say(map[string]string{"rotated": lines.Text()})
 	}
 	return lines.Err()
+}
+
+// domains is the roots of each trust domain.
+type domains map[string]*roots
+
+func (d domains) renew() error {
+	for _, one := range d {
+		if err := one.renew(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// others is the bundles of all trust domains but this one, as the Workload API has them.
+func (d domains) others(own string) map[string][]byte {
+	bundles := map[string][]byte{}
+	for name, one := range d {
+		if name != own {
+			bundles["spiffe://"+name] = one.bundle()
+		}
+	}
+	return bundles
 }
 
 // roots is the CAs that are trusted; the last one issues.
@@ -113,6 +144,15 @@ func (r *roots) renew() error {
 // issued is what one identity has now.
 type issued struct {
 	leaf, key, bundle []byte
+	federated         map[string][]byte
+}
+
+func (r *roots) bundle() []byte {
+	var bundle []byte
+	for _, one := range r.all {
+		bundle = append(bundle, one.Raw...)
+	}
+	return bundle
 }
 
 func (r *roots) issue(id *url.URL) (*issued, error) {
@@ -131,11 +171,7 @@ func (r *roots) issue(id *url.URL) (*issued, error) {
 	if err != nil {
 		return nil, err
 	}
-	made := &issued{leaf: der, key: secret}
-	for _, one := range r.all {
-		made.bundle = append(made.bundle, one.Raw...)
-	}
-	return made, nil
+	return &issued{leaf: der, key: secret, bundle: r.bundle()}, nil
 }
 
 // agent is one identity's socket.
@@ -168,11 +204,13 @@ func serveIdentity(path string, id *url.URL) (*agent, error) {
 	return one, nil
 }
 
-func (a *agent) rotate(trust *roots) error {
+func (a *agent) rotate(all domains) error {
+	trust := all[a.id.Host]
 	now, err := trust.issue(a.id)
 	if err != nil {
 		return err
 	}
+	now.federated = all.others(a.id.Host)
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	a.now, a.version = now, a.version+1
@@ -217,7 +255,8 @@ func (a *agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.Spiff
 		now, version, changed := a.now, a.version, a.changed
 		a.mutex.Unlock()
 		svid := &workload.X509SVID{SpiffeId: a.id.String(), X509Svid: now.leaf, X509SvidKey: now.key, Bundle: now.bundle}
-		if err := stream.Send(&workload.X509SVIDResponse{Svids: []*workload.X509SVID{svid}}); err != nil {
+		answer := &workload.X509SVIDResponse{Svids: []*workload.X509SVID{svid}, FederatedBundles: now.federated}
+		if err := stream.Send(answer); err != nil {
 			return err
 		}
 		say(map[string]string{"fetched": fmt.Sprint(version)})
