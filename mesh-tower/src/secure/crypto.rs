@@ -1,14 +1,15 @@
 //! Which cryptography is used: always one that is named here, never the process's default, which is the application's.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mesh_core::error::{Code, Error};
 use mesh_core::identity::PairCheck;
 use mesh_core::model::{CipherSuite as Suite, Curve, TlsParams};
-use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{SignatureVerificationAlgorithm, alg_id};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{CipherSuite, NamedGroup, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion};
 
 /// aws-lc-rs, which prefers X25519MLKEM768; ring where only that is compiled in.
 #[cfg(feature = "tls-aws-lc")]
@@ -32,10 +33,31 @@ fn compiled_in() -> Option<CryptoProvider> {
 ///
 /// None is compiled in.
 pub(super) fn provider() -> Result<Arc<CryptoProvider>, Error> {
-    compiled_in().map(Arc::new).ok_or_else(|| {
+    compiled_in().map(with_known_keys).map(Arc::new).ok_or_else(|| {
         Error::new(Code::NO_CERTIFICATE, "TLS is asked for, and this program was built without cryptography")
             .with_next_step("enable the feature tls-aws-lc or tls-ring")
     })
+}
+
+/// The keys that a peer may prove itself by are those that Envoy takes: ECDSA's of P-256 and P-384, and RSA's. Issuers above it
+/// may have others.
+fn with_known_keys(mut crypto: CryptoProvider) -> CryptoProvider {
+    static KNOWN: OnceLock<Mapping> = OnceLock::new();
+    let WebPkiSupportedAlgorithms { all, mapping } = crypto.signature_verification_algorithms;
+    // Once for the process: rustls wants it for ever.
+    let mapping = KNOWN.get_or_init(|| Box::leak(mapping.iter().filter_map(known).collect()));
+    crypto.signature_verification_algorithms = WebPkiSupportedAlgorithms { all, mapping };
+    crypto
+}
+
+type Mapping = &'static [(SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm])];
+
+fn known(
+    (scheme, algorithms): &(SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm]),
+) -> Option<(SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm])> {
+    const OTHERS: [rustls::pki_types::AlgorithmIdentifier; 2] = [alg_id::ECDSA_P521, alg_id::ED25519];
+    let known: Vec<_> = algorithms.iter().filter(|of| !OTHERS.contains(&of.public_key_alg_id())).copied().collect();
+    (!known.is_empty()).then(|| (*scheme, &*known.leak()))
 }
 
 /// The SHA-256 of `bytes`; None: the cryptography in use has none.

@@ -10,8 +10,8 @@ use mesh_core::model::{
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
-    SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -40,6 +40,8 @@ pub(crate) struct Leaf {
     pub(crate) key_usage: bool,
     /// Whether its key may sign certificates.
     pub(crate) signs: bool,
+    /// What kind of key it is.
+    pub(crate) key: &'static SignatureAlgorithm,
 }
 
 impl Leaf {
@@ -54,7 +56,8 @@ impl Leaf {
     pub(crate) fn web(dns: &'static str) -> Self {
         let usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let (uris, ips) = (Vec::new(), Vec::new());
-        Self { uris, dns: vec![dns], ips, usages, expired: false, key_usage: true, signs: false }
+        let key = &PKCS_ECDSA_P256_SHA256;
+        Self { uris, dns: vec![dns], ips, usages, expired: false, key_usage: true, signs: false, key }
     }
 }
 
@@ -184,7 +187,7 @@ impl Ca {
             params.not_after = rcgen::date_time_ymd(2001, 1, 1);
         }
         change(&mut params);
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(leaf.key).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 }

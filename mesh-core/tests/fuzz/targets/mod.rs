@@ -38,7 +38,7 @@ pub(crate) const ALL: &[Target] = &[
     target("timeouts", 2000, text::timeouts),
     target("certificate", 10_000, text::certificate),
     target("jwt", 10_000, token::jwt),
-    target("rbac", 2000, rbac::rbac),
+    target("rbac", 10_000, rbac::rbac),
     target("secrets", 10_000, secret::secrets),
     target("workload_api", 10_000, authority::workload_api),
     target("istio_ca", 10_000, authority::istio_ca),
