@@ -38,6 +38,8 @@ pub(crate) enum Mistake {
     FallbackKept,
     /// A configuration is put in force before its clusters are there.
     Torn,
+    /// That no server can be reached is taken for what there is to know of a resource.
+    OutageIsAnswer,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
-use super::nodes::{Found, Nodes};
+use super::nodes::{Found, Inquiry, Nodes};
 use crate::bootstrap::ServerConfig;
 use crate::dns::{self, Addresses, Again};
 use crate::error::{Code, Error};
@@ -32,23 +32,21 @@ struct Left {
     needs: BTreeSet<ResourceKey>,
 }
 
-/// One walk over clusters: what it needs and what it found.
+/// One walk over clusters: what it found.
 #[derive(Default)]
 pub(super) struct ClusterWalk {
-    pub(super) needs: BTreeSet<ResourceKey>,
     pub(super) found: BTreeMap<Name, Verdict>,
     pub(super) pending: bool,
 }
 
 impl ClusterWalk {
     /// Walks to `name` and, for an aggregate, to everything below it.
-    pub(super) fn visit(&mut self, name: &Name, nodes: &Nodes, clusters: &mut Clusters) {
+    pub(super) fn visit(&mut self, name: &Name, inquiry: &mut Inquiry<'_>, clusters: &mut Clusters) {
         if self.found.contains_key(name) {
             return;
         }
         let key = ResourceKey::new(CLUSTER, name.clone());
-        self.needs.insert(key.clone());
-        let (cluster, ambient) = match nodes.find::<Cluster>(&key) {
+        let (cluster, ambient) = match inquiry.find::<Cluster>(&key) {
             Found::Pending => return self.pending = true,
             Found::Error(error) => {
                 self.found.insert(name.clone(), Err(error));
@@ -57,12 +55,18 @@ impl ClusterWalk {
             Found::Value(cluster, ambient, _) => (cluster, ambient),
         };
         match &cluster.discovery {
-            DiscoveryKind::Aggregate(_) => self.aggregate(name, &cluster, nodes, clusters),
+            DiscoveryKind::Aggregate(_) => self.aggregate(name, &cluster, inquiry, clusters),
             _ => {
-                if let Some(children) = self.endpoints(&cluster, nodes) {
+                let Some(children) = self.endpoints(&cluster, inquiry) else { return };
+                let is_unreached = !inquiry.unreached.is_empty()
+                    && finders(&cluster.discovery).iter().any(|key| inquiry.unreached.contains(key));
+                if let Some(config) = clusters.built.get(name).filter(|_| is_unreached) {
+                    // Another target has it in force, and clusters are one for all.
+                    self.found.insert(name.clone(), Ok(config.clone()));
+                } else {
                     let children = noted(children, ambient);
-                    let load_server = load_server(&cluster, &key, nodes);
-                    let names = names(&cluster, nodes);
+                    let load_server = load_server(&cluster, &key, inquiry.nodes);
+                    let names = names(&cluster, inquiry.nodes);
                     let config = clusters.build(name, Parts { cluster, children, load_server, names });
                     self.found.insert(name.clone(), Ok(config));
                 }
@@ -71,15 +75,14 @@ impl ClusterWalk {
     }
 
     /// The endpoints of a cluster that is no aggregate; None: they must be waited for.
-    fn endpoints(&mut self, cluster: &Cluster, nodes: &Nodes) -> Option<Children> {
+    fn endpoints(&mut self, cluster: &Cluster, inquiry: &mut Inquiry<'_>) -> Option<Children> {
         match &cluster.discovery {
             DiscoveryKind::Static(endpoints) => {
                 Some(Children::Endpoints { endpoints: endpoints.clone(), note: None, lapsing: false })
             }
             DiscoveryKind::Eds { service_name } => {
                 let key = ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, service_name.clone());
-                self.needs.insert(key.clone());
-                match nodes.find::<Endpoints>(&key) {
+                match inquiry.find::<Endpoints>(&key) {
                     Found::Pending => {
                         self.pending = true;
                         None
@@ -88,20 +91,20 @@ impl ClusterWalk {
                     Found::Error(error) => Some(no_endpoints(error)),
                 }
             }
-            DiscoveryKind::LogicalDns(endpoints) => self.by_name(endpoints, true, nodes),
-            DiscoveryKind::StrictDns(endpoints) => self.by_name(endpoints, false, nodes),
+            DiscoveryKind::LogicalDns(endpoints) => self.by_name(endpoints, true, inquiry),
+            DiscoveryKind::StrictDns(endpoints) => self.by_name(endpoints, false, inquiry),
             DiscoveryKind::Aggregate(_) => Some(Children::Leaves(Vec::new())),
         }
     }
 
     /// What DNS knows of `of`; None: a name must be waited for. One that cannot be found has no endpoints, and the others are
     /// used.
-    fn by_name(&mut self, of: &DnsEndpoints, one: bool, nodes: &Nodes) -> Option<Children> {
+    fn by_name(&mut self, of: &DnsEndpoints, one: bool, inquiry: &mut Inquiry<'_>) -> Option<Children> {
         let mut note = None;
         let mut known = HashMap::new();
         for host in &of.hosts {
             let key = dns::key(host, of);
-            match nodes.find::<Addresses>(&key) {
+            match inquiry.find::<Addresses>(&key) {
                 Found::Pending => self.pending = true,
                 Found::Error(error) => note = note.or(Some(error)),
                 Found::Value(addresses, trouble, _) => {
@@ -109,7 +112,6 @@ impl ClusterWalk {
                     known.insert((&*host.host, host.port), addresses);
                 }
             }
-            self.needs.insert(key);
         }
         if self.pending {
             return None;
@@ -120,10 +122,10 @@ impl ClusterWalk {
         Some(Children::Endpoints { endpoints: Arc::new(of.with(one, lookup)), note, lapsing: false })
     }
 
-    fn aggregate(&mut self, name: &Name, cluster: &Arc<Cluster>, nodes: &Nodes, clusters: &mut Clusters) {
+    fn aggregate(&mut self, name: &Name, cluster: &Arc<Cluster>, inquiry: &mut Inquiry<'_>, clusters: &mut Clusters) {
         let mut leaves = Vec::new();
         let mut path = Vec::new();
-        let result = self.leaves(name, nodes, clusters, &mut leaves, &mut path);
+        let result = self.leaves(name, inquiry, clusters, &mut leaves, &mut path);
         if self.pending {
             return;
         }
@@ -145,7 +147,7 @@ impl ClusterWalk {
     fn leaves(
         &mut self,
         name: &Name,
-        nodes: &Nodes,
+        inquiry: &mut Inquiry<'_>,
         clusters: &mut Clusters,
         leaves: &mut Vec<Name>,
         path: &mut Vec<Name>,
@@ -161,8 +163,7 @@ impl ClusterWalk {
             return Ok(());
         }
         let key = ResourceKey::new(CLUSTER, name.clone());
-        self.needs.insert(key.clone());
-        let cluster = match nodes.find::<Cluster>(&key) {
+        let cluster = match inquiry.find::<Cluster>(&key) {
             Found::Pending => {
                 self.pending = true;
                 return Ok(());
@@ -172,7 +173,7 @@ impl ClusterWalk {
             Found::Value(cluster, ..) => cluster,
         };
         let DiscoveryKind::Aggregate(children) = &cluster.discovery else {
-            self.visit(name, nodes, clusters);
+            self.visit(name, inquiry, clusters);
             if !leaves.contains(name) {
                 leaves.push(name.clone());
             }
@@ -180,7 +181,7 @@ impl ClusterWalk {
         };
         path.push(name.clone());
         for child in children {
-            self.leaves(child, nodes, clusters, leaves, path)?;
+            self.leaves(child, inquiry, clusters, leaves, path)?;
         }
         path.pop();
         Ok(())
@@ -275,12 +276,14 @@ impl Clusters {
     /// The new configurations of clusters that left and that `key` is part of.
     pub(super) fn refresh_left(&mut self, key: &ResourceKey, nodes: &Nodes) -> Vec<Arc<ClusterConfig>> {
         let mut changed = Vec::new();
+        let nothing = BTreeSet::new();
         for (name, left) in &mut self.left {
             let (true, Some(lease)) = (left.needs.contains(key), left.lease.upgrade()) else { continue };
             let mut walk = ClusterWalk::default();
+            let mut inquiry = Inquiry::new(nodes, Some(&nothing));
             let key = ResourceKey::new(CLUSTER, name.clone());
-            let Found::Value(cluster, ..) = nodes.find::<Cluster>(&key) else { continue };
-            let Some(children) = walk.endpoints(&cluster, nodes) else { continue };
+            let Found::Value(cluster, ..) = inquiry.find::<Cluster>(&key) else { continue };
+            let Some(children) = walk.endpoints(&cluster, &mut inquiry) else { continue };
             let (load_server, names) = (load_server(&cluster, &key, nodes), names(&cluster, nodes));
             let parts = Parts { cluster, children, load_server, names };
             if left.last.upgrade().is_some_and(|last| parts.are_of(&last)) {

@@ -3,7 +3,8 @@
 //! Roots are client targets and listening addresses. From each root the graph walks Listener, routes, clusters and endpoints;
 //! what it meets it subscribes to, what it no longer meets it unsubscribes from (mark and sweep). A configuration is published
 //! only when every resource on the walk has a verdict, a value or an error, so that no route ever names a cluster that is not
-//! there. Until then the one before stays in force, and its own clusters are kept up to date.
+//! there. Until then the one before stays in force, and all that belongs to it is kept up to date. That no server can be
+//! reached is no verdict for who has a configuration in force.
 //!
 //! There is no I/O and no clock here. The order of use: [`handle_event`](Graph::handle_event) and the commands;
 //! then [`poll_wants`](Graph::poll_wants) until it is empty; then [`poll_update`](Graph::poll_update) until it is empty;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::Want;
 use super::target::TargetId;
 use crate::bootstrap::ServerConfig;
-use crate::error::Error;
+use crate::error::{Code, Error};
+use crate::planted::{Mistake, planted};
 use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
 
 /// What is known of a resource.
@@ -38,6 +39,42 @@ pub(super) enum Found<T> {
     Value(Arc<T>, Option<Error>, bool),
     /// There is none.
     Error(Error),
+}
+
+/// What a walk asks for, and what it takes for an answer.
+///
+/// That no server can be reached says nothing about a resource. It is an answer for who has nothing; whoever has a
+/// configuration in force waits for a better one, so that an outage in the middle of an update leaves the old one whole.
+pub(super) struct Inquiry<'a> {
+    pub(super) nodes: &'a Nodes,
+    /// What may be missing for want of a control plane; None: anything.
+    excused: Option<&'a BTreeSet<ResourceKey>>,
+    /// What was asked for.
+    pub(super) needs: BTreeSet<ResourceKey>,
+    /// What of it is missing for want of a control plane.
+    pub(super) unreached: BTreeSet<ResourceKey>,
+}
+
+impl<'a> Inquiry<'a> {
+    pub(super) fn new(nodes: &'a Nodes, excused: Option<&'a BTreeSet<ResourceKey>>) -> Self {
+        Self { nodes, excused, needs: BTreeSet::new(), unreached: BTreeSet::new() }
+    }
+
+    /// Asks for `key`.
+    pub(super) fn find<T: Any + Send + Sync>(&mut self, key: &ResourceKey) -> Found<T> {
+        self.needs.insert(key.clone());
+        match self.nodes.find(key) {
+            Found::Error(error) if error.code() == Code::NO_CONTROL_PLANE => {
+                let waits = self.excused.is_some_and(|excused| !excused.contains(key));
+                if waits && !planted(Mistake::OutageIsAnswer) {
+                    return Found::Pending;
+                }
+                self.unreached.insert(key.clone());
+                Found::Error(error)
+            }
+            found => found,
+        }
+    }
 }
 
 /// All resources.
@@ -102,7 +139,7 @@ impl Nodes {
             Some(Node { state: State::Value(value, _), ambient, lapsing, .. }) => match value.clone().downcast::<T>() {
                 Ok(value) => Found::Value(value, ambient.clone(), *lapsing),
                 Err(_) => Found::Error(Error::new(
-                    crate::error::Code::INTERNAL,
+                    Code::INTERNAL,
                     format!("{key} was decoded into another type than its own"),
                 )),
             },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::clusters::{ClusterWalk, Clusters, Verdict, same_error};
 use super::direct::everything_to;
-use super::nodes::{Found, Nodes};
+use super::nodes::{Found, Inquiry, Nodes};
 use crate::error::{Code, Error};
 use crate::model::{HttpConnection, Listener, ListenerKind, Name, RouteSource, RouteTable, ServerListener};
 use crate::planted::{Mistake, planted};
@@ -49,6 +49,8 @@ pub(super) struct Target {
     /// Clusters that requests named.
     pub(super) dynamic: BTreeSet<Name>,
     published: Option<Published>,
+    /// What is missing in what is published for want of a control plane.
+    unreached: BTreeSet<ResourceKey>,
     failed: Option<Error>,
     /// What a target that is one cluster has in place of a Listener and routes.
     direct: Option<ClientParts>,
@@ -89,44 +91,51 @@ enum Step<T> {
 
 impl Target {
     pub(super) fn walk(&mut self, id: &TargetId, nodes: &Nodes, clusters: &mut Clusters, version: u64) -> Walked {
-        match id {
-            TargetId::Client(name) => self.walk_client(name, nodes, clusters, version),
-            TargetId::Server(name) => self.walk_server(name, nodes, version),
-        }
+        let excused = self.published.as_ref().map(|_| self.unreached.clone());
+        let mut inquiry = Inquiry::new(nodes, excused.as_ref());
+        let update = match id {
+            TargetId::Client(name) => self.walk_client(name, &mut inquiry, clusters, version),
+            TargetId::Server(name) => self.walk_server(name, &mut inquiry, version),
+        };
+        Walked { needs: inquiry.needs, update }
     }
 
-    fn walk_client(&mut self, name: &Name, nodes: &Nodes, clusters: &mut Clusters, version: u64) -> Walked {
-        let mut needs = BTreeSet::new();
+    fn walk_client(
+        &mut self,
+        name: &Name,
+        inquiry: &mut Inquiry<'_>,
+        clusters: &mut Clusters,
+        version: u64,
+    ) -> Option<Update> {
         let found = match cluster_of(name) {
             Some(cluster) => Step::Done(self.direct.get_or_insert_with(|| everything_to(cluster, name)).clone()),
-            None => client_routes(name, nodes, &mut needs),
+            None => client_routes(name, inquiry),
         };
         let parts = match found {
-            Step::Failed(error) => return self.fail(name, needs, error, false),
-            Step::Absent(error) => return self.fail(name, needs, error, true),
-            Step::Pending => return self.keep_client(name, needs, nodes, clusters, version),
+            Step::Failed(error) => return self.fail(name, error, false),
+            Step::Absent(error) => return self.fail(name, error, true),
+            Step::Pending => return self.keep_client(name, inquiry, clusters, version),
             Step::Done(parts) => parts,
         };
-        let walk = self.walk_clusters(name, &parts.routes, nodes, clusters);
-        needs.extend(walk.needs.iter().cloned());
+        let walk = self.walk_clusters(name, &parts.routes, inquiry, clusters);
         if walk.pending && !planted(Mistake::Torn) {
-            return self.keep_client(name, needs, nodes, clusters, version);
+            return self.keep_client(name, inquiry, clusters, version);
         }
         self.clusters = walk.found.keys().cloned().collect();
-        let update = self.publish_client(name, parts, walk.found, version);
-        Walked { needs, update }
+        self.unreached = inquiry.unreached.clone();
+        self.publish_client(name, parts, walk.found, version)
     }
 
     fn walk_clusters(
         &mut self,
         name: &Name,
         routes: &Arc<RouteTable>,
-        nodes: &Nodes,
+        inquiry: &mut Inquiry<'_>,
         clusters: &mut Clusters,
     ) -> ClusterWalk {
         let mut walk = ClusterWalk::default();
         for cluster in self.named_clusters(name, routes).iter().chain(&self.dynamic) {
-            walk.visit(cluster, nodes, clusters);
+            walk.visit(cluster, inquiry, clusters);
         }
         walk
     }
@@ -165,29 +174,24 @@ impl Target {
     fn keep_client(
         &mut self,
         name: &Name,
-        mut needs: BTreeSet<ResourceKey>,
-        nodes: &Nodes,
+        inquiry: &mut Inquiry<'_>,
         clusters: &mut Clusters,
         version: u64,
-    ) -> Walked {
-        let Some(Published::Client(old)) = &self.published else {
-            return Walked { needs, update: None };
-        };
+    ) -> Option<Update> {
+        let Some(Published::Client(old)) = &self.published else { return None };
         let old = old.clone();
         let mut walk = ClusterWalk::default();
         for cluster in old.clusters.keys() {
-            walk.visit(cluster, nodes, clusters);
+            walk.visit(cluster, inquiry, clusters);
         }
-        needs.extend(walk.needs.iter().cloned());
         self.clusters.extend(walk.found.keys().cloned());
         self.clusters.extend(old.clusters.keys().cloned());
         if walk.pending {
-            return Walked { needs, update: None };
+            return None;
         }
         let (listener, http, routes) = (old.listener.clone(), old.http.clone(), old.routes.clone());
         let parts = ClientParts { listener, http, routes, note: old.note.clone() };
-        let update = self.publish_client(name, parts, walk.found, version);
-        Walked { needs, update }
+        self.publish_client(name, parts, walk.found, version)
     }
 
     fn publish_client(
@@ -213,58 +217,57 @@ impl Target {
         Some(Update::Client(snapshot))
     }
 
-    fn fail(&mut self, name: &Name, needs: BTreeSet<ResourceKey>, error: Error, absent: bool) -> Walked {
+    fn fail(&mut self, name: &Name, error: Error, absent: bool) -> Option<Update> {
         self.published = None;
         self.clusters.clear();
         self.named = None;
         if same_error(self.failed.as_ref(), Some(&error)) {
-            return Walked { needs, update: None };
+            return None;
         }
         self.failed = Some(error.clone());
-        Walked { needs, update: Some(Update::Failed { target: name.clone(), error, absent }) }
+        Some(Update::Failed { target: name.clone(), error, absent })
     }
 
-    fn walk_server(&mut self, name: &Name, nodes: &Nodes, version: u64) -> Walked {
-        let mut needs = BTreeSet::new();
-        let (listener, server) = match server_listener(name, nodes, &mut needs) {
-            Step::Pending => return self.keep_server(needs),
-            Step::Failed(error) => return self.fail(name, needs, error, false),
-            Step::Absent(error) => return self.fail(name, needs, error, true),
+    fn walk_server(&mut self, name: &Name, inquiry: &mut Inquiry<'_>, version: u64) -> Option<Update> {
+        let (listener, server) = match server_listener(name, inquiry) {
+            Step::Pending => return self.keep_server(inquiry),
+            Step::Failed(error) => return self.fail(name, error, false),
+            Step::Absent(error) => return self.fail(name, error, true),
             Step::Done(parts) => parts,
         };
         let mut routes = BTreeMap::new();
         let mut pending = false;
         for http in listener.connections() {
             let RouteSource::Rds(table) = &http.routes else { continue };
-            let key = ResourceKey::new(ROUTE_CONFIGURATION, table.clone());
-            needs.insert(key.clone());
-            match nodes.find::<RouteTable>(&key) {
+            match inquiry.find::<RouteTable>(&ResourceKey::new(ROUTE_CONFIGURATION, table.clone())) {
                 Found::Pending => pending = true,
                 Found::Value(value, ..) => drop(routes.insert(table.clone(), Ok(value))),
                 Found::Error(error) => drop(routes.insert(table.clone(), Err(error))),
             }
         }
         if pending {
-            return self.keep_server(needs);
+            return self.keep_server(inquiry);
         }
         self.failed = None;
+        self.unreached = inquiry.unreached.clone();
         if let Some(Published::Server(old)) = &self.published
             && Arc::ptr_eq(&old.listener, &listener)
             && same_tables(&old.routes, &routes)
         {
-            return Walked { needs, update: None };
+            return None;
         }
         let snapshot = Arc::new(ServerSnapshot { version, target: name.clone(), listener, server, routes });
         self.published = Some(Published::Server(snapshot.clone()));
-        Walked { needs, update: Some(Update::Server(snapshot)) }
+        Some(Update::Server(snapshot))
     }
 
     /// Something is still on its way: what is in force keeps the tables it has.
-    fn keep_server(&self, mut needs: BTreeSet<ResourceKey>) -> Walked {
+    fn keep_server(&self, inquiry: &mut Inquiry<'_>) -> Option<Update> {
         if let Some(Published::Server(old)) = &self.published {
-            needs.extend(old.routes.keys().map(|table| ResourceKey::new(ROUTE_CONFIGURATION, table.clone())));
+            let tables = old.routes.keys().map(|table| ResourceKey::new(ROUTE_CONFIGURATION, table.clone()));
+            inquiry.needs.extend(tables);
         }
-        Walked { needs, update: None }
+        None
     }
 }
 
@@ -278,10 +281,8 @@ pub(super) struct ClientParts {
     pub(super) note: Option<Error>,
 }
 
-fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) -> Step<ClientParts> {
-    let key = ResourceKey::new(LISTENER, name.clone());
-    needs.insert(key.clone());
-    let (listener, of_listener) = match nodes.find::<Listener>(&key) {
+fn client_routes(name: &Name, inquiry: &mut Inquiry<'_>) -> Step<ClientParts> {
+    let (listener, of_listener) = match inquiry.find::<Listener>(&ResourceKey::new(LISTENER, name.clone())) {
         Found::Pending => return Step::Pending,
         Found::Error(error) => return no_listener(error),
         Found::Value(listener, ambient, _) => (listener, ambient),
@@ -296,9 +297,7 @@ fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) 
     let (routes, of_routes) = match &http.routes {
         RouteSource::Inline(routes) => (routes.clone(), None),
         RouteSource::Rds(table) => {
-            let key = ResourceKey::new(ROUTE_CONFIGURATION, table.clone());
-            needs.insert(key.clone());
-            match nodes.find::<RouteTable>(&key) {
+            match inquiry.find::<RouteTable>(&ResourceKey::new(ROUTE_CONFIGURATION, table.clone())) {
                 Found::Pending => return Step::Pending,
                 Found::Error(error) => return Step::Failed(error),
                 Found::Value(routes, ambient, _) => (routes, ambient),
@@ -308,14 +307,8 @@ fn client_routes(name: &Name, nodes: &Nodes, needs: &mut BTreeSet<ResourceKey>) 
     Step::Done(ClientParts { listener, http, routes, note: of_listener.or(of_routes) })
 }
 
-fn server_listener(
-    name: &Name,
-    nodes: &Nodes,
-    needs: &mut BTreeSet<ResourceKey>,
-) -> Step<(Arc<Listener>, Arc<ServerListener>)> {
-    let key = ResourceKey::new(LISTENER, name.clone());
-    needs.insert(key.clone());
-    match nodes.find::<Listener>(&key) {
+fn server_listener(name: &Name, inquiry: &mut Inquiry<'_>) -> Step<(Arc<Listener>, Arc<ServerListener>)> {
+    match inquiry.find::<Listener>(&ResourceKey::new(LISTENER, name.clone())) {
         Found::Pending => Step::Pending,
         Found::Error(error) => no_listener(error),
         Found::Value(listener, ..) => match &listener.kind {

@@ -1,6 +1,7 @@
 //! The graph against stories of what a control plane does. Data is built by hand; time is a number.
 
 mod names;
+mod outage;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

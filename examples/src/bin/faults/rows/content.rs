@@ -70,7 +70,7 @@ async fn spoilt(mut stage: Stage, how: Spoil, what: String) -> Result<Vec<Row>, 
 }
 
 /// Whether requests for `path` come to be answered by `backend`. What fails before that is the old configuration's.
-async fn answers(mesh: &Mesh, path: &str, backend: &str) -> Result<bool, Failure> {
+pub(super) async fn answers(mesh: &Mesh, path: &str, backend: &str) -> Result<bool, Failure> {
     let client = mesh.client(TARGET)?;
     let found = async {
         loop {

@@ -19,8 +19,9 @@ type Measured = Pin<Box<dyn Future<Output = Result<Vec<Row>, Failure>>>>;
 pub(crate) type Measure = fn(Stage) -> Measured;
 
 /// Every row, by name.
-pub(crate) const ROWS: [(&str, Measure); 11] = [
+pub(crate) const ROWS: [(&str, Measure); 12] = [
     ("killed", |stage| Box::pin(outage::killed(stage))),
+    ("halfway", |stage| Box::pin(outage::halfway(stage))),
     ("back", |stage| Box::pin(outage::back(stage))),
     ("bad", |stage| Box::pin(content::bad(stage))),
     ("scrambled", |stage| Box::pin(content::scrambled(stage))),

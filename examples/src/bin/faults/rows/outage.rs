@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use mesh_core::resource::ROUTE_CONFIGURATION;
 use mesh_examples::Failure;
 use mesh_examples::load::Call;
 use mesh_tower::Mesh;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::content::answers;
 use crate::control::Order;
 use crate::stage::{Stage, background, call};
-use crate::world::{TARGET, World};
+use crate::world::{Discovered, TARGET, World};
 use mesh_examples::row::{Row, lost, ms};
 
 /// Clients that lose the control plane together.
@@ -30,6 +32,26 @@ pub(crate) async fn killed(mut stage: Stage) -> Result<Vec<Row>, Failure> {
     stage.order(&Order::Vanish).await?;
     let tally = load.await?;
     Ok(vec![Row::lossless(format!("control plane killed for {} s", away.as_secs()), &tally)])
+}
+
+/// A route to a cluster that the control plane has not told of when it dies.
+pub(crate) async fn halfway(mut stage: Stage) -> Result<Vec<Row>, Failure> {
+    let endpoints = stage.endpoints();
+    let away = stage.seconds(10, 3);
+    let mesh = stage.ready(&World::of(&endpoints[..1])).await?;
+    let load = background(&mesh, away + Duration::from_secs(3))?;
+    let half = World::of(&endpoints[..1]).to("green");
+    stage.order(&Order::Serve(half.clone(), Some(ROUTE_CONFIGURATION.to_owned()))).await?;
+    stage.order(&Order::Vanish).await?;
+    sleep(away).await;
+    stage.serve(&half.with("green", Discovered::At(vec![endpoints[1]]))).await?;
+    stage.order(&Order::ComeBack).await?;
+    let taken = answers(&mesh, "/", "1").await?;
+    let tally = load.await?;
+    let measured =
+        format!("{}; in use in the end: {}", lost(&tally), if taken { "the new route" } else { "the old one" });
+    let what = "control plane killed between a route and its cluster";
+    Ok(vec![Row::new(what, measured, "0 lost", tally.lost == 0 && taken)])
 }
 
 /// New configuration after an outage, told by who answers.

@@ -103,4 +103,5 @@ finds! {
     finds_an_entry_that_is_kept: EntryKept says "wanted";
     finds_a_fallback_that_is_kept: FallbackKept says "stays";
     finds_a_torn_configuration: Torn says "torn";
+    finds_an_outage_taken_for_an_answer: OutageIsAnswer says "gets worse by an outage";
 }

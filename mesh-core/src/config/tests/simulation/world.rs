@@ -11,13 +11,13 @@ use super::{Checked, check};
 use crate::ads::{Action, Authorities, Engine, FallbackScope, ResourceTypes, ServerId, Settings, Variant};
 use crate::bootstrap::{Authority, Node, ServerConfig, ServerFeatures};
 use crate::decode::DecodeResource;
-use crate::error::Code;
+use crate::error::{Code, Error};
 use crate::graph::{Graph, Want};
 use crate::model::{Name, RouteSource};
 use crate::resource::{
     CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceEvent, ResourceKey, XdstpName,
 };
-use crate::snapshot::{Children, Snapshot, Update};
+use crate::snapshot::{Children, ClusterConfig, Snapshot, Update};
 use crate::status::{ResourceStatus, State, UpdateFailure};
 
 /// Longer than all that can be waited for one after the other: backoff, connecting, timers and grace.
@@ -379,8 +379,17 @@ impl World {
     /// What is in force is whole, and was sent.
     fn put_in_force(&mut self, update: Update) -> Checked {
         match update {
-            Update::Failed { target, .. } => drop(self.in_force.remove(&target)),
+            Update::Failed { target, error, .. } => {
+                let was = self.in_force.remove(&target);
+                check(was.is_none() || error.code() != Code::NO_CONTROL_PLANE, || {
+                    format!("`{target}` gets worse by an outage: {error}")
+                })?;
+            }
             Update::Client(snapshot) => {
+                if let Some(old) = self.in_force.get(&snapshot.target) {
+                    let worse = unreached(&snapshot).into_iter().find(|name| !unreached(old).contains(name));
+                    check(worse.is_none(), || format!("`{}` gets worse by an outage at {worse:?}", snapshot.target))?;
+                }
                 for (name, port) in ports(&snapshot) {
                     let key = ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, name);
                     let was = port.is_none_or(|port| self.contents.was(&key, &port.to_string()));
@@ -529,9 +538,22 @@ fn named(snapshot: &Snapshot) -> Vec<Name> {
     names
 }
 
+/// The clusters of which nothing is known for want of a server that can be reached.
+fn unreached(snapshot: &Snapshot) -> BTreeSet<Name> {
+    let is_away = |error: &Error| error.code() == Code::NO_CONTROL_PLANE;
+    let is_unreached = |verdict: &Result<Arc<ClusterConfig>, Error>| match verdict {
+        Err(error) => is_away(error),
+        Ok(config) => match &config.children {
+            Children::Endpoints { endpoints, note, .. } => endpoints.is_empty() && note.as_ref().is_some_and(is_away),
+            Children::Leaves(_) => false,
+        },
+    };
+    snapshot.clusters.iter().filter(|(_, verdict)| is_unreached(verdict)).map(|(name, _)| name.clone()).collect()
+}
+
 /// The port of each cluster's one endpoint; None: it has none.
 fn ports(snapshot: &Snapshot) -> BTreeMap<Name, Option<u16>> {
-    let port = |config: &crate::snapshot::ClusterConfig| match &config.children {
+    let port = |config: &ClusterConfig| match &config.children {
         Children::Endpoints { endpoints, .. } => {
             let first = endpoints.localities.first().and_then(|locality| locality.endpoints.first());
             first.and_then(|endpoint| endpoint.address.to_string().rsplit(':').next()?.parse().ok())
