@@ -37,6 +37,19 @@ struct Left {
 pub(super) struct ClusterWalk {
     pub(super) found: BTreeMap<Name, Verdict>,
     pub(super) pending: bool,
+    /// How many names were met below aggregates.
+    #[cfg(test)]
+    pub(super) met: usize,
+}
+
+/// What is known while the leaves of one aggregate are collected.
+#[derive(Default)]
+struct Expansion {
+    leaves: Vec<Name>,
+    /// The aggregates above.
+    path: Vec<Name>,
+    /// How deep each name was met at most: at no greater depth there is nothing new below it.
+    deepest: HashMap<Name, usize>,
 }
 
 impl ClusterWalk {
@@ -123,12 +136,12 @@ impl ClusterWalk {
     }
 
     fn aggregate(&mut self, name: &Name, cluster: &Arc<Cluster>, inquiry: &mut Inquiry<'_>, clusters: &mut Clusters) {
-        let mut leaves = Vec::new();
-        let mut path = Vec::new();
-        let result = self.leaves(name, inquiry, clusters, &mut leaves, &mut path);
+        let mut expansion = Expansion::default();
+        let result = self.leaves(name, inquiry, clusters, &mut expansion);
         if self.pending {
             return;
         }
+        let leaves = expansion.leaves;
         let verdict = match result {
             Err(error) => Err(error),
             Ok(()) if leaves.is_empty() => {
@@ -149,21 +162,25 @@ impl ClusterWalk {
         name: &Name,
         inquiry: &mut Inquiry<'_>,
         clusters: &mut Clusters,
-        leaves: &mut Vec<Name>,
-        path: &mut Vec<Name>,
+        expansion: &mut Expansion,
     ) -> Result<(), Error> {
-        if path.len() >= MAX_DEPTH {
+        #[cfg(test)]
+        {
+            self.met += 1;
+        }
+        let depth = expansion.path.len();
+        if depth >= MAX_DEPTH {
             return Err(Error::new(
                 Code::RESOURCE_REFUSED,
                 format!("aggregate clusters nest more than {MAX_DEPTH} deep at `{name}`"),
             ));
         }
         // A cycle adds nothing; it is tolerated as long as some leaf exists.
-        if path.contains(name) {
+        if expansion.path.contains(name) || expansion.deepest.get(name).is_some_and(|deepest| depth <= *deepest) {
             return Ok(());
         }
-        let key = ResourceKey::new(CLUSTER, name.clone());
-        let cluster = match inquiry.find::<Cluster>(&key) {
+        let is_new = expansion.deepest.insert(name.clone(), depth).is_none();
+        let cluster = match inquiry.find::<Cluster>(&ResourceKey::new(CLUSTER, name.clone())) {
             Found::Pending => {
                 self.pending = true;
                 return Ok(());
@@ -173,17 +190,17 @@ impl ClusterWalk {
             Found::Value(cluster, ..) => cluster,
         };
         let DiscoveryKind::Aggregate(children) = &cluster.discovery else {
-            self.visit(name, inquiry, clusters);
-            if !leaves.contains(name) {
-                leaves.push(name.clone());
+            if is_new {
+                self.visit(name, inquiry, clusters);
+                expansion.leaves.push(name.clone());
             }
             return Ok(());
         };
-        path.push(name.clone());
+        expansion.path.push(name.clone());
         for child in children {
-            self.leaves(child, inquiry, clusters, leaves, path)?;
+            self.leaves(child, inquiry, clusters, expansion)?;
         }
-        path.pop();
+        expansion.path.pop();
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The graph against stories of what a control plane does. Data is built by hand; time is a number.
 
+mod aggregates;
 mod names;
 mod outage;
 
