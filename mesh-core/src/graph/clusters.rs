@@ -87,6 +87,35 @@ impl ClusterWalk {
         }
     }
 
+    /// Walks to `name`, which is in force as `now`. While what it is to be is on its way it stays what it is, with the endpoints
+    /// that there are now.
+    pub(super) fn keep(&mut self, name: &Name, now: &Verdict, inquiry: &mut Inquiry<'_>, clusters: &mut Clusters) {
+        self.pending = false;
+        self.visit(name, inquiry, clusters);
+        if self.found.contains_key(name) {
+            return;
+        }
+        let kept = now.as_ref().map(|config| self.kept(name, config, inquiry, clusters));
+        self.found.insert(name.clone(), kept.map_err(Clone::clone));
+    }
+
+    fn kept(
+        &mut self,
+        name: &Name,
+        config: &Arc<ClusterConfig>,
+        inquiry: &mut Inquiry<'_>,
+        clusters: &mut Clusters,
+    ) -> Arc<ClusterConfig> {
+        if matches!(config.children, Children::Leaves(_)) {
+            return config.clone();
+        }
+        let Some(children) = self.endpoints(&config.cluster, inquiry) else { return config.clone() };
+        let (cluster, load_server) = (config.cluster.clone(), config.load_server.clone());
+        let names = names(&cluster, inquiry.nodes);
+        let parts = Parts { cluster, children, load_server, names };
+        if parts.are_of(config) { config.clone() } else { clusters.build(name, parts) }
+    }
+
     /// The endpoints of a cluster that is no aggregate; None: they must be waited for.
     fn endpoints(&mut self, cluster: &Cluster, inquiry: &mut Inquiry<'_>) -> Option<Children> {
         match &cluster.discovery {
@@ -115,10 +144,11 @@ impl ClusterWalk {
     fn by_name(&mut self, of: &DnsEndpoints, one: bool, inquiry: &mut Inquiry<'_>) -> Option<Children> {
         let mut note = None;
         let mut known = HashMap::new();
+        let mut pending = false;
         for host in &of.hosts {
             let key = dns::key(host, of);
             match inquiry.find::<Addresses>(&key) {
-                Found::Pending => self.pending = true,
+                Found::Pending => pending = true,
                 Found::Error(error) => note = note.or(Some(error)),
                 Found::Value(addresses, trouble, _) => {
                     note = note.or(trouble);
@@ -126,7 +156,8 @@ impl ClusterWalk {
                 }
             }
         }
-        if self.pending {
+        self.pending |= pending;
+        if pending {
             return None;
         }
         let lookup = |host: &DnsHost| {

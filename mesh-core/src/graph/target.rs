@@ -114,12 +114,12 @@ impl Target {
         let parts = match found {
             Step::Failed(error) => return self.fail(name, error, false),
             Step::Absent(error) => return self.fail(name, error, true),
-            Step::Pending => return self.keep_client(name, inquiry, clusters, version),
+            Step::Pending => return self.keep_client(name, None, inquiry, clusters, version),
             Step::Done(parts) => parts,
         };
         let walk = self.walk_clusters(name, &parts.routes, inquiry, clusters);
         if walk.pending && !planted(Mistake::Torn) {
-            return self.keep_client(name, inquiry, clusters, version);
+            return self.keep_client(name, Some(&parts.routes), inquiry, clusters, version);
         }
         self.clusters = walk.found.keys().cloned().collect();
         self.unreached = inquiry.unreached.clone();
@@ -170,25 +170,32 @@ impl Target {
         named
     }
 
-    /// Something is still on its way. What is in force stays, and its clusters stay up to date.
+    /// Something is still on its way. The Listener in force stays, and with it its routes and clusters, each as new as it
+    /// can be; `tried` is a table whose clusters are not all there.
     fn keep_client(
         &mut self,
         name: &Name,
+        tried: Option<&Arc<RouteTable>>,
         inquiry: &mut Inquiry<'_>,
         clusters: &mut Clusters,
         version: u64,
     ) -> Option<Update> {
         let Some(Published::Client(old)) = &self.published else { return None };
         let old = old.clone();
+        let newer = newer_routes(&old, inquiry);
+        let is_tried = |routes: &Arc<RouteTable>| tried.is_some_and(|tried| Arc::ptr_eq(tried, routes));
+        if let Some(parts) = newer.filter(|parts| !is_tried(&parts.routes)) {
+            let walk = self.walk_clusters(name, &parts.routes, inquiry, clusters);
+            if !walk.pending {
+                self.clusters = walk.found.keys().cloned().collect();
+                return self.publish_client(name, parts, walk.found, version);
+            }
+        }
         let mut walk = ClusterWalk::default();
-        for cluster in old.clusters.keys() {
-            walk.visit(cluster, inquiry, clusters);
+        for (cluster, verdict) in &old.clusters {
+            walk.keep(cluster, verdict, inquiry, clusters);
         }
         self.clusters.extend(walk.found.keys().cloned());
-        self.clusters.extend(old.clusters.keys().cloned());
-        if walk.pending {
-            return None;
-        }
         let (listener, http, routes) = (old.listener.clone(), old.http.clone(), old.routes.clone());
         let parts = ClientParts { listener, http, routes, note: old.note.clone() };
         self.publish_client(name, parts, walk.found, version)
@@ -230,26 +237,39 @@ impl Target {
 
     fn walk_server(&mut self, name: &Name, inquiry: &mut Inquiry<'_>, version: u64) -> Option<Update> {
         let (listener, server) = match server_listener(name, inquiry) {
-            Step::Pending => return self.keep_server(inquiry),
+            Step::Pending => return self.keep_server(name, inquiry, version),
             Step::Failed(error) => return self.fail(name, error, false),
             Step::Absent(error) => return self.fail(name, error, true),
             Step::Done(parts) => parts,
         };
-        let mut routes = BTreeMap::new();
-        let mut pending = false;
-        for http in listener.connections() {
-            let RouteSource::Rds(table) = &http.routes else { continue };
-            match inquiry.find::<RouteTable>(&ResourceKey::new(ROUTE_CONFIGURATION, table.clone())) {
-                Found::Pending => pending = true,
-                Found::Value(value, ..) => drop(routes.insert(table.clone(), Ok(value))),
-                Found::Error(error) => drop(routes.insert(table.clone(), Err(error))),
-            }
-        }
+        let (routes, pending) = tables(&listener, inquiry);
         if pending {
-            return self.keep_server(inquiry);
+            return self.keep_server(name, inquiry, version);
         }
-        self.failed = None;
         self.unreached = inquiry.unreached.clone();
+        self.publish_server(name, listener, server, routes, version)
+    }
+
+    /// Something is still on its way: the Listener in force stays, with its tables as they are now.
+    fn keep_server(&mut self, name: &Name, inquiry: &mut Inquiry<'_>, version: u64) -> Option<Update> {
+        let Some(Published::Server(old)) = &self.published else { return None };
+        let old = old.clone();
+        let (mut routes, _) = tables(&old.listener, inquiry);
+        for (table, verdict) in &old.routes {
+            routes.entry(table.clone()).or_insert_with(|| verdict.clone());
+        }
+        self.publish_server(name, old.listener.clone(), old.server.clone(), routes, version)
+    }
+
+    fn publish_server(
+        &mut self,
+        name: &Name,
+        listener: Arc<Listener>,
+        server: Arc<ServerListener>,
+        routes: Tables,
+        version: u64,
+    ) -> Option<Update> {
+        self.failed = None;
         if let Some(Published::Server(old)) = &self.published
             && Arc::ptr_eq(&old.listener, &listener)
             && same_tables(&old.routes, &routes)
@@ -259,15 +279,6 @@ impl Target {
         let snapshot = Arc::new(ServerSnapshot { version, target: name.clone(), listener, server, routes });
         self.published = Some(Published::Server(snapshot.clone()));
         Some(Update::Server(snapshot))
-    }
-
-    /// Something is still on its way: what is in force keeps the tables it has.
-    fn keep_server(&self, inquiry: &mut Inquiry<'_>) -> Option<Update> {
-        if let Some(Published::Server(old)) = &self.published {
-            let tables = old.routes.keys().map(|table| ResourceKey::new(ROUTE_CONFIGURATION, table.clone()));
-            inquiry.needs.extend(tables);
-        }
-        None
     }
 }
 
@@ -307,6 +318,18 @@ fn client_routes(name: &Name, inquiry: &mut Inquiry<'_>) -> Step<ClientParts> {
     Step::Done(ClientParts { listener, http, routes, note: of_listener.or(of_routes) })
 }
 
+/// The Listener in force with another table under the name it gives, if there is one. What is wrong with its successor is not
+/// its own.
+fn newer_routes(of: &Snapshot, inquiry: &mut Inquiry<'_>) -> Option<ClientParts> {
+    let RouteSource::Rds(table) = &of.http.routes else { return None };
+    match inquiry.find::<RouteTable>(&ResourceKey::new(ROUTE_CONFIGURATION, table.clone())) {
+        Found::Value(routes, note, _) if !Arc::ptr_eq(&routes, &of.routes) => {
+            Some(ClientParts { listener: of.listener.clone(), http: of.http.clone(), routes, note })
+        }
+        _ => None,
+    }
+}
+
 fn server_listener(name: &Name, inquiry: &mut Inquiry<'_>) -> Step<(Arc<Listener>, Arc<ServerListener>)> {
     match inquiry.find::<Listener>(&ResourceKey::new(LISTENER, name.clone())) {
         Found::Pending => Step::Pending,
@@ -322,6 +345,21 @@ fn server_listener(name: &Name, inquiry: &mut Inquiry<'_>) -> Step<(Arc<Listener
             )),
         },
     }
+}
+
+/// The tables that a Listener's chains name, and whether one is still on its way.
+fn tables(listener: &Listener, inquiry: &mut Inquiry<'_>) -> (Tables, bool) {
+    let mut routes = BTreeMap::new();
+    let mut pending = false;
+    for http in listener.connections() {
+        let RouteSource::Rds(table) = &http.routes else { continue };
+        match inquiry.find::<RouteTable>(&ResourceKey::new(ROUTE_CONFIGURATION, table.clone())) {
+            Found::Pending => pending = true,
+            Found::Value(value, ..) => drop(routes.insert(table.clone(), Ok(value))),
+            Found::Error(error) => drop(routes.insert(table.clone(), Err(error))),
+        }
+    }
+    (routes, pending)
 }
 
 /// A root without a Listener: by its code the source says whether there is none, or none to be had.

@@ -12,7 +12,7 @@ impl Story {
     }
 
     /// A listening address, with its filter chain's routes in table `t`.
-    fn serving() -> Self {
+    pub(super) fn serving() -> Self {
         let mut story = Self::of("unused");
         story.graph.add_server(&"in".into(), story.now);
         story.settle();
@@ -22,7 +22,7 @@ impl Story {
     }
 
     /// What a listening address does in the end.
-    fn serves(&self) -> Arc<ServerSnapshot> {
+    pub(super) fn serves(&self) -> Arc<ServerSnapshot> {
         match self.updates.last() {
             Some(Update::Server(snapshot)) => snapshot.clone(),
             other => panic!("{other:?}"),
@@ -54,7 +54,7 @@ pub(super) fn aggregate(name: &str, children: &[&str]) -> ResourceValue {
     cluster(name, DiscoveryKind::Aggregate(children.iter().map(|child| (*child).into()).collect()))
 }
 
-fn eds_of(name: &str, service: &str) -> ResourceValue {
+pub(super) fn eds_of(name: &str, service: &str) -> ResourceValue {
     cluster(name, DiscoveryKind::Eds { service_name: service.into() })
 }
 
