@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bootstrap::ServerConfig;
 use crate::dns::Again;
@@ -72,6 +73,27 @@ pub enum Children {
 pub struct Lease {
     /// The cluster.
     pub cluster: Name,
+    touched: AtomicBool,
+}
+
+impl Lease {
+    /// That of this cluster.
+    pub fn new(cluster: Name) -> Self {
+        Self { cluster, touched: AtomicBool::new(false) }
+    }
+
+    /// A request that named the cluster itself takes it: such a cluster is let go of when none has for a while.
+    pub fn touch(&self) {
+        // Most requests find it done, and write to nothing that others read.
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether one did since this was last asked.
+    pub fn take_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// What a listening address is configured to do (gRFC A36).

@@ -289,10 +289,15 @@ impl Clusters {
         }
         // Requests may still use it from before: then it is the same cluster. Otherwise it comes back fresh.
         let before = self.left.remove(name).and_then(|left| left.lease.upgrade());
-        let lease = before.unwrap_or_else(|| Arc::new(Lease { cluster: name.clone() }));
+        let lease = before.unwrap_or_else(|| Arc::new(Lease::new(name.clone())));
         let config = Arc::new(parts.leased(lease));
         self.built.insert(name.clone(), config.clone());
         config
+    }
+
+    /// Whether a request that named the cluster itself took it since this was last asked.
+    pub(super) fn was_taken(&self, name: &Name) -> bool {
+        self.built.get(name).is_some_and(|config| config.lease.take_touched())
     }
 
     /// Lets go of every cluster that is not `used`.

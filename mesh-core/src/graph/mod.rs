@@ -12,6 +12,7 @@
 
 mod clusters;
 mod direct;
+mod dynamic;
 mod nodes;
 mod target;
 #[cfg(test)]
@@ -30,9 +31,6 @@ use target::{Target, TargetId};
 
 /// How often clusters that only requests in flight still use are looked at: whether any of them still does.
 const LEASE_SWEEP: Duration = Duration::from_millis(500);
-
-/// How many clusters requests may name themselves, per target: the names come from headers, and those from strangers.
-const MAX_DYNAMIC: usize = 1024;
 
 /// What the graph wants of the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +56,8 @@ pub struct Graph {
     updates: VecDeque<Update>,
     version: u64,
     sweep: Option<Instant>,
+    /// When the clusters that requests named are looked at next.
+    look: Option<Instant>,
     /// The last time it was told.
     now: Option<Instant>,
 }
@@ -90,15 +90,16 @@ impl Graph {
         self.remove(&TargetId::Server(name.clone()), now);
     }
 
-    /// Adds a cluster that a request named itself to the snapshots of `target`; names over the bound are ignored.
+    /// Adds a cluster that a request named itself to the snapshots of `target`, until no request has taken it for 5 minutes (see
+    /// [`Lease::touch`](crate::snapshot::Lease::touch)). Names over 1,024 are ignored.
     pub fn add_dynamic_cluster(&mut self, target: &Name, cluster: &Name, now: Instant) {
         self.now = Some(now);
         let id = TargetId::Client(target.clone());
         if let Some(target) = self.targets.get_mut(&id)
-            && target.dynamic.len() < MAX_DYNAMIC
-            && target.dynamic.insert(cluster.clone())
+            && target.add_dynamic(cluster, now)
         {
             self.dirty.insert(id);
+            self.look.get_or_insert(now + dynamic::LOOK);
         }
     }
 
@@ -149,18 +150,34 @@ impl Graph {
 
     /// When [`handle_time`](Self::handle_time) is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.sweep
+        self.sweep.into_iter().chain(self.look).min()
     }
 
     /// Time has come to `now`.
     pub fn handle_time(&mut self, now: Instant) {
         self.now = Some(now);
-        if self.sweep.is_none_or(|at| now < at) {
-            return;
+        if self.look.is_some_and(|at| at <= now) {
+            self.let_go_of_dynamic(now);
         }
-        self.clusters.drop_unleased();
-        self.sweep = self.clusters.has_left().then(|| now + LEASE_SWEEP);
-        self.unsubscribe();
+        if self.sweep.is_some_and(|at| at <= now) {
+            self.clusters.drop_unleased();
+            self.sweep = self.clusters.has_left().then(|| now + LEASE_SWEEP);
+            self.unsubscribe();
+        }
+    }
+
+    /// Lets go of clusters that requests named and take no more.
+    fn let_go_of_dynamic(&mut self, now: Instant) {
+        let named: BTreeSet<Name> = self.targets.values().flat_map(Target::dynamic_names).cloned().collect();
+        // Asked once for all targets, as it is forgotten with that.
+        let taken = named.into_iter().filter(|name| self.clusters.was_taken(name)).collect();
+        for (id, target) in &mut self.targets {
+            if target.let_go_of_dynamic(&taken, now) {
+                self.dirty.insert(id.clone());
+            }
+        }
+        let is_left = self.targets.values().any(|target| target.dynamic_names().next().is_some());
+        self.look = is_left.then(|| now + dynamic::LOOK);
     }
 
     /// Walks every target that something changed for.

@@ -75,6 +75,13 @@ impl<'a> Inquiry<'a> {
             found => found,
         }
     }
+
+    /// Asks for someone who has nothing.
+    pub(super) fn taking_any_answer(&mut self, ask: impl FnOnce(&mut Self)) {
+        let excused = self.excused.take();
+        ask(self);
+        self.excused = excused;
+    }
 }
 
 /// All resources.

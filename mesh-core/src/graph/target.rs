@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::clusters::{ClusterWalk, Clusters, Verdict, same_error};
 use super::direct::everything_to;
+use super::dynamic::Dynamic;
 use super::nodes::{Found, Inquiry, Nodes};
 use crate::error::{Code, Error};
 use crate::model::{HttpConnection, Listener, ListenerKind, Name, RouteSource, RouteTable, ServerListener};
@@ -47,7 +49,7 @@ pub(super) struct Target {
     /// The clusters of its last walk and of what is published.
     pub(super) clusters: BTreeSet<Name>,
     /// Clusters that requests named.
-    pub(super) dynamic: BTreeSet<Name>,
+    dynamic: Dynamic,
     published: Option<Published>,
     /// What is missing in what is published for want of a control plane.
     unreached: BTreeSet<ResourceKey>,
@@ -121,9 +123,9 @@ impl Target {
         if walk.pending && !planted(Mistake::Torn) {
             return self.keep_client(name, Some(&parts.routes), inquiry, clusters, version);
         }
-        self.clusters = walk.found.keys().cloned().collect();
         self.unreached = inquiry.unreached.clone();
-        self.publish_client(name, parts, walk.found, version)
+        self.clusters.clear();
+        self.publish_walked(name, parts, walk, inquiry, clusters, version)
     }
 
     fn walk_clusters(
@@ -134,7 +136,7 @@ impl Target {
         clusters: &mut Clusters,
     ) -> ClusterWalk {
         let mut walk = ClusterWalk::default();
-        for cluster in self.named_clusters(name, routes).iter().chain(&self.dynamic) {
+        for cluster in self.named_clusters(name, routes).iter() {
             walk.visit(cluster, inquiry, clusters);
         }
         walk
@@ -187,18 +189,66 @@ impl Target {
         if let Some(parts) = newer.filter(|parts| !is_tried(&parts.routes)) {
             let walk = self.walk_clusters(name, &parts.routes, inquiry, clusters);
             if !walk.pending {
-                self.clusters = walk.found.keys().cloned().collect();
-                return self.publish_client(name, parts, walk.found, version);
+                self.clusters.clear();
+                return self.publish_walked(name, parts, walk, inquiry, clusters, version);
             }
         }
         let mut walk = ClusterWalk::default();
         for (cluster, verdict) in &old.clusters {
             walk.keep(cluster, verdict, inquiry, clusters);
         }
-        self.clusters.extend(walk.found.keys().cloned());
         let (listener, http, routes) = (old.listener.clone(), old.http.clone(), old.routes.clone());
         let parts = ClientParts { listener, http, routes, note: old.note.clone() };
+        self.publish_walked(name, parts, walk, inquiry, clusters, version)
+    }
+
+    /// Publishes the clusters that were walked to, and with them those that requests named. Of these each waits alone, so that a
+    /// name that somebody made up keeps nothing back; and to who waits for one that is not there yet, an outage is an answer.
+    fn publish_walked(
+        &mut self,
+        name: &Name,
+        parts: ClientParts,
+        mut walk: ClusterWalk,
+        inquiry: &mut Inquiry<'_>,
+        clusters: &mut Clusters,
+        version: u64,
+    ) -> Option<Update> {
+        for cluster in self.dynamic.names() {
+            match self.verdict(cluster) {
+                Some(verdict) => walk.keep(cluster, verdict, inquiry, clusters),
+                None => inquiry.taking_any_answer(|inquiry| walk.visit(cluster, inquiry, clusters)),
+            }
+        }
+        self.clusters.extend(walk.found.keys().cloned());
         self.publish_client(name, parts, walk.found, version)
+    }
+
+    /// What is published of a cluster.
+    fn verdict(&self, cluster: &Name) -> Option<&Verdict> {
+        match &self.published {
+            Some(Published::Client(snapshot)) => snapshot.clusters.get(cluster),
+            _ => None,
+        }
+    }
+
+    /// A request names this cluster. Whether it is one more.
+    pub(super) fn add_dynamic(&mut self, cluster: &Name, now: Instant) -> bool {
+        let mut dynamic = std::mem::take(&mut self.dynamic);
+        let is_new = dynamic.add(cluster, now, |name| self.verdict(name).is_some_and(Verdict::is_err));
+        self.dynamic = dynamic;
+        is_new
+    }
+
+    pub(super) fn dynamic_names(&self) -> impl Iterator<Item = &Name> {
+        self.dynamic.names()
+    }
+
+    /// Lets go of clusters that requests named and take no more. Whether there were any.
+    pub(super) fn let_go_of_dynamic(&mut self, taken: &BTreeSet<Name>, now: Instant) -> bool {
+        let mut dynamic = std::mem::take(&mut self.dynamic);
+        let any = dynamic.let_go(taken, now, |name| self.verdict(name).is_some_and(Verdict::is_err));
+        self.dynamic = dynamic;
+        any
     }
 
     fn publish_client(

@@ -1,6 +1,7 @@
 //! The graph against stories of what a control plane does. Data is built by hand; time is a number.
 
 mod aggregates;
+mod dynamic;
 mod meanwhile;
 mod names;
 mod outage;

@@ -43,7 +43,7 @@ pub(crate) struct ClusterState {
 pub(crate) struct ClusterHandle {
     state: Arc<ClusterState>,
     /// While this is held the graph keeps the cluster up to date (gRFC A31).
-    _lease: Arc<Lease>,
+    lease: Arc<Lease>,
     /// The leaves of an aggregate cluster, in order (gRFC A37); empty for any other.
     leaves: Vec<Arc<Self>>,
 }
@@ -112,6 +112,10 @@ fn protocol_of(cluster: &Cluster, grpc: bool, http2: bool) -> WireProtocol {
 }
 
 impl ClusterHandle {
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
     pub(crate) fn state(&self) -> &Arc<ClusterState> {
         &self.state
     }

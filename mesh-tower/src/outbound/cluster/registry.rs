@@ -157,7 +157,7 @@ fn handle(
     config: &Arc<ClusterConfig>,
     leaves: Vec<Arc<ClusterHandle>>,
 ) -> Arc<ClusterHandle> {
-    Arc::new(ClusterHandle { state, _lease: config.lease.clone(), leaves })
+    Arc::new(ClusterHandle { state, lease: config.lease.clone(), leaves })
 }
 
 /// Counts the cluster's load, if a control plane wants to know it and can be told.

@@ -128,7 +128,7 @@ impl World {
             children: Children::Endpoints { endpoints: Arc::new(endpoints(ports, &self.modes)), note: None, lapsing },
             load_server: None,
             names: self.names.clone(),
-            lease: Arc::new(Lease { cluster: "a".into() }),
+            lease: Arc::new(Lease::new("a".into())),
         });
         let handle = self.registry.reconcile(&config, Vec::new()).unwrap();
         handle.state().lane(self.http2, self.http2).want();

@@ -51,12 +51,18 @@ where
             Ok(routed) => routed,
         };
         let onward = Onwards::of(self, &routed);
-        // The request has brought it up, and the graph has not been asked for it yet.
-        if let Some(name) = missing_cluster(&routed)
-            && let Some(slot) = self.targets.get(&routed.view.snapshot.target)
-        {
-            self.targets.want_cluster(&slot, &name);
-            return RouteFuture::waiting(self.inner.clone(), routed, &slot, name, onward);
+        if let Some(name) = named_cluster(&routed) {
+            match &routed.cluster {
+                Some(Ok(cluster)) => cluster.lease().touch(),
+                Some(Err(_)) => {}
+                // The graph has not been asked for it yet.
+                None => {
+                    if let Some(slot) = self.targets.get(&routed.view.snapshot.target) {
+                        self.targets.want_cluster(&slot, &name);
+                        return RouteFuture::waiting(self.inner.clone(), routed, &slot, name, onward);
+                    }
+                }
+            }
         }
         RouteFuture::routed(self.inner.call(routed), onward)
     }
@@ -98,17 +104,16 @@ enum Refusal {
     Reply(Box<Response<ResponseBody>>),
 }
 
-/// The cluster that a request has brought up by a header or a redirect, and that the target's configuration does not have.
-fn missing_cluster(routed: &Routed) -> Option<mesh_core::model::Name> {
+/// The cluster that a request has brought up by a header or a redirect: the target's configuration may not have it.
+fn named_cluster(routed: &Routed) -> Option<mesh_core::model::Name> {
     let chosen = routed.decision.cluster.as_ref()?;
-    let name = &chosen.name;
     let by_header = match &routed.forward()?.cluster {
         ClusterChoice::Header(_) => true,
         ClusterChoice::Weighted(_) => routed.decision.weighted_cluster().is_some_and(|one| one.header.is_some()),
         _ => false,
     };
     // A redirect may lead to another virtual host, whose clusters nobody has asked for.
-    ((by_header || routed.trail.is_some()) && routed.cluster.is_none()).then(|| name.clone())
+    (by_header || routed.trail.is_some()).then(|| chosen.name.clone())
 }
 
 fn decide(resolved: Resolved) -> Result<Routed, Refusal> {

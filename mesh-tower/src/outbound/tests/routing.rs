@@ -75,6 +75,34 @@ async fn routes_decide_by_path_header_and_weight() {
     assert!((265..=335).contains(&ones), "{ones} of 400");
 }
 
+/// The graph lets go of a cluster that requests named when none of them takes it any more.
+#[tokio::test]
+async fn a74_a_request_that_names_its_cluster_says_that_it_takes_it() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let table = routes(&json!([
+        {"match": {"path": "/named"}, "route": {"cluster_header": "x-to"}},
+        {"match": {"prefix": "/"}, "route": {"cluster": "one"}},
+    ]));
+    let clusters = [cluster("one", &[one.address]), cluster("two", &[two.address])];
+    let (mesh, _source) = mesh(&[vec![listener("a:80", &table)], clusters.to_vec()].concat());
+    let client = mesh.http();
+    let ask = async |path: &str| {
+        let request = Request::get(format!("http://a{path}")).header("x-to", "two").body(MeshBody::empty()).unwrap();
+        text(client.send(request).await.unwrap()).await
+    };
+    // The first has it asked for.
+    assert_eq!(ask("/named").await, "two GET /named a");
+    let taken = || {
+        let view = mesh.targets().get("a:80").unwrap().view().unwrap();
+        ["one", "two"].map(|name| view.cluster(name).unwrap().unwrap().lease().take_touched())
+    };
+    taken();
+    assert_eq!(ask("/").await, "one GET / a");
+    assert_eq!(taken(), [false, false], "a route that names its cluster keeps it anyway");
+    assert_eq!(ask("/named").await, "two GET /named a");
+    assert_eq!(taken(), [false, true]);
+}
+
 #[tokio::test]
 async fn who_asks_for_https_gets_no_plaintext() {
     let one = Backend::start("one").await;
