@@ -119,15 +119,22 @@ pub enum Update {
     Client(Arc<Snapshot>),
     /// A listening address has a new configuration.
     Server(Arc<ServerSnapshot>),
-    /// A target has no configuration, or lost it.
+    /// A client target has no configuration, or lost it.
     Failed {
-        /// The target or Listener resource's name.
+        /// The target.
         target: Name,
         /// Why.
         error: Error,
         /// Whether the source says that there is no such Listener: the target is not in the mesh. Anything else (a control
         /// plane that is away, a Listener that was refused, routes that are missing) leaves that open.
         absent: bool,
+    },
+    /// A listening address has no configuration, or lost it. A client target of the same name is not concerned.
+    ServerFailed {
+        /// The Listener resource's name.
+        target: Name,
+        /// Why.
+        error: Error,
     },
     /// A cluster that no route names any more, but that requests in flight still use, has changed.
     Cluster(Arc<ClusterConfig>),

@@ -381,7 +381,7 @@ fn describe(update: &Update) -> Option<Event> {
         Update::Server(snapshot) => {
             Some(Event::Published { target: snapshot.target.clone(), version: snapshot.version })
         }
-        Update::Failed { target, error, .. } => {
+        Update::Failed { target, error, .. } | Update::ServerFailed { target, error } => {
             Some(Event::Unpublished { target: target.clone(), reason: error.to_string() })
         }
         _ => None,

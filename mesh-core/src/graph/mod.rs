@@ -199,7 +199,7 @@ impl Graph {
         }
         target.needs = walked.needs;
         if let Some(update) = walked.update {
-            self.version += u64::from(!matches!(update, Update::Failed { .. }));
+            self.version += u64::from(!matches!(update, Update::Failed { .. } | Update::ServerFailed { .. }));
             // Of one target only the newest configuration is worth putting in force.
             self.updates.retain(|waiting| !target::is_for(waiting, id));
             self.updates.push_back(update);

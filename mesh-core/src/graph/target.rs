@@ -33,12 +33,6 @@ impl TargetId {
             Self::Server(name) => format!("server {name}").into(),
         }
     }
-
-    fn name(&self) -> &Name {
-        match self {
-            Self::Client(name) | Self::Server(name) => name,
-        }
-    }
 }
 
 /// A root.
@@ -77,7 +71,8 @@ pub(super) fn is_for(update: &Update, id: &TargetId) -> bool {
     match (update, id) {
         (Update::Client(snapshot), TargetId::Client(name)) => snapshot.target == *name,
         (Update::Server(snapshot), TargetId::Server(name)) => snapshot.target == *name,
-        (Update::Failed { target, .. }, id) => target == id.name(),
+        (Update::Failed { target, .. }, TargetId::Client(name)) => target == name,
+        (Update::ServerFailed { target, .. }, TargetId::Server(name)) => target == name,
         _ => false,
     }
 }
@@ -114,8 +109,8 @@ impl Target {
             None => client_routes(name, inquiry),
         };
         let parts = match found {
-            Step::Failed(error) => return self.fail(name, error, false),
-            Step::Absent(error) => return self.fail(name, error, true),
+            Step::Failed(error) => return self.fail_client(name, error, false),
+            Step::Absent(error) => return self.fail_client(name, error, true),
             Step::Pending => return self.keep_client(name, None, inquiry, clusters, version),
             Step::Done(parts) => parts,
         };
@@ -274,22 +269,28 @@ impl Target {
         Some(Update::Client(snapshot))
     }
 
-    fn fail(&mut self, name: &Name, error: Error, absent: bool) -> Option<Update> {
+    fn fail_client(&mut self, name: &Name, error: Error, absent: bool) -> Option<Update> {
+        self.fail(&error).then(|| Update::Failed { target: name.clone(), error, absent })
+    }
+
+    fn fail_server(&mut self, name: &Name, error: Error) -> Option<Update> {
+        self.fail(&error).then(|| Update::ServerFailed { target: name.clone(), error })
+    }
+
+    /// Nothing is in force any more. Whether that, or why, is news.
+    fn fail(&mut self, error: &Error) -> bool {
         self.published = None;
         self.clusters.clear();
         self.named = None;
-        if same_error(self.failed.as_ref(), Some(&error)) {
-            return None;
-        }
+        let is_news = !same_error(self.failed.as_ref(), Some(error));
         self.failed = Some(error.clone());
-        Some(Update::Failed { target: name.clone(), error, absent })
+        is_news
     }
 
     fn walk_server(&mut self, name: &Name, inquiry: &mut Inquiry<'_>, version: u64) -> Option<Update> {
         let (listener, server) = match server_listener(name, inquiry) {
             Step::Pending => return self.keep_server(name, inquiry, version),
-            Step::Failed(error) => return self.fail(name, error, false),
-            Step::Absent(error) => return self.fail(name, error, true),
+            Step::Failed(error) | Step::Absent(error) => return self.fail_server(name, error),
             Step::Done(parts) => parts,
         };
         let (routes, pending) = tables(&listener, inquiry);

@@ -560,6 +560,24 @@ fn a_client_listener_is_not_one_for_servers_and_the_reverse() {
     );
 }
 
+/// A client and a server may have a Listener of the same name, and it is good for one of them only.
+#[test]
+fn what_fails_a_client_does_not_fail_the_server_of_its_name_nor_the_reverse() {
+    for (value, client, server) in
+        [(outage::server_listener(&[]), false, true), (listener("in", RouteSource::Inline(routes(&[]))), true, false)]
+    {
+        let mut story = Story::of("in");
+        story.graph.add_server(&"in".into(), story.now);
+        story.settle();
+        story.says(LISTENER, "in", value);
+        let any = |is: fn(&Update) -> bool| story.updates.iter().any(is);
+        assert_eq!(any(|update| matches!(update, Update::Client(_))), client);
+        assert_eq!(any(|update| matches!(update, Update::Failed { .. })), !client);
+        assert_eq!(any(|update| matches!(update, Update::Server(_))), server);
+        assert_eq!(any(|update| matches!(update, Update::ServerFailed { .. })), !server);
+    }
+}
+
 #[test]
 fn a71_the_source_is_told_which_targets_use_what() {
     let mut story = Story::running();

@@ -73,8 +73,6 @@ impl MeshApply {
     }
 
     fn missing(&mut self, target: Name, why: NoConfig) {
-        #[cfg(feature = "server")]
-        self.servers.fail(&target, &why.error);
         self.outbounds.iter_mut().for_each(|outbound| outbound.missing(&target, why.clone()));
         self.latest.insert(target, Err(why));
     }
@@ -111,6 +109,8 @@ impl Apply for MeshApply {
             }
             #[cfg(feature = "server")]
             Update::Server(snapshot) => self.servers.apply(&snapshot),
+            #[cfg(feature = "server")]
+            Update::ServerFailed { target, error } => self.servers.fail(&target, &error),
             Update::Failed { target, error, absent } => self.missing(target, NoConfig { error, absent }),
             Update::Cluster(config) => self.outbounds.iter_mut().for_each(|outbound| outbound.cluster(&config)),
             _ => {}
@@ -121,5 +121,45 @@ impl Apply for MeshApply {
         self.forget_dropped();
         self.catch_up();
         self.outbounds.iter_mut().for_each(|outbound| outbound.poll(cx));
+    }
+}
+
+#[cfg(feature = "server")]
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mesh_core::error::Code;
+    use mesh_core::source::MemorySource;
+    use mesh_core::source::file::resource_from_json;
+    use serde_json::json;
+
+    use crate::Mesh;
+    use crate::inbound::ServingState;
+
+    const HCM: &str =
+        "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+    /// A Listener is one side's, and the other side may ask for it by mistake.
+    #[tokio::test]
+    async fn a_client_that_fails_does_not_stop_the_server_of_its_listeners_name() {
+        let source = MemorySource::new(Vec::new());
+        let mesh = Mesh::builder().source(source.clone()).build().unwrap();
+        let bound = mesh.bind("127.0.0.1:0").await.unwrap();
+        let router = json!({"name": "router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}});
+        let listener = json!({
+            "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+            "name": &**bound.slot().target(),
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": bound.local_addr().port()}},
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": {
+                "@type": HCM, "http_filters": [router], "route_config": {"name": "r"}}}]}],
+        });
+        source.set([resource_from_json(&listener).unwrap()]);
+        tokio::time::timeout(Duration::from_secs(10), bound.slot().serving()).await.expect("it serves");
+        let client = mesh.client(&format!("xds:///{}", bound.slot().target())).unwrap();
+        let error = client.get("http://a/").await.expect_err("the Listener is for servers");
+        assert_eq!(error.code(), Code::NOT_A_CLIENT_LISTENER, "{error}");
+        assert!(matches!(bound.slot().state(), ServingState::Serving { .. }), "{:?}", bound.slot().state());
     }
 }
