@@ -112,9 +112,11 @@ fn cluster(decoder: &Decoder, value: &pb::RouteAction, wanted: Option<&Arc<Metad
         Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
             Choice::Unknown("inline_cluster_specifier_plugin".into())
         }
+        // Of a later version, or none. gRPC passes the route over: here it matches, and its requests fail, as what is meant
+        // for it is not meant for the next one.
         None => {
-            at.fault("does not say which cluster, or says it in a way that is not known here");
-            Choice::Known(unused)
+            at.envoy_fault("does not say which cluster, or says it in a way that is not known here");
+            Choice::Unknown("a cluster that is not named, or in a way that is not known here".into())
         }
     }
 }

@@ -156,6 +156,7 @@ fn what_envoy_refuses_and_grpc_does_not_look_at() {
         header(json!({"name": "a", "string_match": {"safe_regex": {"regex": "a"}, "ignore_case": true}})),
         route(json!({"match": {"prefix": null, "safe_regex": {"regex": "a{1000}"}}})),
         action(json!({"priority": 9})),
+        action(json!({"cluster": null})),
         action(json!({"max_stream_duration": {"max_stream_duration": "9223372037s"}})),
         action(json!({"early_data_policy": nameless})),
         action(json!({"upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "WebSocket"}]})),

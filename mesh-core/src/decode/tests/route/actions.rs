@@ -56,17 +56,19 @@ pub(super) fn retry_policy() -> Part<pb::RetryPolicy> {
 pub(in crate::decode::tests) fn rules_67_to_69_actions_and_clusters() {
     route_action().refuses(&[
         (68, "cluster", |action| action.cluster_specifier = Some(ClusterSpecifier::Cluster(String::new()))),
-        // gRPC ignores the route; Envoy refuses it, and so do we: a request meant for it would go to the next.
-        (69, "", |action| action.cluster_specifier = None),
         (69, "cluster_header", |action| {
             action.cluster_specifier = Some(ClusterSpecifier::ClusterHeader("a b".to_owned()));
         }),
         (69, "cluster_not_found_response_code", |action| action.cluster_not_found_response_code = 9),
     ]);
-    // gRPC can't.
-    route_action().takes(&[(69, "a cluster by header", |action| {
-        action.cluster_specifier = Some(ClusterSpecifier::ClusterHeader("x-cluster".to_owned()));
-    })]);
+    route_action().takes(&[
+        // gRPC can't.
+        (69, "a cluster by header", |action| {
+            action.cluster_specifier = Some(ClusterSpecifier::ClusterHeader("x-cluster".to_owned()));
+        }),
+        // gRPC passes it over, and the requests would go to the next.
+        (69, "kept, and its requests fail", |action| action.cluster_specifier = None),
+    ]);
     route_part().takes(&[
         (67, "a redirect", |route| route.action = Some(Action::Redirect(pb::RedirectAction::default()))),
         (67, "an answer", |route| {

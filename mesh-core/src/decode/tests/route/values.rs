@@ -355,6 +355,10 @@ fn actions_that_are_not_known_fail_their_requests_by_name() {
     for (action, name) in [
         (Some(PbAction::FilterAction(pb::FilterAction::default())), "filter_action"),
         (None, "an action that is not known here"),
+        (
+            Some(PbAction::Route(pb::RouteAction::default())),
+            "a cluster that is not named, or in a way that is not known here",
+        ),
     ] {
         let mut table = routes();
         table.virtual_hosts[0].routes[0].action = action;
