@@ -158,20 +158,21 @@ fn no_decision(view: &TargetView, why: &NoDecision, facts: &mesh_core::route::Re
         NoDecision::NoRoute { .. } => Code::NO_ROUTE,
         _ => Code::NO_CLUSTER,
     };
+    let (table, target) = (&view.table().name, &view.snapshot.target);
+    let text =
+        format!("{why}: {} {}{} (target `{target}`, route table `{table}`)", facts.method, facts.authority, facts.path);
+    let error = Error::new(code, text).with_config_version(view.version());
     if let NoDecision::NoClusterHeader { route, .. } = why
         && let Action::Forward(forward) = &route.action
         && !grpc
     {
-        return Refusal::Reply(Box::new(not_found(forward.cluster_not_found, grpc)));
+        return Refusal::Reply(Box::new(not_found(forward.cluster_not_found, &error)));
     }
-    let (table, target) = (&view.table().name, &view.snapshot.target);
-    let text =
-        format!("{why}: {} {}{} (target `{target}`, route table `{table}`)", facts.method, facts.authority, facts.path);
-    Refusal::Error(Error::new(code, text).with_config_version(view.version()))
+    Refusal::Error(error)
 }
 
-/// `cluster_not_found_response_code`.
-pub(crate) fn not_found(status: http::StatusCode, grpc: bool) -> Response<ResponseBody> {
-    let reply = Reply { status, ..Reply::of(&Error::new(Code::NO_CLUSTER, "the cluster does not exist")) };
-    reply.into_response(grpc).map(|text| ResponseBody::ours(text.into()))
+/// `cluster_not_found_response_code`, with the reason as any other refusal has it.
+pub(crate) fn not_found(status: http::StatusCode, error: &Error) -> Response<ResponseBody> {
+    let reply = Reply { status, message: error.to_string(), ..Reply::of(error) };
+    reply.into_response(false).map(|text| ResponseBody::ours(text.into()))
 }

@@ -57,11 +57,18 @@ fn prepare(routed: &mut Routed) -> Result<Option<Response<ResponseBody>>, Error>
     match &routed.cluster {
         Some(Ok(_)) => shape(routed).map(|()| None),
         Some(Err(error)) if routed.call.grpc || error.code() != Code::RESOURCE_NOT_FOUND => Err(error.clone()),
-        // What the route says about a cluster that does not exist is for HTTP.
-        Some(Err(_)) | None if !routed.call.grpc => Ok(Some(not_found(forward.cluster_not_found, false))),
-        _ => {
+        absent => {
             let name = routed.decision.cluster.as_ref().map_or("", |chosen| &chosen.name);
-            Err(Error::new(Code::NO_CLUSTER, format!("cluster `{name}` does not exist")))
+            let reason = match absent {
+                Some(Err(error)) => format!(": {}", error.message()),
+                _ => String::new(),
+            };
+            let error = Error::new(Code::NO_CLUSTER, format!("cluster `{name}` does not exist{reason}"));
+            if routed.call.grpc {
+                return Err(error);
+            }
+            // What the route says about a cluster that does not exist is for HTTP.
+            Ok(Some(not_found(forward.cluster_not_found, &error.with_config_version(routed.view.version()))))
         }
     }
 }

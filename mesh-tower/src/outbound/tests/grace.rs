@@ -182,7 +182,10 @@ async fn without_grace_requests_fail_with_the_reason() {
     for (left, reason) in [
         (vec![], "MESH-206: the host is not in the mesh: Listener `a:80`: the server reports code 5: Listener `a:80`"),
         // What Envoy answers: `cluster_not_found_response_code`.
-        (vec![listener()], "503 MESH-205: The route's cluster does not exist."),
+        (
+            vec![listener()],
+            "503 MESH-205: cluster `one` does not exist: Cluster `one`: the server reports code 5: Cluster `one`",
+        ),
         (
             vec![listener(), eds("one"), assignment("one", &[])],
             "MESH-401: cluster `one` has no endpoints: ClusterLoadAssignment `one`: it was emptied",
