@@ -92,6 +92,8 @@ pub struct ResourceStatus {
     pub updated: Option<Instant>,
     /// When the state was last entered, again into the same one included.
     pub since: Instant,
+    /// Whether it was deleted, or a set emptied, and the value is used on for a grace period only.
+    pub withdrawn: bool,
     /// What is wrong with it. `error_state`.
     pub failure: Option<UpdateFailure>,
 }

@@ -78,8 +78,8 @@ pub(super) struct Entry {
     pub(super) sequence: u64,
     /// When the state last changed.
     pub(super) since: Instant,
-    /// The empty set that is in the place of the one that is used on in its grace.
-    pub(super) emptied: Option<Held>,
+    /// The empty set that is in the place of the one that is used on in its grace, and when it came.
+    pub(super) emptied: Option<(Held, Instant)>,
     /// When a value that was deleted or emptied stops being used.
     pub(super) grace: Option<Instant>,
     /// When it is overdue that any server is asked for it.
@@ -186,17 +186,17 @@ impl Entry {
         now: Instant,
     ) -> Option<ResourceEvent> {
         let until = if self.is_withdrawn() { self.grace } else { grace };
-        self.emptied = Some(held);
+        self.emptied = Some((held, now));
         self.enter(State::Acked, now);
-        self.updated = Some(now);
         self.grace = until;
         self.trouble(key, trouble, true)
     }
 
     /// The grace of an emptied set is over: the empty one is the value.
     pub(super) fn end_grace(&mut self, key: &ResourceKey) -> Vec<ResourceEvent> {
-        let Some(held) = self.emptied.take() else { return Vec::new() };
+        let Some((held, came)) = self.emptied.take() else { return Vec::new() };
         self.held = Some(held);
+        self.updated = Some(came);
         self.grace = None;
         // Why it is empty stays told beside it.
         self.retell(key)
@@ -288,6 +288,7 @@ impl Entry {
             bytes: self.held.as_ref().map(|held| held.bytes.clone()),
             updated: self.held.as_ref().and(self.updated),
             since: self.since,
+            withdrawn: self.is_withdrawn(),
             failure: self.trouble.as_ref().map(failure),
         }
     }

@@ -74,8 +74,9 @@ fn generic(status: &ConfigStatus, resource: &ResourceStatus, contents: bool) -> 
     let type_url = format!("{TYPE_URL_PREFIX}{}", resource.key.type_url);
     let any = |bytes: &Bytes| Any { type_url: type_url.clone(), value: bytes.to_vec() };
     let wall = |instant| timestamp(status.wall_time(instant));
-    // That no server can be reached is no failed update of what is in use.
-    let failure = resource.failure.as_ref().filter(|_| resource.state != State::Acked);
+    // That no server can be reached is no failed update of what is in use. That a set was emptied is none to the server either,
+    // but as long as it is not in use, it is what is to be known.
+    let failure = resource.failure.as_ref().filter(|_| resource.state != State::Acked || resource.withdrawn);
     GenericXdsConfig {
         name: resource.key.name.to_string(),
         version_info: resource.version.clone().unwrap_or_default(),

@@ -109,6 +109,24 @@ fn an_emptied_set_is_used_on_for_its_grace_and_is_empty_then() {
 }
 
 #[test]
+fn a40_an_emptied_set_is_shown_as_it_is_used_with_what_became_of_it() {
+    let mut it = plain();
+    let taken = it.now;
+    let shown = |it: &Dialogue| {
+        let status = it.engine.resources().next().expect("it is wanted");
+        let failure = status.failure.map(|failure| (failure.error.code().number(), failure.version));
+        (status.withdrawn, status.version, status.updated, failure)
+    };
+    it.wait(1.0);
+    it.endpoints("2", "a:empty");
+    let emptied = it.now;
+    assert_eq!(shown(&it), (true, Some("1".to_owned()), Some(taken), Some((401, "2".to_owned()))));
+    it.wait(30.1);
+    let (withdrawn, version, updated, _) = shown(&it);
+    assert_eq!((withdrawn, version, updated), (false, Some("2".to_owned()), Some(emptied)), "the empty one is in use");
+}
+
+#[test]
 fn a_set_that_is_filled_again_within_its_grace_was_never_empty() {
     for (back, told) in [("a:one", "a well"), ("a:two", "a=two")] {
         let mut it = plain();

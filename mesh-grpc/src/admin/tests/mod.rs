@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service
 use envoy_types::pb::envoy::service::status::v3::{ClientConfig, ClientStatusRequest};
 use envoy_types::pb::envoy::r#type::matcher::v3::NodeMatcher;
 use mesh_core::ads::Settings;
-use mesh_core::resource::{CLUSTER, LISTENER, TYPE_URL_PREFIX};
+use mesh_core::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, TYPE_URL_PREFIX};
 use mesh_core::source::file::resource_from_json;
 use mesh_core::source::responder::EncodedResource;
 use serde_json::json;
@@ -146,6 +146,41 @@ async fn a40_every_state_is_read_with_the_bytes_that_came_and_those_that_failed(
     let node = config.node.unwrap();
     assert_eq!((&*node.id, &*config.client_scope), ("ours", "process"));
     assert!(!node.user_agent_name.is_empty() && !node.client_features.is_empty(), "as the control plane was told");
+}
+
+/// A set of one endpoint, or of none.
+fn endpoints(name: &str, is_empty: bool) -> EncodedResource {
+    let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 1 } });
+    let locality = json!({
+        "locality": { "region": "r" }, "load_balancing_weight": 1,
+        "lb_endpoints": [{ "endpoint": { "address": address } }],
+    });
+    let localities = if is_empty { json!([]) } else { json!([locality]) };
+    resource(json!({ "@type": CLUSTER_LOAD_ASSIGNMENT, "cluster_name": name, "endpoints": localities }))
+}
+
+#[tokio::test]
+async fn a40_an_emptied_set_is_shown_with_the_reason_while_the_one_before_is_used() {
+    let all = |is_empty| vec![listener("there"), cluster("there"), endpoints("there", is_empty)];
+    let control = serving(all(false)).await;
+    let rig = Rig::of(&control).await;
+    let before = rig.until(CLUSTER_LOAD_ASSIGNMENT, "there", ClientResourceStatus::Acked).await;
+    assert!(before.error_state.is_none());
+    control.set(all(true));
+    let emptied = async {
+        loop {
+            let shown = rig.until(CLUSTER_LOAD_ASSIGNMENT, "there", ClientResourceStatus::Acked).await;
+            match shown.error_state.clone() {
+                Some(failure) => return (shown, failure),
+                None => sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    let (shown, failure) = timeout(PATIENCE, emptied).await.expect("it is shown");
+    assert_eq!((&shown.version_info, &shown.xds_config), (&before.version_info, &before.xds_config));
+    assert_eq!(shown.last_updated, before.last_updated, "what is used came when it did");
+    assert!(failure.details.contains("was emptied"), "{}", failure.details);
+    assert!(!failure.version_info.is_empty() && failure.version_info != shown.version_info);
 }
 
 #[tokio::test]
