@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::LoadReport;
-use super::store::{ClusterKey, LocalityCounts, Summed};
+use super::store::{ClusterCounts, ClusterKey, LocalityCounts, Summed};
 use crate::model::{EndpointMetric, Locality, Name};
 
 /// So many names of metrics are remembered for a locality; reports come from backends, and nothing they say may grow without
@@ -100,6 +100,21 @@ impl ClusterLoad {
         (all, categories)
     }
 
+    /// Counts again what was taken.
+    pub(super) fn put_back(&self, counts: &ClusterCounts) {
+        for (locality, counts) in &counts.localities {
+            self.locality(locality).put_back(counts);
+        }
+        let mut uncategorized = counts.dropped;
+        for (category, count) in &counts.categories {
+            if let Some(counter) = self.categories.get(category, usize::MAX) {
+                counter.fetch_add(*count, Ordering::Relaxed);
+                uncategorized = uncategorized.saturating_sub(*count);
+            }
+        }
+        self.uncategorized.fetch_add(uncategorized, Ordering::Relaxed);
+    }
+
     /// Whether requests are under way.
     pub(super) fn is_busy(&self) -> bool {
         self.localities().values().any(|load| load.in_progress.load(Ordering::Relaxed) > 0)
@@ -160,6 +175,24 @@ impl LocalityLoad {
         }
     }
 
+    /// Adds counts to what there is. How many requests are under way is what it is.
+    fn put_back(&self, counts: &LocalityCounts) {
+        let numbers =
+            [(&self.issued, counts.issued), (&self.succeeded, counts.succeeded), (&self.failed, counts.failed)];
+        for (counter, count) in numbers {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+        let sums = [(&self.cpu, counts.cpu), (&self.memory, counts.memory), (&self.application, counts.application)];
+        for (sum, summed) in sums {
+            sum.put_back(summed);
+        }
+        for (name, summed) in &counts.named {
+            if let Some(sum) = self.named.get(name, MAX_NAMES) {
+                sum.put_back(Some(*summed));
+            }
+        }
+    }
+
     fn take(&self) -> LocalityCounts {
         let mut named = Vec::new();
         self.named.each(|name, sum| named.extend(sum.take().map(|summed| (name.clone(), summed))));
@@ -187,10 +220,15 @@ struct Sum {
 
 impl Sum {
     fn add(&self, value: f64) {
-        let add = |bits| Some((f64::from_bits(bits) + value).to_bits());
+        self.put_back(Some(Summed { count: 1, total: value }));
+    }
+
+    fn put_back(&self, summed: Option<Summed>) {
+        let Some(Summed { count, total }) = summed else { return };
+        let add = |bits| Some((f64::from_bits(bits) + total).to_bits());
         // It always gives a new value.
         let _ = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.count.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Adds a number that is 0 where it is unset.

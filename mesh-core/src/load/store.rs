@@ -151,15 +151,7 @@ impl LoadStore {
     pub fn lease(self: &Arc<Self>, server: &Arc<ServerConfig>, key: ClusterKey, now: Instant) -> LoadLease {
         let load = {
             let mut servers = self.servers();
-            let at = servers.iter().position(|known| known.server == *server).unwrap_or_else(|| {
-                servers.push(ForServer { server: server.clone(), clusters: BTreeMap::new() });
-                servers.len() - 1
-            });
-            let entry = servers[at].clusters.entry(key.clone()).or_insert_with(|| Entry {
-                load: Arc::new(ClusterLoad::new(key)),
-                leases: 0,
-                since: now,
-            });
+            let entry = entry(&mut servers, server, key, now);
             entry.leases += 1;
             entry.load.clone()
         };
@@ -219,6 +211,16 @@ impl LoadStore {
         counts.into_iter().filter(|counts| !counts.is_zero()).collect()
     }
 
+    /// Counts again what was taken for `server` at `taken` and did not reach it: it is in the next report, with its time.
+    pub fn put_back(&self, server: &Arc<ServerConfig>, counts: &[ClusterCounts], taken: Instant) {
+        let mut servers = self.servers();
+        for counts in counts {
+            let entry = entry(&mut servers, server, counts.key.clone(), taken);
+            entry.load.put_back(counts);
+            entry.since = entry.since.checked_sub(counts.elapsed).unwrap_or(entry.since);
+        }
+    }
+
     fn release(&self, server: &ServerConfig, key: &ClusterKey) {
         let mut servers = self.servers();
         let known = servers.iter_mut().find(|known| *known.server == *server);
@@ -233,6 +235,21 @@ impl LoadStore {
         // Nothing panics while it is held.
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The counts of a cluster for a server, which begin at `now` if there are none.
+fn entry<'a>(
+    servers: &'a mut Vec<ForServer>,
+    server: &Arc<ServerConfig>,
+    key: ClusterKey,
+    now: Instant,
+) -> &'a mut Entry {
+    let at = servers.iter().position(|known| known.server == *server).unwrap_or_else(|| {
+        servers.push(ForServer { server: server.clone(), clusters: BTreeMap::new() });
+        servers.len() - 1
+    });
+    let new = |key: &ClusterKey| Entry { load: Arc::new(ClusterLoad::new(key.clone())), leases: 0, since: now };
+    servers[at].clusters.entry(key).or_insert_with_key(new)
 }
 
 impl ForServer {

@@ -12,7 +12,7 @@ use super::message::{self, Asked};
 use crate::ads::{Backoff, Settings, describe_node};
 use crate::bootstrap::{Node, ServerConfig};
 use crate::event::Event;
-use crate::load::LoadStore;
+use crate::load::{ClusterCounts, LoadStore};
 
 /// Nobody waits longer than this between reports, so that no sum of times overflows.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -34,6 +34,8 @@ pub struct Reporter {
     outgoing: Option<Bytes>,
     /// Whether a request is on its way.
     writing: bool,
+    /// The counts of the report that is not written yet, and when they were taken.
+    unwritten: Option<(Instant, Vec<ClusterCounts>)>,
     asked: Option<Asked>,
     /// When the next report is due.
     due: Option<Instant>,
@@ -78,6 +80,7 @@ impl Reporter {
             failing: false,
             outgoing: None,
             writing: false,
+            unwritten: None,
             asked: None,
             due: None,
             was_empty: false,
@@ -125,6 +128,7 @@ impl Reporter {
     /// The request that [`poll_request`](Self::poll_request) gave last is written.
     pub fn handle_written(&mut self, now: Instant) {
         self.writing = false;
+        self.unwritten = None;
         if self.leaving {
             self.leave(now);
         } else if self.due.is_some_and(|due| due <= now) {
@@ -159,7 +163,7 @@ impl Reporter {
         self.asked = Some(asked);
     }
 
-    /// The stream could not be opened, or ended; `reason` says why. What was counted and not yet reported is kept.
+    /// The stream could not be opened, or ended; `reason` says why. What was counted and is not in a report that was written is kept.
     pub fn handle_lost(&mut self, reason: &str, now: Instant) {
         if !matches!(self.phase, Phase::Connecting(_) | Phase::Open) {
             return;
@@ -238,9 +242,14 @@ impl Reporter {
         let counts = self.loads.take(&self.server, &asked.selection, now);
         let is_empty = counts.is_empty();
         if !(is_empty && self.was_empty) {
-            self.outgoing = Some(message::report(counts));
+            self.send(counts, now);
         }
         self.was_empty = is_empty;
+    }
+
+    fn send(&mut self, counts: Vec<ClusterCounts>, now: Instant) {
+        self.outgoing = Some(message::report(counts.clone()));
+        self.unwritten = Some((now, counts));
     }
 
     /// Sends what is left to say, and closes once that is written.
@@ -254,7 +263,7 @@ impl Reporter {
         if counts.iter().all(|cluster| cluster.dropped == 0 && cluster.localities.iter().all(|(_, of)| of.is_quiet())) {
             self.close();
         } else {
-            self.outgoing = Some(message::report(counts));
+            self.send(counts, now);
         }
     }
 
@@ -266,6 +275,9 @@ impl Reporter {
     }
 
     fn forget_stream(&mut self) {
+        if let Some((taken, counts)) = self.unwritten.take() {
+            self.loads.put_back(&self.server, &counts, taken);
+        }
         self.outgoing = None;
         self.writing = false;
         self.asked = None;

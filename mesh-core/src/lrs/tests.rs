@@ -287,6 +287,78 @@ fn a57_a_stream_that_fails_is_opened_again_and_the_count_goes_on() {
     assert_eq!(it.reporter.poll_timeout(), Some(it.now + Duration::from_secs(1)), "an answer ends the outage");
 }
 
+/// What cannot be written is counted again, with its time.
+#[test]
+fn a_report_that_is_lost_on_its_way_is_told_with_the_next() {
+    for is_being_written in [false, true] {
+        let (mut it, lease) = Dialogue::open();
+        it.say(&ask_for_all(10));
+        let near = lease.load().locality(&place("near"));
+        let served = |outcome| {
+            near.begin();
+            near.end(outcome);
+            let load = Load {
+                cpu_utilization: 0.5,
+                mem_utilization: 0.25,
+                application_utilization: 0.125,
+                named_metrics: [("q".to_owned(), 2.0)].into(),
+                ..Load::default()
+            };
+            let wanted =
+                [EndpointMetric::Cpu, EndpointMetric::Memory, EndpointMetric::Application, EndpointMetric::AllNamed];
+            near.add(&LoadReport::read(&load.encode()).unwrap(), &wanted);
+        };
+        near.begin();
+        served(Outcome::Succeeded);
+        lease.load().dropped(Some("throttle"));
+        lease.load().dropped(None);
+        it.now += Duration::from_secs(10);
+        it.reporter.handle_timeout(it.now);
+        if is_being_written {
+            it.reporter.poll_request().expect("a report");
+        }
+        it.reporter.handle_lost("connection reset", it.now);
+        served(Outcome::Failed);
+        lease.load().dropped(Some("throttle"));
+
+        it.pass(1);
+        it.reporter.handle_connected(it.now);
+        assert!(it.request().unwrap().node.is_some());
+        it.say(&ask_for_all(10));
+        let sent = it.pass(10);
+        assert_eq!(brief(&sent[0].1), ["blue/eds -3 21s near[3, 1, 1, 1]"]);
+        let [stats] = &sent[0].1[..] else { panic!("{sent:?}") };
+        assert_eq!(stats.dropped_requests[0].dropped_count, 2);
+        let near_stats = &stats.upstream_locality_stats[0];
+        let sums = [&near_stats.cpu_utilization, &near_stats.mem_utilization, &near_stats.application_utilization]
+            .map(|sum| sum.as_ref().map(|sum| (sum.num_requests_finished_with_metric, sum.total_metric_value)));
+        assert_eq!(sums, [Some((2, 1.0)), Some((2, 0.5)), Some((2, 0.25))]);
+        let queue = &near_stats.load_metric_stats[0];
+        assert_eq!((queue.num_requests_finished_with_metric, queue.total_metric_value), (2, 4.0));
+        near.end(Outcome::Succeeded);
+        let sent = it.pass(10);
+        assert_eq!(brief(&sent[0].1), ["blue/eds -0 10s near[0, 0, 1, 0]"], "and told once");
+    }
+}
+
+/// The last report of a cluster, too: as long as anything else is reported there.
+#[test]
+fn the_last_report_of_a_cluster_that_is_lost_on_its_way_is_told_with_the_next() {
+    let (mut it, _lease) = Dialogue::open();
+    let green = it.lease("green");
+    it.say(&ask_for_all(10));
+    green.load().dropped(None);
+    drop(green);
+    it.now += Duration::from_secs(10);
+    it.reporter.handle_timeout(it.now);
+    it.reporter.handle_lost("connection reset", it.now);
+    it.pass(1);
+    it.reporter.handle_connected(it.now);
+    it.request().expect("who we are");
+    it.say(&ask_for_all(10));
+    assert_eq!(brief(&it.pass(10)[0].1), ["green/eds -1 21s"]);
+}
+
 #[test]
 fn a_connection_that_does_not_come_is_given_up() {
     let mut it = Dialogue::new();
