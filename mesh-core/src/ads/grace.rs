@@ -30,9 +30,9 @@ impl Engine {
         let mut is_back = false;
         self.with_entry(response, name, true, |entry, key| {
             is_back = entry.is_withdrawn();
-            // That a set is still empty does not end its being empty.
-            let reason =
-                entry.trouble.take_if(|known| is_empty && entry.held.is_some() && known.cause == Cause::Missing);
+            // That a set is still empty does not end its being empty; that there is one ends its being missing.
+            let was_emptied = |known: &mut Trouble| known.error.code() == Code::NO_ENDPOINTS;
+            let reason = entry.trouble.take_if(|known| is_empty && entry.held.is_some() && was_emptied(known));
             let mut told: Vec<_> = entry.accept(key, held, response.now).into_iter().collect();
             if let Some(reason) = reason {
                 told.retain(|event| matches!(event, ResourceEvent::Changed { .. }));

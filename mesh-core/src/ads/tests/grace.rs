@@ -142,6 +142,23 @@ fn a_set_that_is_filled_again_within_its_grace_was_never_empty() {
     }
 }
 
+/// A set that is empty is there.
+#[test]
+fn an_empty_set_that_comes_back_is_missing_no_more() {
+    let mut it = plain();
+    it.endpoints("2", "a:empty");
+    it.wait(31.0);
+    it.told();
+    let mut gone = response(CLUSTER_LOAD_ASSIGNMENT, "3", "3", &[]);
+    gone.resource_errors = vec![resource_error("a", 5)];
+    it.respond_from(A, &gone);
+    assert_eq!(it.told(), ["a lapsing MESH-112"]);
+    it.endpoints("4", "a:empty");
+    assert_eq!(it.told(), ["a well"]);
+    it.wait(31.0);
+    assert_eq!(it.told(), [""; 0]);
+}
+
 #[test]
 fn a_set_that_never_held_anything_has_no_grace() {
     let mut it = Dialogue::new().asking(CLUSTER_LOAD_ASSIGNMENT, &["a"]);
