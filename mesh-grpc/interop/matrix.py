@@ -739,6 +739,12 @@ def security_openssl_gets_nowhere_with_a_certificate_that_has_a_fault(place):
     openssl.faults(place, our_control_plane)
 
 
+@case
+def security_openssl_speaks_the_applications_own_tls_beside_the_meshs(place):
+    """`openssl s_client` at one permissive port: the mesh's TLS, the application's own, and plaintext."""
+    openssl.own_tls(place, our_control_plane)
+
+
 # ---- the run ----
 
 

@@ -152,6 +152,26 @@ def faults(place, control_plane):
         expect(let_in == allowed, f"{kind} lets in {let_in}, and must {allowed}")
 
 
+def own_tls(place, control_plane):
+    """One permissive port: the mesh's TLS by its ALPN, the application's own by its name, and plaintext."""
+    issue(place)
+    address = free_address()
+    control, _ = control_plane(place, [server_listener(address, True, permissive=True, own="app.test")])
+    listening(address, place.ours("server", "backend", "--listen", address, "--name", "v1", bootstrap=place.bootstrap(control, "server")))
+    mesh = ("-alpn", "istio,http/1.1")
+    until(lambda: ANSWER in client(place, address, *mesh), bool, "a client of the mesh is not let in")
+    rows = [
+        ("a client of the mesh", client(place, address, *mesh), "for spiffe://"),
+        ("anybody, to the application's name", client(place, address, "-servername", "app.test", shows=None), "for nobody"),
+        ("the mesh's TLS without a certificate", client(place, address, *mesh, shows=None), None),
+        ("TLS of neither", client(place, address, "-servername", "other.test"), None),
+    ]
+    for what, said, answer in rows:
+        expect((ANSWER in said) == (answer is not None), f"{what}: {said}")
+        expect(answer is None or answer in said, f"{what} is not told {answer}: {said}")
+    expect(in_plaintext(address), "plaintext gets no answer")
+
+
 # ---- s_server ----
 
 # Each server, its flags, and what it says in the end: of a good one, that our client has shown its certificate.

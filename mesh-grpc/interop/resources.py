@@ -95,10 +95,11 @@ def rbac(principal):
     return {"name": "rbac", "typed_config": {"@type": f"{TYPE}.extensions.filters.http.rbac.v3.RBAC", "rules": rules}}
 
 
-def server_listener(address, is_tls, asks=True, filters=(), permissive=False):
+def server_listener(address, is_tls, asks=True, filters=(), permissive=False, own=None):
     """What a server that listens on `address` needs. With TLS it asks every client for a certificate, unless told not to.
 
-    Permissive, it takes plaintext on the same port, told apart by the client's first bytes.
+    Permissive, it takes plaintext on the same port, told apart by the client's first bytes. With a name of its `own` it takes TLS
+    for that name from everybody, and TLS of the mesh only from who offers `istio` by ALPN.
     """
     route = {"match": {"prefix": ""}, "non_forwarding_action": {}}
     routes = {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}
@@ -109,8 +110,15 @@ def server_listener(address, is_tls, asks=True, filters=(), permissive=False):
     chains, inspectors = [chain], []
     if permissive:
         plain = {key: value for key, value in chain.items() if key != "transport_socket"}
-        matched = lambda chain, protocol: {**chain, "name": protocol, "filter_chain_match": {"transport_protocol": protocol}}
-        chains = [matched(chain, "tls"), matched(plain, "raw_buffer")]
+        matched = lambda chain, protocol, name=None, **more: {
+            **chain,
+            "name": name or protocol,
+            "filter_chain_match": {"transport_protocol": protocol, **more},
+        }
+        chains = [matched(chain, "tls", **({"application_protocols": ["istio"]} if own else {})), matched(plain, "raw_buffer")]
+        if own:
+            mine = {**plain, "transport_socket": _tls("Downstream", _shown(), require_client_certificate=False)}
+            chains.append(matched(mine, "tls", "own", server_names=[own]))
         kind = f"{TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector"
         inspectors = [{"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": kind}}]
     return {
