@@ -84,6 +84,11 @@ impl Authorities {
         self.root(path).is_none_or(|(_, root)| !root.is_own_issuer)
     }
 
+    /// The identifier of the key of `path`'s root.
+    pub(super) fn root_key(&self, path: &VerifiedPath<'_>) -> Option<&[u8]> {
+        self.root(path)?.1.key.as_deref()
+    }
+
     fn root(&self, path: &VerifiedPath<'_>) -> Option<&(CertificateDer<'static>, Issuer)> {
         let index = self.store.roots.iter().position(|root| std::ptr::eq(root, path.anchor()))?;
         self.roots.get(index)
@@ -106,21 +111,17 @@ struct Issuer {
     issuer: Vec<u8>,
     number: Vec<u8>,
     is_own_issuer: bool,
-    /// Whether it has name constraints, and they are about e-mail addresses.
-    constrains: Option<bool>,
+    /// Its constraints on names, if it has any.
+    constrains: Option<Constraints>,
     times: Times,
 }
 
 impl Issuer {
     fn new(certificate: &X509Certificate<'_>) -> Result<Self, Error> {
         let usage = certificate.key_usage().map_err(|_| Error::BadDer)?;
-        let key = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0.to_vec()),
-            _ => None,
-        });
         Ok(Self {
             signs: usage.is_none_or(|usage| usage.value.key_cert_sign()),
-            key,
+            key: key_identifier(certificate),
             issuer: certificate.issuer().as_raw().to_vec(),
             number: certificate.raw_serial().to_vec(),
             is_own_issuer: certificate.subject().as_raw() == certificate.issuer().as_raw(),
@@ -129,13 +130,14 @@ impl Issuer {
         })
     }
 
-    /// Whether `leaf` has its names where constraints on names are held against them: not in its subject alone.
+    /// Whether `leaf` has its names where constraints on names are held against them: not in its subject alone. Of constraints on
+    /// addresses BoringSSL knows nothing, and lets no certificate pass that has an address.
     fn check_names(&self, leaf: &X509Certificate<'_>) -> Result<(), Error> {
-        let Some(of_email) = self.constrains else { return Ok(()) };
+        let Some(Constraints { of_email, of_address }) = self.constrains else { return Ok(()) };
         let is_named = |extension: &X509Extension<'_>| extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME;
         let has_email = leaf.subject().iter_email().next().is_some();
         let unseen = !leaf.iter_extensions().any(is_named) || (of_email && has_email);
-        if unseen { Err(Error::NameConstraintViolation) } else { Ok(()) }
+        if unseen || (of_address && has_address(leaf)) { Err(Error::NameConstraintViolation) } else { Ok(()) }
     }
 
     /// Whether this, which has signed `certificate`, may have done so, and is whom that one names (RFC 5280, 4.2.1.1 and
@@ -161,13 +163,39 @@ impl Issuer {
     }
 }
 
-fn constraints(certificate: &X509Certificate<'_>) -> Option<bool> {
+/// What an issuer's constraints on names are about.
+#[derive(Debug, Clone, Copy)]
+struct Constraints {
+    of_email: bool,
+    of_address: bool,
+}
+
+fn constraints(certificate: &X509Certificate<'_>) -> Option<Constraints> {
     let constraints = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::NameConstraints(constraints) => Some(constraints),
         _ => None,
     })?;
-    let mut all = constraints.permitted_subtrees.iter().chain(&constraints.excluded_subtrees).flatten();
-    Some(all.any(|subtree| matches!(subtree.base, GeneralName::RFC822Name(_))))
+    let all = || constraints.permitted_subtrees.iter().chain(&constraints.excluded_subtrees).flatten();
+    Some(Constraints {
+        of_email: all().any(|subtree| matches!(subtree.base, GeneralName::RFC822Name(_))),
+        of_address: all().any(|subtree| matches!(subtree.base, GeneralName::IPAddress(_))),
+    })
+}
+
+fn has_address(leaf: &X509Certificate<'_>) -> bool {
+    let is_address = |name: &GeneralName<'_>| matches!(name, GeneralName::IPAddress(_));
+    leaf.iter_extensions().any(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().any(is_address),
+        _ => false,
+    })
+}
+
+/// The identifier of a certificate's key, where it says one.
+pub(super) fn key_identifier(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0.to_vec()),
+        _ => None,
+    })
 }
 
 /// From and until when a certificate is good, in seconds.

@@ -202,7 +202,8 @@ impl Chain {
         }
         roots.check(path, leaf, (!self.checks.allow_expired).then_some(now))?;
         let Some(lists) = &self.lists else { return Ok(()) };
-        revocation::check(lists.all(), path, leaf.0, self.checks.crl_of_leaf_only, now, &self.crypto)?;
+        let asked = revocation::Asked { lists: lists.all(), root_key: roots.root_key(path), now, crypto: &self.crypto };
+        asked.check(path, leaf.0, self.checks.crl_of_leaf_only)?;
         // As in Envoy: a root that another has issued is one of those who must be in a list.
         let ends = self.checks.crl_of_leaf_only || !roots.has_issuer(path);
         if ends { Ok(()) } else { Err(webpki::Error::UnknownRevocationStatus) }

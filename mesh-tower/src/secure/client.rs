@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::Secure;
 use super::chain::{Chain, Side, now};
 use super::crl::{Crl, Lists};
-use super::crypto::{limited, versions};
+use super::crypto::{limited, of_servers, versions};
 use super::material::{Cache, Generation, Roots, provider, settled, unusable};
 use super::refusal::explain;
 use super::verify::{Names, ServerVerifier};
@@ -213,7 +213,7 @@ impl ClientTls {
         lists: Option<Arc<Lists>>,
     ) -> Result<Built, Error> {
         let Inner { secure, policy, names, .. } = &*self.0;
-        let crypto = limited(secure.crypto()?, &policy.params)?;
+        let crypto = of_servers(limited(secure.crypto()?, &policy.params)?, &policy.params);
         let foreign = secure.is_foreign(&policy.roots);
         let demands = roots.demands(&policy.sans, &policy.checks);
         let lists = roots.lists()?.or(lists);

@@ -7,7 +7,7 @@ use mesh_core::identity::PairCheck;
 use mesh_core::model::{CipherSuite as Suite, Curve, TlsParams};
 use rustls::crypto::hash::HashAlgorithm;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::{SignatureVerificationAlgorithm, alg_id};
+use rustls::pki_types::{AlgorithmIdentifier, SignatureVerificationAlgorithm, alg_id};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, NamedGroup, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion};
 
@@ -43,21 +43,34 @@ pub(super) fn provider() -> Result<Arc<CryptoProvider>, Error> {
 /// may have others.
 fn with_known_keys(mut crypto: CryptoProvider) -> CryptoProvider {
     static KNOWN: OnceLock<Mapping> = OnceLock::new();
-    let WebPkiSupportedAlgorithms { all, mapping } = crypto.signature_verification_algorithms;
-    // Once for the process: rustls wants it for ever.
-    let mapping = KNOWN.get_or_init(|| Box::leak(mapping.iter().filter_map(known).collect()));
-    crypto.signature_verification_algorithms = WebPkiSupportedAlgorithms { all, mapping };
+    without(&mut crypto, &[alg_id::ECDSA_P521, alg_id::ED25519], &KNOWN);
     crypto
 }
 
-type Mapping = &'static [(SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm])];
+/// As a server's key may be, to a client under `params`: of P-384 only if they name that curve, as in Envoy and gRPC's C-core.
+pub(super) fn of_servers(crypto: Arc<CryptoProvider>, params: &TlsParams) -> Arc<CryptoProvider> {
+    static KNOWN: OnceLock<Mapping> = OnceLock::new();
+    if params.curves.contains(&Curve::P384) {
+        return crypto;
+    }
+    let mut crypto = (*crypto).clone();
+    without(&mut crypto, &[alg_id::ECDSA_P384], &KNOWN);
+    Arc::new(crypto)
+}
 
-fn known(
-    (scheme, algorithms): &(SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm]),
-) -> Option<(SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm])> {
-    const OTHERS: [rustls::pki_types::AlgorithmIdentifier; 2] = [alg_id::ECDSA_P521, alg_id::ED25519];
-    let known: Vec<_> = algorithms.iter().filter(|of| !OTHERS.contains(&of.public_key_alg_id())).copied().collect();
-    (!known.is_empty()).then(|| (*scheme, &*known.leak()))
+type Schemes = (SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm]);
+type Mapping = &'static [Schemes];
+
+/// Takes out the keys of these kinds. What is left is kept in `known`, once for the process: rustls wants it for ever.
+fn without(crypto: &mut CryptoProvider, kinds: &[AlgorithmIdentifier], known: &OnceLock<Mapping>) {
+    let WebPkiSupportedAlgorithms { all, mapping } = crypto.signature_verification_algorithms;
+    let left = |(scheme, algorithms): &Schemes| -> Option<Schemes> {
+        let left = algorithms.iter().filter(|algorithm| !kinds.contains(&algorithm.public_key_alg_id()));
+        let left: Vec<_> = left.copied().collect();
+        (!left.is_empty()).then(|| (*scheme, &*left.leak()))
+    };
+    let mapping = known.get_or_init(|| Box::leak(mapping.iter().filter_map(left).collect()));
+    crypto.signature_verification_algorithms = WebPkiSupportedAlgorithms { all, mapping };
 }
 
 /// The SHA-256 of `bytes`; None: the cryptography in use has none.

@@ -10,11 +10,16 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use webpki::{Error, VerifiedPath, spki_for_anchor};
 use x509_parser::der_parser::asn1_rs::{Any, BitString};
+use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use super::authority::key_identifier;
 
 /// A list.
 pub(super) struct List {
     issuer: Vec<u8>,
+    /// The identifier of the key that has signed it, where it says one.
+    key: Option<Vec<u8>>,
     serials: BTreeSet<Vec<u8>>,
     /// From and until when it holds, in seconds.
     since: i64,
@@ -35,6 +40,7 @@ impl List {
         let (_, algorithm) = Any::from_der(whole.data.get(signed.len()..)?).ok()?;
         Some(Self {
             issuer: list.issuer().as_raw().to_vec(),
+            key: list.extensions().iter().find_map(named_key),
             serials: list.iter_revoked_certificates().map(|entry| plain(entry.raw_serial())).collect(),
             since: list.last_update().timestamp(),
             until: list.next_update().map(|until| until.timestamp()),
@@ -73,63 +79,85 @@ fn plain(serial: &[u8]) -> Vec<u8> {
     serial.iter().copied().skip_while(|byte| *byte == 0).collect()
 }
 
-/// Asks `lists` about the leaf of a path, and unless `leaf_only` about everyone between it and the root. Of whom no list in
-/// force says anything is revoked, as far as we know.
-pub(super) fn check(
-    lists: &[List],
-    path: &VerifiedPath<'_>,
-    leaf: &CertificateDer<'_>,
-    leaf_only: bool,
-    now: UnixTime,
-    crypto: &CryptoProvider,
-) -> Result<(), Error> {
-    let mut below = leaf.clone();
-    let intermediates = path.intermediate_certificates().map(|issuer| {
-        let (key, der) = (issuer.subject_public_key_info(), issuer.der());
-        (key, Some(der))
-    });
-    for (key, issuer) in intermediates.chain([(spki_for_anchor(path.anchor()), None)]) {
-        let may_sign = issuer.as_ref().is_none_or(|issuer| may_sign_lists(issuer));
-        check_one(lists, &below, may_sign.then_some(&key), now, crypto)?;
-        let Some(issuer) = issuer.filter(|_| !leaf_only) else { break };
-        below = issuer.into_owned();
+fn named_key(extension: &X509Extension<'_>) -> Option<Vec<u8>> {
+    match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(named) => named.key_identifier.as_ref().map(|key| key.0.to_vec()),
+        _ => None,
     }
-    Ok(())
 }
 
-fn check_one(
-    lists: &[List],
-    certificate: &CertificateDer<'_>,
-    key: Option<&SubjectPublicKeyInfoDer<'_>>,
-    now: UnixTime,
-    crypto: &CryptoProvider,
-) -> Result<(), Error> {
-    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| Error::BadDer)?;
-    let key = key.ok_or(Error::IssuerNotCrlSigner)?;
-    let serial = plain(certificate.raw_serial());
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let mut answer = Err(Error::UnknownRevocationStatus);
-    let of_issuer = lists.iter().filter(|list| list.issuer == certificate.issuer().as_raw());
-    for list in of_issuer.filter(|list| list.is_signed_by(key, crypto)) {
-        // Even by a list that is out of date: nobody is taken back.
-        if list.serials.contains(&serial) {
-            return Err(Error::CertRevoked);
-        }
-        match list.until {
-            Some(until) if until < seconds => {
-                let next_update = UnixTime::since_unix_epoch(Duration::from_secs(until.try_into().unwrap_or(0)));
-                answer = answer.or(Err(Error::CrlExpired { time: now, next_update }));
+/// Lists, and what they are asked with.
+pub(super) struct Asked<'a> {
+    pub(super) lists: &'a [List],
+    /// The identifier of the root's key.
+    pub(super) root_key: Option<&'a [u8]>,
+    pub(super) now: UnixTime,
+    pub(super) crypto: &'a CryptoProvider,
+}
+
+/// Who may have signed a list.
+struct Signer<'a> {
+    key: SubjectPublicKeyInfoDer<'a>,
+    id: Option<Vec<u8>>,
+}
+
+impl Asked<'_> {
+    /// Asks about the leaf of a path, and unless `leaf_only` about everyone between it and the root. Of whom no list in force says
+    /// anything is revoked, as far as we know.
+    pub(super) fn check(
+        &self,
+        path: &VerifiedPath<'_>,
+        leaf: &CertificateDer<'_>,
+        leaf_only: bool,
+    ) -> Result<(), Error> {
+        let mut below = leaf.clone();
+        for issuer in path.intermediate_certificates() {
+            let (key, der) = (issuer.subject_public_key_info(), issuer.der());
+            self.check_one(&below, signer(key, &der).as_ref())?;
+            if leaf_only {
+                return Ok(());
             }
-            _ if list.since > seconds => {}
-            _ => answer = Ok(()),
+            below = der.into_owned();
         }
+        let root = Signer { key: spki_for_anchor(path.anchor()), id: self.root_key.map(<[u8]>::to_vec) };
+        self.check_one(&below, Some(&root))
     }
-    answer
+
+    fn check_one(&self, certificate: &CertificateDer<'_>, signer: Option<&Signer<'_>>) -> Result<(), Error> {
+        let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| Error::BadDer)?;
+        let signer = signer.ok_or(Error::IssuerNotCrlSigner)?;
+        let serial = plain(certificate.raw_serial());
+        let seconds = i64::try_from(self.now.as_secs()).unwrap_or(i64::MAX);
+        let mut answer = Err(Error::UnknownRevocationStatus);
+        let of_issuer = self.lists.iter().filter(|list| list.issuer == certificate.issuer().as_raw());
+        for list in of_issuer.filter(|list| list.is_signed_by(&signer.key, self.crypto)) {
+            // Even by a list that is out of date, or names another key: nobody is taken back.
+            if list.serials.contains(&serial) {
+                return Err(Error::CertRevoked);
+            }
+            // BoringSSL's: a list that names another key than its issuer's is not its issuer's.
+            if list.key.as_ref().zip(signer.id.as_ref()).is_some_and(|(named, id)| named != id) {
+                continue;
+            }
+            match list.until {
+                Some(until) if until < seconds => {
+                    let next_update = UnixTime::since_unix_epoch(Duration::from_secs(until.try_into().unwrap_or(0)));
+                    answer = answer.or(Err(Error::CrlExpired { time: self.now, next_update }));
+                }
+                _ if list.since > seconds => {}
+                _ => answer = Ok(()),
+            }
+        }
+        answer
+    }
 }
 
-fn may_sign_lists(issuer: &CertificateDer<'_>) -> bool {
-    let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
-    issuer.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()))
+/// Who is behind `issuer`, if its key may sign lists.
+fn signer<'a>(key: SubjectPublicKeyInfoDer<'a>, issuer: &CertificateDer<'_>) -> Option<Signer<'a>> {
+    let (_, issuer) = X509Certificate::from_der(issuer).ok()?;
+    let usage = issuer.key_usage().ok()?;
+    let may_sign = usage.is_none_or(|usage| usage.value.crl_sign());
+    may_sign.then(|| Signer { key, id: key_identifier(&issuer) })
 }
 
 #[cfg(test)]

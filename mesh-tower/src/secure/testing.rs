@@ -120,6 +120,13 @@ impl Ca {
         own.raw_serial().to_vec()
     }
 
+    /// A list of nobody that says another key has signed it.
+    pub(crate) fn crl_of_another_key(&self) -> Vec<u8> {
+        let key_identifier_method = KeyIdMethod::PreSpecified(vec![7; 20]);
+        let params = CertificateRevocationListParams { key_identifier_method, ..crl_params(&[], false) };
+        params.signed_by(&self.issuer).unwrap().der().to_vec()
+    }
+
     /// Its list of revoked numbers, as DER.
     pub(crate) fn crl(&self, revoked: &[Vec<u8>], expired: bool) -> Vec<u8> {
         crl_params(revoked, expired).signed_by(&self.issuer).unwrap().der().to_vec()

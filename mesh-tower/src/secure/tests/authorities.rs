@@ -6,8 +6,8 @@ use std::sync::Arc;
 use mesh_core::identity::StaticSource;
 use mesh_core::model::{DownstreamTls, UpstreamTls};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, NameConstraints, date_time_ymd,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints, SanType, date_time_ymd,
 };
 use rustls::pki_types::PrivateKeyDer;
 
@@ -164,9 +164,14 @@ async fn a_constrained_authority_says_nothing_of_who_has_no_alternative_name() {
     let by_mail = |params: &mut CertificateParams| {
         params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 840, 113549, 1, 9, 1]), "me@a.test");
     };
+    let by_address = |params: &mut CertificateParams| {
+        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+    };
     let dns = || GeneralSubtree::DnsName("other.test".to_owned());
+    let address = || GeneralSubtree::IpAddress(CidrSubnet::V4([10, 0, 0, 0], [255, 0, 0, 0]));
     let mail = || GeneralSubtree::Rfc822Name("a.test".to_owned());
     let (free, of_dns, of_mail) = (Ca::new(), Ca::with(constrained(dns())), Ca::with(constrained(mail())));
+    let of_address = Ca::with(constrained(address()));
     let below = free.intermediate_with(constrained(dns()));
     for (root, issuer, change, good) in [
         (&free, &free, &nameless as Change<'_>, true),
@@ -175,6 +180,10 @@ async fn a_constrained_authority_says_nothing_of_who_has_no_alternative_name() {
         (&free, &below, &nameless, false),
         (&of_dns, &of_dns, &by_mail, true),
         (&of_mail, &of_mail, &by_mail, false),
+        (&of_dns, &of_dns, &by_address, true),
+        (&of_address, &of_address, &|_: &mut CertificateParams| {}, true),
+        // It is not one of those that are excluded; BoringSSL does not know.
+        (&of_address, &of_address, &by_address, false),
     ] {
         let (near, far) = (foreign(root, &client_leaf()), trusting(root));
         issuer.show_with(&far, &Leaf::web("a.test"), change);

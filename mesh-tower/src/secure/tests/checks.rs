@@ -188,26 +188,30 @@ async fn versions_suites_and_groups_are_those_that_are_asked_for() {
     }
 }
 
-/// As `openssl s_client` and `s_server` found of Envoy 1.40; but a server with P-384, which its clients refuse.
+/// As `openssl s_client` and `s_server` found of Envoy 1.40, but for P-521 in TLS 1.2, which its servers take.
 #[tokio::test]
 #[cfg(feature = "tls-aws-lc")]
 async fn a_peer_has_a_key_of_a_kind_that_envoy_takes() {
     use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519};
     let ca = Ca::new();
-    for old in [false, true] {
-        let params = TlsParams { no_tls13: old, ..Default::default() };
-        for (key, good) in [
-            (&PKCS_ECDSA_P256_SHA256, true),
-            (&PKCS_ECDSA_P384_SHA384, true),
-            (&PKCS_ECDSA_P521_SHA512, false),
-            (&PKCS_ED25519, false),
+    let named = vec![Curve::X25519, Curve::P256, Curve::P384];
+    for no_tls13 in [false, true] {
+        for (key, curves, of_client, of_server) in [
+            (&PKCS_ECDSA_P256_SHA256, &[][..], true, true),
+            (&PKCS_ECDSA_P384_SHA384, &[], true, false),
+            (&PKCS_ECDSA_P384_SHA384, &named, true, true),
+            (&PKCS_ECDSA_P521_SHA512, &named, false, false),
+            (&PKCS_ED25519, &named, false, false),
         ] {
+            let params = TlsParams { no_tls13, curves: curves.to_vec(), ..Default::default() };
             let other = |leaf: Leaf| Leaf { key, ..leaf };
-            for (near, far) in [(other(client_leaf()), server_leaf()), (client_leaf(), other(server_leaf()))] {
+            for (near, far, good) in
+                [(other(client_leaf()), server_leaf(), of_client), (client_leaf(), other(server_leaf()), of_server)]
+            {
                 let client = client_of(&source(&ca, &near), UpstreamTls { params: params.clone(), ..upstream() });
                 let server = server_of(&source(&ca, &far), downstream());
                 let outcome = shake(&client, &server).await;
-                assert_eq!(outcome.server.is_ok(), good, "{key:?}, old: {old}");
+                assert_eq!(outcome.server.is_ok(), good, "{key:?}, {params:?}");
             }
         }
     }

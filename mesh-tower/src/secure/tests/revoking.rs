@@ -57,6 +57,8 @@ async fn whoever_is_revoked_or_unknown_to_every_list_is_refused_on_both_sides() 
         (vec![ca.crl(std::slice::from_ref(&client_number), true), ca.crl(&[], false)], false, true, "Revoked"),
         (vec![other.crl(&[], false)], false, false, "UnknownRevocationStatus"),
         (vec![ca.forged_crl(&other)], false, false, "UnknownRevocationStatus"),
+        // As in BoringSSL.
+        (vec![ca.crl_of_another_key()], false, false, "UnknownRevocationStatus"),
     ] {
         let server = server_of(&far, DownstreamTls { checks: inline(lists.clone()), ..downstream() });
         let outcome = shake(&client_of(&near, upstream()), &server).await;
