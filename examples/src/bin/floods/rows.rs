@@ -168,6 +168,8 @@ impl Flood {
             (Kind::SlowRead, true) => 4,
             (Kind::SlowRead, false) => 10,
             (_, true) => 200,
+            // Each is a request that the application has been given.
+            (Kind::SlowBody, false) => 500,
             _ => 1000,
         };
         let connections = if self.kind == Kind::Connections { 1000 } else { connections };

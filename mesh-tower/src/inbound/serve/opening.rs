@@ -1,11 +1,12 @@
-//! A connection before it is HTTP's: until its first request's head is whole, or HTTP/2's preface is. Until then it costs what
-//! its client has sent, and not HTTP's buffers.
+//! A connection before it is HTTP's: until its first request's head is whole, or, in HTTP/2, what comes with its preface. Until then
+//! it costs what its client has sent, and not HTTP's buffers.
 
 use std::pin::pin;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::ending;
+use crate::frames::{Frames, kind};
 use crate::inbound::early::Early;
 use crate::inbound::identify::PeerInfo;
 use crate::inbound::options::InboundLimits;
@@ -33,7 +34,7 @@ pub(super) enum Version {
 pub(super) async fn open(io: BoxStream, peer: &PeerInfo, room: usize) -> Option<Opened> {
     let options = peer.connection().slot.options();
     let mut io = Early::new(io);
-    let mut head = Head { room, looked_at: 0 };
+    let mut head = Head::new(room);
     let mut ending = pin!(ending(peer, options.drain_grace));
     let (mut timing, mut deadline) = (Timing::new(), None::<Instant>);
     loop {
@@ -92,16 +93,37 @@ struct Head {
     room: usize,
     /// So many bytes need not be looked at again.
     looked_at: usize,
+    /// HTTP/2's frames, as far as they were looked at.
+    frames: Frames,
+    /// Whether there is a head among them, and what follows it has begun.
+    headed: bool,
+    followed: bool,
 }
 
 impl Head {
+    fn new(room: usize) -> Self {
+        Self { room, looked_at: 0, frames: Frames::default(), headed: false, followed: false }
+    }
+
     /// What `seen` begins; None: it takes more to know.
     fn version(&mut self, seen: &[u8]) -> Option<Version> {
         let common = seen.len().min(PREFACE.len());
         if seen[..common] == PREFACE[..common] {
-            return (common == PREFACE.len()).then_some(Version::Http2);
+            return (common == PREFACE.len() && self.is_between_frames(seen)).then_some(Version::Http2);
         }
         (seen.len() > self.room || is_no_http(seen) || self.ends(seen)).then_some(Version::Http1)
+    }
+
+    /// Whether no frame is under way, up to the first head: between frames the client may wait for our SETTINGS.
+    fn is_between_frames(&mut self, seen: &[u8]) -> bool {
+        let Self { frames, headed, followed, .. } = self;
+        let from = self.looked_at.max(PREFACE.len());
+        frames.read(&seen[from..], |frame| {
+            *followed |= *headed;
+            *headed |= frame.kind == kind::HEADERS;
+        });
+        self.looked_at = seen.len();
+        self.frames.is_between() || self.followed || seen.len() > self.room
     }
 
     /// Whether there is a line without a character after one that has some.
@@ -131,7 +153,7 @@ mod tests {
     /// What is known at the earliest, and after how many bytes, however they come.
     fn known(bytes: &[u8]) -> Option<(Version, usize)> {
         let found = (1..=bytes.len()).map(|step| {
-            let mut head = Head { room: ROOM, looked_at: 0 };
+            let mut head = Head::new(ROOM);
             let mut ends = (step..=bytes.len()).step_by(step).chain([bytes.len()]);
             ends.find_map(|end| Some((head.version(&bytes[..end])?, end)))
         });
@@ -170,8 +192,31 @@ mod tests {
 
     #[test]
     fn http2_is_known_by_its_preface_and_what_is_too_long_is_left_to_http() {
-        assert_eq!(known(&[PREFACE, b"more"].concat()), Some((Version::Http2, PREFACE.len())));
+        assert_eq!(known(PREFACE), Some((Version::Http2, PREFACE.len())));
         assert_eq!(known(&PREFACE[..23]), None);
         assert_eq!(known(&[b'a'; ROOM + 9]), Some((Version::Http1, ROOM + 1)));
+    }
+
+    /// What is handed over of these frames, all of which but the last byte come at once.
+    fn handed_over(frames: &[&[u8]]) -> bool {
+        let bytes = [&[PREFACE], frames].concat().concat();
+        Head::new(ROOM).version(&bytes[..bytes.len() - 1]).is_some()
+    }
+
+    #[test]
+    fn a_first_head_of_http2_is_waited_for_once_it_has_begun() {
+        let settings = &b"\0\0\0\x04\0\0\0\0\0"[..];
+        let head = &b"\0\0\x04\x01\x04\0\0\0\x01\x82\x86\x84\x81"[..];
+        let data = &b"\0\0\x05\0\0\0\0\0\x01hello"[..];
+        assert!(!handed_over(&[settings, head]), "its last byte is on its way");
+        assert!(handed_over(&[settings, head, b"!"]), "it is whole");
+        assert!(handed_over(&[settings, b"!"]), "the client may wait for our SETTINGS");
+        assert!(handed_over(&[settings, head, data]), "bodies are the application's");
+        let long = [&b"\0\x40\0\x01\x04\0\0\0\x01"[..], &[0; ROOM]].concat();
+        assert!(handed_over(&[settings, &long]), "HTTP says what becomes of it");
+        // Byte by byte it comes to the same.
+        let (mut slow, bytes) = (Head::new(ROOM), [PREFACE, settings, &head[..6]].concat());
+        let between = PREFACE.len() + settings.len();
+        assert!((between + 1..=bytes.len()).all(|end| slow.version(&bytes[..end]).is_none()));
     }
 }
