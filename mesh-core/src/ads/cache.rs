@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::bootstrap::ServerConfig;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::model::Name;
 use crate::planted::{Mistake, planted};
 use crate::resource::{ResourceEvent, ResourceKey, ResourceValue};
@@ -126,8 +126,10 @@ impl Entry {
     /// Wanted again soon after it was not: what was said of it holds still. That it does not exist is to be said again.
     pub(super) fn resume(self, left: Self) -> Self {
         let trouble = left.trouble.filter(|trouble| trouble.cause != Cause::Connectivity);
-        let is_missing = trouble.as_ref().is_some_and(|trouble| trouble.cause == Cause::Missing);
-        let is_gone = (is_missing && left.emptied.is_none()) || left.expiry.is_some();
+        // An emptied set is there: it is empty.
+        let is_missing =
+            |trouble: &Trouble| trouble.cause == Cause::Missing && trouble.error.code() != Code::NO_ENDPOINTS;
+        let is_gone = trouble.as_ref().is_some_and(is_missing) || left.expiry.is_some();
         if is_gone || left.state == State::Requested {
             return Self { is_again: true, ..self };
         }

@@ -142,6 +142,20 @@ fn a_set_that_is_filled_again_within_its_grace_was_never_empty() {
     }
 }
 
+/// What was wanted a short time ago is known still, and the server need not send it again.
+#[test]
+fn an_empty_set_that_is_wanted_again_is_there() {
+    let mut it = plain();
+    it.endpoints("2", "a:empty");
+    it.wait(31.0);
+    it.told();
+    it.unsubscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    it.subscribe(CLUSTER_LOAD_ASSIGNMENT, "a");
+    assert_eq!(it.told(), ["a=empty", "a ambient MESH-401"]);
+    it.wait(16.0);
+    assert_eq!(it.told(), [""; 0]);
+}
+
 /// A set that is empty is there.
 #[test]
 fn an_empty_set_that_comes_back_is_missing_no_more() {
