@@ -220,7 +220,7 @@ impl Engine {
         let stream = &mut self.streams[response.server];
         let mut gone = Vec::new();
         for (name, entry) in absent {
-            if !stream.types[response.kind].may_precede(entry, response.server) {
+            if !stream.types[response.kind].may_precede(name, entry, response.server) {
                 gone.push(name.clone());
             } else if let btree_map::Entry::Vacant(absent) = stream.absent.entry(response.key(name)) {
                 self.due.insert((believed, Due::Absent(response.server, absent.key().clone())));

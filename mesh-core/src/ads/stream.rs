@@ -107,6 +107,8 @@ pub(super) struct TypeState {
     pub(super) take_back: BTreeSet<Name>,
     /// The names that requests on this stream named once, and then did not. Of state of the world only.
     pub(super) dropped: Dropped,
+    /// The names of the last request that one before did not have, though they were in use already. Of state of the world only.
+    joined: BTreeSet<Name>,
 }
 
 /// Names that are asked for no more, as many as may be remembered.
@@ -171,10 +173,11 @@ impl TypeState {
     }
 
     /// Whether a complete response of `server`, whose stream this is, may have been made before the server knew that the
-    /// resource is wanted: because it came from another server, or was wanted before.
-    pub(super) fn may_precede(&self, entry: &Entry, server: usize) -> bool {
+    /// resource is wanted: because it came from another server, was wanted before, or is in use but was not asked for here.
+    pub(super) fn may_precede(&self, name: &Name, entry: &Entry, server: usize) -> bool {
         let is_foreign = entry.held.as_ref().is_some_and(|held| held.server != server);
-        entry.is_again || (is_foreign && entry.sequence > self.first)
+        let is_joining = entry.is_named && !self.has_asked(name) && !self.has_asked(WILDCARD);
+        entry.is_again || is_joining || self.joined.contains(name) || (is_foreign && entry.sequence > self.first)
     }
 
     /// Leaves the name out of the next request, if the last one has it.
@@ -335,6 +338,7 @@ impl TypeState {
             if self.asked.is_none() {
                 self.first = wanted.values().map(|entry| entry.sequence).max().unwrap_or(0);
             }
+            self.joined = self.joining(wanted);
             let asked = wanted.iter().map(|(name, entry)| ((*name).clone(), entry.sequence)).collect();
             for (name, _) in self.asked.replace(asked).into_iter().flatten() {
                 if !wanted.contains_key(&name) && !self.take_back.contains(&name) {
@@ -353,6 +357,19 @@ impl TypeState {
             node,
         };
         request.encode()
+    }
+
+    /// The names that this request has and one before had not, though the answer to that one may be taken to be about them:
+    /// what a fallback is asked for comes and goes with those who fell back to it.
+    fn joining(&self, wanted: &Wanted<'_>) -> BTreeSet<Name> {
+        let Some(before) = self.asked.as_ref().filter(|before| !before.contains_key(WILDCARD)) else {
+            return BTreeSet::new();
+        };
+        let joins = |name: &Name, entry: &Entry| {
+            let may_be_held = entry.held.is_some() || self.dropped.contains(name);
+            self.joined.contains(name) || (may_be_held && !before.contains_key(name))
+        };
+        wanted.iter().filter(|(name, entry)| joins(name, entry)).map(|(name, _)| (*name).clone()).collect()
     }
 
     /// A request with the names that are new, or wanted anew, and those that are wanted no more. The first of a stream says

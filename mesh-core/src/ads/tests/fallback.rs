@@ -193,6 +193,36 @@ fn a71_a_target_alone_on_the_fallback_asks_for_its_own_only() {
     assert!(it.actions().contains(&Action::Close(B)), "nobody who fell back is left");
 }
 
+/// Who fell back to a server and who did not may use the same: then requests to it may leave out what is in use all the time.
+#[test]
+fn a71_a_fallbacks_answer_to_a_request_without_a_resource_does_not_delete_it() {
+    let settings = Settings { fallback_scope: FallbackScope::Target, ..Settings::default() };
+    let mut it = Dialogue::with(vec![ServerConfig::insecure("a"), ServerConfig::insecure("b")], settings);
+    claim(&mut it, "x", &[(LISTENER, "x"), (CLUSTER, "shared")]);
+    it.lose(A);
+    it.connect(B);
+    it.requests(B);
+    it.respond_from(B, &response(LISTENER, "1", "n1", &["x:one"]));
+    it.respond_from(B, &response(CLUSTER, "1", "n2", &["shared:one"]));
+    claim(&mut it, "y", &[(CLUSTER, "shared")]);
+    it.engine.release(&ResourceKey::new(CLUSTER, "shared"), &"x".into());
+    claim(&mut it, "x", &[(CLUSTER, "more")]);
+    assert_eq!(it.requests(B), ["Listener x version 1 nonce n1", "Cluster more version 1 nonce n2"]);
+    it.told();
+    claim(&mut it, "x", &[(CLUSTER, "shared")]);
+    it.told();
+    it.respond_from(B, &response(CLUSTER, "1", "n3", &["more:one"]));
+    assert_eq!(it.requests(B), ["Cluster more,shared version 1 nonce n3"]);
+    it.respond_from(B, &response(CLUSTER, "1", "n4", &["more:one"]));
+    assert_eq!(it.told(), ["more=one"], "neither answer is known to be about it");
+    it.respond_from(B, &response(CLUSTER, "1", "n5", &["more:one", "shared:one"]));
+    it.wait(60.0);
+    assert_eq!(it.told(), [""; 0]);
+    it.respond_from(B, &response(CLUSTER, "2", "n6", &["more:one"]));
+    it.wait(15.1);
+    assert_eq!(it.told(), ["shared lapsing MESH-112"], "what is absent for long is gone");
+}
+
 #[test]
 fn a71_what_was_replaced_is_asked_for_anew_when_the_preferred_server_is_back() {
     let mut it = mid_update(FallbackScope::Process);
