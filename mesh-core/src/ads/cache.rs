@@ -98,8 +98,9 @@ pub(super) struct Entry {
 pub(super) struct Left {
     pub(super) entry: Entry,
     pub(super) until: Instant,
-    /// The server that it was absent from a complete response of, since a word was last said about it.
-    pub(super) absent: Option<usize>,
+    /// The servers whose complete responses it was absent from, since they last said a word about it. Some may not have it to
+    /// give.
+    pub(super) absent: BTreeSet<usize>,
 }
 
 impl Entry {

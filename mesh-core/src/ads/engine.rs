@@ -173,10 +173,13 @@ impl Engine {
         }
         if let Some(left) = self.left[kind].remove(&key.name) {
             entry = entry.resume(left.entry);
-            if let Some(server) = left.absent.filter(|server| self.streams[*server].phase == Phase::Open) {
-                let believed = now + self.settings.resource_timeout;
-                self.streams[server].absent.insert(key.clone(), believed);
-                self.due.insert((believed, Due::Absent(server, key.clone())));
+            let believed = now + self.settings.resource_timeout;
+            for server in left.absent {
+                let stream = &mut self.streams[server];
+                if stream.phase == Phase::Open {
+                    stream.absent.insert(key.clone(), believed);
+                    self.due.insert((believed, Due::Absent(server, key.clone())));
+                }
             }
             // It may have run out unheeded.
             entry.grace = entry.grace.map(|at| at.max(now));
@@ -199,7 +202,8 @@ impl Engine {
             return;
         }
         if let Some(mut entry) = self.cache[kind].remove(&key.name) {
-            let absent = self.streams.iter().position(|stream| stream.absent.contains_key(key));
+            let absent = |server: &usize| self.streams[*server].absent.contains_key(key);
+            let absent = (0..self.streams.len()).filter(absent).collect();
             self.forget(kind, key, &entry, now);
             entry.users.clear();
             if &*key.name == WILDCARD {

@@ -210,7 +210,7 @@ impl Engine {
             return;
         }
         for (_, left) in self.left[response.kind].iter_mut().filter(|(name, _)| !contents.mentions(name)) {
-            left.absent = Some(response.server);
+            left.absent.insert(response.server);
         }
         let absent = self.cache[response.kind].iter();
         // What an earlier process left was never received: its timer decides. What a wildcard brought was, even if it was bad.
@@ -244,9 +244,9 @@ impl Engine {
     ) {
         let key = response.key(name);
         let Some(entry) = self.cache[response.kind].get_mut(name) else {
-            let left = self.left[response.kind].get_mut(name);
-            if let Some(left) = left.filter(|left| self.lists.listens(response.server, &key, &left.entry, is_value)) {
-                left.absent = None;
+            let Some(left) = self.left[response.kind].get_mut(name) else { return };
+            left.absent.remove(&response.server);
+            if self.lists.listens(response.server, &key, &left.entry, is_value) {
                 // Nobody is told.
                 let _ = change(&mut left.entry, &key);
             }

@@ -118,6 +118,31 @@ fn a47_a_server_cannot_give_another_authoritys_resources_nor_delete_them() {
 }
 
 /// The types of another authority are none of this server's, and an empty list of names would ask for all of them.
+/// What was wanted a short time ago is told of as what is wanted: whatever other servers say of theirs.
+#[test]
+fn a47_another_authoritys_server_does_not_hide_that_one_was_deleted() {
+    let mut it = world();
+    let east = name("east", LISTENER, "x");
+    for own in ["kept", "deleted"] {
+        it.subscribe(LISTENER, own);
+    }
+    it.connect(A);
+    it.requests(A);
+    it.subscribe(LISTENER, &east);
+    it.connect(B);
+    it.requests(B);
+    it.respond(LISTENER, "1", "n1", &["kept:one", "deleted:one"]);
+    it.respond_from(B, &named(LISTENER, "1", &[(&east, "one")]));
+    it.told();
+    it.unsubscribe(LISTENER, "deleted");
+    it.respond(LISTENER, "2", "n2", &["kept:one"]);
+    it.respond_from(B, &named(LISTENER, "2", &[(&east, "one")]));
+    it.subscribe(LISTENER, "deleted");
+    assert_eq!(it.told(), ["deleted=one"], "it may have been left out because it was not wanted");
+    it.wait(15.1);
+    assert_eq!(it.told(), ["deleted lapsing MESH-112"]);
+}
+
 #[test]
 fn a47_no_server_is_asked_for_everything_because_another_authority_wants_something() {
     let mut it = world();
