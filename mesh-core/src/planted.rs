@@ -36,6 +36,10 @@ pub(crate) enum Mistake {
     EntryKept,
     /// A server that was fallen back to stays in use beside the preferred one.
     FallbackKept,
+    /// The grace of an emptied set starts over each time it is told to be empty.
+    GraceRenewed,
+    /// The grace of an emptied set never ends.
+    GraceWithoutEnd,
     /// A configuration is put in force before its clusters are there.
     Torn,
     /// That no server can be reached is taken for what there is to know of a resource.

@@ -188,7 +188,7 @@ impl Entry {
         grace: Option<Instant>,
         now: Instant,
     ) -> Option<ResourceEvent> {
-        let until = if self.is_withdrawn() { self.grace } else { grace };
+        let until = if self.is_withdrawn() && !planted(Mistake::GraceRenewed) { self.grace } else { grace };
         self.emptied = Some((held, now));
         self.enter(State::Acked, now);
         self.grace = until;

@@ -9,6 +9,7 @@ use super::receive::Response;
 use crate::error::Code;
 use crate::event::{Event, Withdrawal};
 use crate::model::Name;
+use crate::planted::{Mistake, planted};
 use crate::resource::{ResourceEvent, ResourceKey};
 use crate::status::State;
 
@@ -137,6 +138,9 @@ impl Engine {
     /// What was withdrawn did not come back.
     pub(super) fn grace_is_over(&mut self, key: &ResourceKey, at: Instant) {
         let Some(entry) = self.entry(key).filter(|entry| entry.grace == Some(at)) else { return };
+        if planted(Mistake::GraceWithoutEnd) && entry.emptied.is_some() {
+            return;
+        }
         let Some(trouble) = entry.trouble.clone() else { return };
         let mut told = entry.end_grace(key);
         if told.is_empty() {

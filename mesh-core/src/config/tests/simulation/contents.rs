@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::decode::{DecodeResource, Decoded, Fault};
 use crate::graph::tests::{eds, endpoints, listener, routes};
-use crate::model::RouteSource;
-use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceKey};
+use crate::model::{Endpoints, RouteSource};
+use crate::resource::{CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, ResourceKey, ResourceValue};
 use crate::source::responder::{EncodedResource, ResourceSet};
 
 /// The authority of half of the Listeners and route tables (gRFC A47).
@@ -15,12 +15,14 @@ pub(super) const TARGETS: [&str; 2] = ["t0", "xdstp://east/envoy.config.listener
 const TABLES: [&str; 2] = ["r0", "xdstp://east/envoy.config.route.v3.RouteConfiguration/r1"];
 const CLUSTERS: [&str; 3] = ["c0", "c1", "c2"];
 pub(super) const BAD: &str = "bad";
+/// What an endpoint set is without an endpoint.
+pub(super) const EMPTY: &str = "empty";
 
 /// Stands between name and content.
 pub(super) const MARK: char = '|';
 
 /// Resources are text, `name|content`. A Listener's content is its route table, a route table's its clusters, that of endpoints
-/// a port.
+/// a port, or [`EMPTY`].
 pub(super) struct Decoder;
 
 impl DecodeResource for Decoder {
@@ -36,9 +38,14 @@ impl DecodeResource for Decoder {
             LISTENER => listener(name, RouteSource::Rds(content.into())),
             ROUTE_CONFIGURATION => routes(&content.split(',').collect::<Vec<_>>()),
             CLUSTER => eds(name),
+            _ if content == EMPTY => Arc::new(Endpoints::default()),
             _ => endpoints(content.parse().unwrap()),
         };
         Decoded::Ok { name: name.into(), value }
+    }
+
+    fn is_emptied(&self, value: &ResourceValue) -> bool {
+        value.downcast_ref::<Endpoints>().is_some_and(Endpoints::is_empty)
     }
 }
 
@@ -120,6 +127,13 @@ impl Contents {
         self.put(key, BAD);
     }
 
+    /// Takes every endpoint out of a set, if it is one or its cluster.
+    pub(super) fn empty(&mut self, key: &ResourceKey) {
+        if [CLUSTER, CLUSTER_LOAD_ASSIGNMENT].contains(&&*key.type_url) {
+            self.put(&ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, key.name.clone()), EMPTY);
+        }
+    }
+
     fn put(&mut self, key: &ResourceKey, content: &str) {
         self.ever.entry(key.clone()).or_default().insert(content.to_owned());
         self.now.insert(key.clone(), content.to_owned());
@@ -135,7 +149,7 @@ impl Contents {
     /// Something that is not as it should be, if there is.
     pub(super) fn broken(&self, random: &mut fastrand::Rng) -> Option<ResourceKey> {
         let mut broken = universe();
-        broken.retain(|key| self.get(key).is_none_or(|content| content == BAD));
+        broken.retain(|key| self.get(key).is_none_or(|content| [BAD, EMPTY].contains(&content)));
         (!broken.is_empty()).then(|| broken.swap_remove(random.usize(..broken.len())))
     }
 }

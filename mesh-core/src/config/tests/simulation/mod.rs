@@ -1,7 +1,7 @@
 //! Engine and graph against servers that do all that servers do, by seed and on virtual time.
 //!
 //! A [`World`] has client targets that come and go, one or two control planes, in two authorities of names, that change, spoil,
-//! delete and bring back resources, die, stall, tear streams, send garbage and push in the wrong order, and between them the
+//! empty, delete and bring back resources, die, stall, tear streams, send garbage and push in the wrong order, and between them the
 //! real engine, the real graph and the real answering side, in either protocol. After each step it is checked that nothing is
 //! torn, lost or leaked, and in the end that what is in force is what the control plane has. The seed is in the failure's text.
 //!
@@ -29,6 +29,11 @@ fn check(holds: bool, what: impl FnOnce() -> String) -> Checked {
 fn variable<T: FromStr<Err: Display>>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|error| panic!("{name} is `{text}`: {error}")))
+}
+
+/// How many seeds are tried.
+fn seeds() -> u64 {
+    variable("MESH_SIMULATION_SEEDS").unwrap_or(1000)
 }
 
 /// Names the seed of what panics below the checks.
@@ -59,7 +64,7 @@ fn live(seed: u64) -> Checked {
 fn whatever_servers_do_nothing_is_torn_lost_or_leaked() {
     let seeds = match variable("MESH_SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..variable("MESH_SIMULATION_SEEDS").unwrap_or(1000),
+        None => 0..seeds(),
     };
     let failures = seeds.filter_map(|seed| live(seed).err().map(|what| format!("seed {seed}: {what}")));
     let failures: Vec<String> = failures.take(10).collect();
@@ -69,7 +74,7 @@ fn whatever_servers_do_nothing_is_torn_lost_or_leaked() {
 /// The first seed that finds the mistake, and how.
 fn find(mistake: Mistake) -> Option<(u64, String)> {
     plant(Some(mistake));
-    let found = (0..1000).find_map(|seed| live(seed).err().map(|what| (seed, what)));
+    let found = (0..seeds()).find_map(|seed| live(seed).err().map(|what| (seed, what)));
     plant(None);
     found
 }
@@ -102,6 +107,8 @@ finds! {
     finds_what_is_forgotten_at_once: ForgottenAtOnce says "DoesNotExist";
     finds_an_entry_that_is_kept: EntryKept says "wanted";
     finds_a_fallback_that_is_kept: FallbackKept says "stays";
+    finds_a_grace_that_starts_over: GraceRenewed says "longer than its grace";
+    finds_a_grace_that_never_ends: GraceWithoutEnd says "longer than its grace";
     finds_a_torn_configuration: Torn says "torn";
     finds_an_outage_taken_for_an_answer: OutageIsAnswer says "gets worse by an outage";
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::contents::{AUTHORITY, BAD, Contents, Decoder, MARK, TARGETS, universe};
+use super::contents::{AUTHORITY, BAD, Contents, Decoder, EMPTY, MARK, TARGETS, universe};
 use super::link::{Door, Link, Stream};
 use super::{Checked, check};
 use crate::ads::{Action, Authorities, Engine, FallbackScope, ResourceTypes, ServerId, Settings, Variant};
@@ -22,6 +22,8 @@ use crate::status::{ResourceStatus, State, UpdateFailure};
 
 /// Longer than all that can be waited for one after the other: backoff, connecting, timers and grace.
 const LONG: Duration = Duration::from_secs(180);
+/// How long what was deleted or emptied may be used on.
+const GRACE: Duration = Duration::from_secs(30);
 
 pub(super) struct World {
     /// Whether everything that happens is written down.
@@ -42,6 +44,8 @@ pub(super) struct World {
     in_force: BTreeMap<Name, Arc<Snapshot>>,
     /// What was said to be absent, and is used on.
     lapsing: BTreeSet<ResourceKey>,
+    /// What is in its grace, and since when.
+    grace: BTreeMap<ResourceKey, Instant>,
 }
 
 impl World {
@@ -67,7 +71,7 @@ impl World {
         };
         let tells_missing = random.bool();
         let scope = if random.bool() { FallbackScope::Process } else { FallbackScope::Target };
-        let settings = Settings { fallback_scope: scope, ..Settings::default() };
+        let settings = Settings { fallback_scope: scope, deletion_grace: Some(GRACE), ..Settings::default() };
         let now = Instant::now();
         let decoder: Arc<dyn DecodeResource> = Arc::new(Decoder);
         let types = ResourceTypes::standard(&decoder);
@@ -93,6 +97,7 @@ impl World {
             wanted: BTreeSet::new(),
             in_force: BTreeMap::new(),
             lapsing: BTreeSet::new(),
+            grace: BTreeMap::new(),
         }
     }
 
@@ -143,6 +148,7 @@ impl World {
                 let seconds = self.random.f64() * 40.0;
                 self.live(Duration::from_secs_f64(seconds))?;
             }
+            29 => self.contents.empty(&key),
             _ => {}
         }
         self.settle()?;
@@ -279,6 +285,7 @@ impl World {
         while let Some(update) = self.graph.poll_update() {
             self.put_in_force(update)?;
         }
+        self.grace.iter().try_for_each(|(key, since)| self.is_in_time(key, *since))?;
         while self.engine.poll_event().is_some() {}
         while let Some(action) = self.engine.poll_action() {
             self.act(action)?;
@@ -311,6 +318,7 @@ impl World {
         for key in dropped {
             self.trace(|| format!("wants {key} no more"));
             self.wanted.remove(&key);
+            self.grace.remove(&key);
             self.engine.unsubscribe(&key, self.now);
         }
     }
@@ -344,8 +352,26 @@ impl World {
         Ok(())
     }
 
+    /// What was deleted or emptied is not used on for longer than its grace, whatever is said of it meanwhile.
+    fn is_in_time(&self, key: &ResourceKey, since: Instant) -> Checked {
+        let passed = self.now - since;
+        check(passed <= GRACE, || format!("{key} is used on for {passed:?}, longer than its grace"))
+    }
+
     /// Nothing is said that did not happen.
     fn hear(&mut self, event: &ResourceEvent) -> Checked {
+        match event {
+            ResourceEvent::Ambient { key, lapsing: true, .. } => {
+                if self.wanted.contains(key) {
+                    self.grace.entry(key.clone()).or_insert(self.now);
+                }
+            }
+            event => {
+                if let Some(since) = self.grace.remove(event.key()) {
+                    self.is_in_time(event.key(), since)?;
+                }
+            }
+        }
         let (key, error) = match event {
             ResourceEvent::Ambient { key, error: Some(error), .. } | ResourceEvent::Unusable { key, error } => {
                 (key, error)
@@ -371,6 +397,9 @@ impl World {
             };
             return check(is_open || is_said, || format!("{key} was said to be absent without a stream"));
         }
+        check(error.code() != Code::NO_ENDPOINTS || self.contents.was(key, EMPTY), || {
+            format!("{key} never was empty: {error}")
+        })?;
         check(error.code() != Code::RESOURCE_NOT_FOUND || self.contents.missed(key), || {
             format!("{key} was there all the time: {error}")
         })
@@ -387,7 +416,12 @@ impl World {
             }
             Update::Client(snapshot) => {
                 if let Some(old) = self.in_force.get(&snapshot.target) {
-                    let worse = unreached(&snapshot).into_iter().find(|name| !unreached(old).contains(name));
+                    // A set that has nothing in it is no worse for an outage.
+                    let was_empty = |name: &Name| {
+                        self.contents.was(&ResourceKey::new(CLUSTER_LOAD_ASSIGNMENT, name.clone()), EMPTY)
+                    };
+                    let mut worse = unreached(&snapshot).into_iter();
+                    let worse = worse.find(|name| !unreached(old).contains(name) && !was_empty(name));
                     check(worse.is_none(), || format!("`{}` gets worse by an outage at {worse:?}", snapshot.target))?;
                 }
                 for (name, port) in ports(&snapshot) {
@@ -425,6 +459,7 @@ impl World {
             let next = due.chain([end]).min().unwrap_or(end);
             self.wait(next.saturating_duration_since(self.now))?;
         }
+        self.settle()?;
         self.quiet()?;
         for status in self.engine.resources() {
             self.agrees(&status)?;
@@ -466,7 +501,9 @@ impl World {
                 let is_right = held.as_deref() == Some(&format!("{}{MARK}{content}", key.name));
                 let away =
                     |failure: &UpdateFailure| failure.error.code() == Code::NO_CONTROL_PLANE && self.owes_an_answer();
-                let is_well = status.state == State::Acked && status.failure.as_ref().is_none_or(away);
+                let emptied = |failure: &UpdateFailure| content == EMPTY && failure.error.code() == Code::NO_ENDPOINTS;
+                let is_fine = |failure: &UpdateFailure| away(failure) || emptied(failure);
+                let is_well = status.state == State::Acked && status.failure.as_ref().is_none_or(is_fine);
                 check(is_right && is_well, || format!("there is `{content}`, but {}", said()))
             }
         }
@@ -495,7 +532,8 @@ impl World {
         for name in clusters.split(',').filter(|name| good(CLUSTER, name).is_some()) {
             let Some(port) = good(CLUSTER_LOAD_ASSIGNMENT, name) else { continue };
             let found = ports.get(name).copied().flatten();
-            check(found.map(|port| port.to_string()).as_deref() == Some(port), || {
+            let expected = Some(port).filter(|port| *port != EMPTY);
+            check(found.map(|port| port.to_string()).as_deref() == expected, || {
                 format!("`{target}` uses {found:?} of cluster `{name}`, and not {port}")
             })?;
         }
