@@ -148,6 +148,7 @@ impl World {
                 let seconds = self.random.f64() * 40.0;
                 self.live(Duration::from_secs_f64(seconds))?;
             }
+            28 => self.stay_away(&target, link, &key)?,
             29 => self.contents.empty(&key),
             _ => {}
         }
@@ -165,6 +166,24 @@ impl World {
         self.targets.remove(target);
         self.in_force.remove(target);
         self.graph.remove_client(target, self.now);
+    }
+
+    /// A target is away for so long that the client forgets what it used, and a server reads nothing meanwhile. Then the server
+    /// sends what has changed first, and heeds no request that was made before.
+    fn stay_away(&mut self, target: &Name, link: usize, changed: &ResourceKey) -> Checked {
+        if !self.targets.contains(target) || self.targets.len() == 1 {
+            return Ok(());
+        }
+        self.links[link].stalls = true;
+        self.go(target);
+        self.settle()?;
+        self.live(Duration::from_secs(17))?;
+        self.come(target);
+        self.settle()?;
+        self.exchange(2)?;
+        self.contents.mend(changed, &mut self.random);
+        self.links[link].stalls = false;
+        Ok(())
     }
 
     fn tear(&mut self, link: usize) {
