@@ -76,6 +76,7 @@ struct Shared {
     /// Counts changes of revocation lists.
     revocations: watch::Sender<u64>,
     /// Other names of our trust domain.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only servers ask for a client's trust domain"))]
     aliases: Arc<[String]>,
     /// What certificates are in or out of date by.
     clock: Arc<dyn TimeProvider>,
