@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::token::Jwt;
-use crate::model::JwtProvider;
+use crate::model::{ClaimHeader, JwtProvider};
 
 /// Whether a token is for one of `wanted`; without any, everybody's is. A scheme and a slash at the end do not count.
 pub(super) fn is_audience(wanted: &[String], said: &[String]) -> bool {
@@ -34,12 +34,21 @@ pub(super) fn to_headers(provider: &JwtProvider, jwt: &Jwt, headers: &mut Header
         }
     }
     for claim in &provider.claim_to_headers {
-        let text = at(&jwt.payload, &claim.path).and_then(text).filter(|text| !text.is_empty());
-        // What cannot be a header is not passed on; a line break in a claim must not become one.
-        if let Some(Ok(value)) = text.map(HeaderValue::try_from) {
+        if let Some(Ok(value)) = header_text(jwt, claim).map(HeaderValue::try_from) {
             headers.append(claim.header.clone(), value);
         }
     }
+}
+
+/// Whether every claim that is to be a header can be one: a line break in a claim must not become one, and whoever is behind us
+/// must not miss what the token says.
+pub(super) fn can_be_headers(provider: &JwtProvider, jwt: &Jwt) -> bool {
+    let mut texts = provider.claim_to_headers.iter().filter_map(|claim| header_text(jwt, claim));
+    texts.all(|text| HeaderValue::try_from(text).is_ok())
+}
+
+fn header_text(jwt: &Jwt, claim: &ClaimHeader) -> Option<String> {
+    at(&jwt.payload, &claim.path).and_then(text).filter(|text| !text.is_empty())
 }
 
 fn at<'a>(payload: &'a Map<String, Value>, path: &[String]) -> Option<&'a Value> {

@@ -160,11 +160,12 @@ impl Jwks {
                 continue;
             }
             status = JwtStatus::VerificationFails;
-            if !key.is_for(jwt.algorithm) {
-                continue;
-            }
+            // As Envoy, which looks at the length before it knows whether the key is for the algorithm at all.
             if matches!(key, JwkKey::Ed25519(_)) && jwt.signature.len() != 64 {
                 return Err(JwtStatus::Ed25519WrongLength);
+            }
+            if !key.is_for(jwt.algorithm) {
+                continue;
             }
             if check.is_signature(key, jwt.algorithm, jwt.signed.as_bytes(), &jwt.signature) {
                 return Ok(());

@@ -261,7 +261,8 @@ impl Run<'_> {
         if !subject_fits || !lifetime_fits {
             return Err(JwtStatus::VerificationFails);
         }
-        self.keys.keys(index)?.verify(jwt, self.keys)
+        self.keys.keys(index)?.verify(jwt, self.keys)?;
+        if claims::can_be_headers(provider, jwt) { Ok(()) } else { Err(JwtStatus::VerificationFails) }
     }
 
     /// Passes on what a good token says, and takes it out of the request.
